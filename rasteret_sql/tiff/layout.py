@@ -1,0 +1,192 @@
+"""What a TIFF header says: images (levels), tile tables, and the format of one block.
+
+A *block* is a tile, or a strip, which is a tile of full width. A *level* is one image
+of the file: the full resolution, one of its overviews, or a mask of either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rasteret_sql.units import Affine
+
+ByteOrder = Literal["little", "big"]
+
+CHUNKY = 1
+"""PlanarConfiguration: the samples of a pixel lie together."""
+SEPARATE = 2
+"""PlanarConfiguration: each sample has blocks of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One image of the file.
+
+    Attributes:
+        width: Columns of the image, in pixels.
+        height: Rows of the image, in pixels.
+        tile_width: Columns of a block; the image width where the file has strips.
+        tile_height: Rows of a block; the rows per strip where the file has strips.
+        is_tiled: False where the file has strips.
+        tile_offsets: First byte of each block in the file, ``int64``, in file order; with
+            separate planes all blocks of the first sample, then of the second. 0 together
+            with a byte count of 0 is a sparse block.
+        tile_byte_counts: Length of each block in bytes, ``int64``, same order and length.
+        compression: TIFF tag 259 as in the file.
+        predictor: TIFF tag 317, 1 where absent.
+        photometric: TIFF tag 262.
+        bits_per_sample: TIFF tag 258 of the first sample.
+        jpeg_tables: TIFF tag 347, the shared tables of JPEG blocks.
+    """
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    is_tiled: bool
+    tile_offsets: NDArray[np.int64]
+    tile_byte_counts: NDArray[np.int64]
+    compression: int
+    predictor: int
+    photometric: int
+    bits_per_sample: int
+    jpeg_tables: bytes | None = None
+
+    @property
+    def tiles_across(self) -> int:
+        """Blocks in a row of blocks."""
+        return -(-self.width // self.tile_width)
+
+    @property
+    def tiles_down(self) -> int:
+        """Blocks in a column of blocks."""
+        return -(-self.height // self.tile_height)
+
+    @property
+    def tiles_per_plane(self) -> int:
+        """Blocks of one plane (of all samples together where the layout is chunky)."""
+        return self.tiles_across * self.tiles_down
+
+
+@dataclass(frozen=True, slots=True)
+class Georef:
+    """Where the raster lies.
+
+    Attributes:
+        affine: Upper-left pixel corner to map (PixelIsArea), None where the file has no
+            transform of its own (ground control points only, or nothing).
+        epsg: EPSG code of the CRS, None where there is none (32767 is never a code).
+        crs: ``'EPSG:n'``, else another authority's code, else WKT2; None without a CRS.
+        pixel_scale: Tag 33550 as in the file.
+        tiepoint: Tag 33922 as in the file.
+        is_pixel_is_point: GTRasterTypeGeoKey = 2; the affine is already shifted.
+        has_gcps: Several tiepoints that no affine can replace.
+    """
+
+    affine: Affine | None = None
+    epsg: int | None = None
+    crs: str | None = None
+    pixel_scale: tuple[float, ...] = ()
+    tiepoint: tuple[float, ...] = ()
+    is_pixel_is_point: bool = False
+    has_gcps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Everything needed to read pixels without another look at the header.
+
+    Attributes:
+        byte_order: Order of the file's numbers, also of its samples.
+        is_bigtiff: 64-bit offsets.
+        dtype: NumPy name of a sample as GDAL reads it, odd bit depths promoted to the
+            next integer type; ``complex_int16`` and ``complex_int32`` have no NumPy name.
+        samples_per_pixel: Bands, alpha included.
+        planar_configuration: `CHUNKY` or `SEPARATE`.
+        extra_samples: TIFF tag 338.
+        image: The full resolution.
+        overviews: Reduced images, largest first.
+        mask: The full resolution's transparency mask (0 = no data).
+        mask_overviews: The masks of the overviews that have one, largest first.
+        georef: Where the raster lies.
+        nodata: The value that stands for no data (tag 42113, else GDAL_METADATA).
+        scales: Per sample, to physical values: ``value * scale + offset``; 1 by default.
+        offsets: Per sample, 0 by default.
+        units: Per sample.
+        descriptions: Per sample.
+        color_interpretation: Per sample, GDAL's words in lower case.
+        fill_order: TIFF tag 266, 2 = bits of each byte reversed.
+        t4_options: TIFF tag 292, of CCITT group 3.
+        ycbcr_subsampling: TIFF tag 530, of YCbCr blocks that are not JPEG.
+        warnings: What was odd but readable, one line each.
+    """
+
+    byte_order: ByteOrder
+    is_bigtiff: bool
+    dtype: str
+    samples_per_pixel: int
+    planar_configuration: int
+    extra_samples: tuple[int, ...]
+    image: Level
+    overviews: tuple[Level, ...] = ()
+    mask: Level | None = None
+    mask_overviews: tuple[Level, ...] = ()
+    georef: Georef = field(default_factory=Georef)
+    nodata: float | int | None = None
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str | None, ...] = ()
+    descriptions: tuple[str | None, ...] = ()
+    color_interpretation: tuple[str, ...] = ()
+    fill_order: int = 1
+    t4_options: int = 0
+    ycbcr_subsampling: tuple[int, int] = (2, 2)
+    warnings: tuple[str, ...] = ()
+
+    def block_format(self, level: Level) -> BlockFormat:
+        """The format of one block of a level (of the mask too: one ``uint8`` sample)."""
+        is_mask = level is self.mask or any(level is m for m in self.mask_overviews)
+        chunky = self.planar_configuration == CHUNKY
+        return BlockFormat(
+            compression=level.compression,
+            predictor=level.predictor,
+            photometric=level.photometric,
+            dtype="uint8" if is_mask else self.dtype,
+            byte_order=self.byte_order,
+            bits_per_sample=level.bits_per_sample,
+            samples=self.samples_per_pixel if chunky and not is_mask else 1,
+            tile_height=level.tile_height,
+            tile_width=level.tile_width,
+            jpeg_tables=level.jpeg_tables,
+            fill_order=self.fill_order,
+            t4_options=self.t4_options,
+            ycbcr_subsampling=self.ycbcr_subsampling,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """All that decoding one block needs; hashable, so that one decoder serves many blocks.
+
+    Attributes:
+        samples: Samples per pixel *in this block*: all bands where the layout is chunky, else 1.
+        dtype: As in `Header.dtype`.
+    """
+
+    compression: int
+    predictor: int
+    photometric: int
+    dtype: str
+    byte_order: ByteOrder
+    bits_per_sample: int
+    samples: int
+    tile_height: int
+    tile_width: int
+    jpeg_tables: bytes | None = None
+    fill_order: int = 1
+    t4_options: int = 0
+    ycbcr_subsampling: tuple[int, int] = (2, 2)
