@@ -7,7 +7,7 @@
     |- ReadError                        bytes did not come: NotFoundError, AccessDeniedError
     |- CollectionError                  a collection, STAC document or workspace is not as promised
     |- NotRegisteredError               the SQL functions are missing on this connection
-    `- InterruptedRead                  the caller stopped the statement
+    `- InterruptedReadError                  the caller stopped the statement
 
 A message is one line, ``subject: expected X, got Y; what to do``. The table-function
 engine puts the name of the SQL function in front. URLs enter a message through
@@ -101,7 +101,7 @@ class NotRegisteredError(RasteretError):
     """The SQL functions are missing on this connection."""
 
 
-class InterruptedRead(RasteretError):
+class InterruptedReadError(RasteretError):
     """The statement was stopped: Ctrl-C, ``con.interrupt()``, or the connection closed."""
 
 

@@ -1,0 +1,1 @@
+"""Pixels, windows, polygons, coordinate systems. No I/O."""

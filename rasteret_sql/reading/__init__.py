@@ -1,0 +1,1 @@
+"""Collections to pixels: plan, fetch, decode, deliver."""

@@ -1,0 +1,1 @@
+"""STAC and tables to collections on disk."""

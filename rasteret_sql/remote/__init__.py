@@ -1,0 +1,1 @@
+"""URLs to stores, byte ranges, retries. The only importer of obstore."""

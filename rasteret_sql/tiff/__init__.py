@@ -1,0 +1,1 @@
+"""Bytes to header and block to array. No I/O."""

@@ -1,0 +1,1 @@
+"""The SQL functions, one family a file."""
