@@ -1,0 +1,145 @@
+"""Pushed filters, taken apart.
+
+DuckDB hands a source one `pyarrow.compute.Expression` and forgets the predicate, so the
+source must apply it exactly. To drop scenes and tiles before they are requested, we need
+its conjuncts and the columns each one reads. An Expression has no public tree, but its
+pickle is one: an IPC file whose batch holds the literals and whose schema metadata is the
+tree in prefix order (``call f``, children, ``end f``; Arrow C++, ``compute::Serialize``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_Tree = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Conjunct:
+    """One predicate of a conjunction.
+
+    Attributes:
+        expression: Keeps the rows for which it is true.
+        columns: Top-level columns that it reads.
+    """
+
+    expression: pc.Expression
+    columns: frozenset[str]
+
+
+def conjuncts(expression: pc.Expression | None) -> list[Conjunct]:
+    """Split a pushed filter at its outermost ANDs.
+
+    Example:
+        >>> both = conjuncts((pc.field("a") < 20) & (pc.field("b", "c") > 3))
+        >>> [sorted(c.columns) for c in both]
+        [['a'], ['b']]
+    """
+    if expression is None:
+        return []
+    batch = pa.ipc.open_file(expression.__reduce__()[1][0]).get_batch(0)
+    tree = _metadata_pairs(batch.schema)
+    return [
+        Conjunct(_expression(batch, part), frozenset(_columns(part))) for part in _and_parts(tree)
+    ]
+
+
+def combine(parts: list[Conjunct]) -> pc.Expression | None:
+    """AND the conjuncts together again; None for no filter."""
+    result: pc.Expression | None = None
+    for part in parts:
+        result = part.expression if result is None else result & part.expression
+    return result
+
+
+def _and_parts(tree: _Tree) -> list[_Tree]:
+    if tree[0] != (b"call", b"and_kleene"):
+        return [tree]
+    parts: list[_Tree] = []
+    position = 1
+    while tree[position][0] != b"end":
+        stop = _subtree_end(tree, position)
+        parts.extend(_and_parts(tree[position:stop]))
+        position = stop
+    return parts
+
+
+def _subtree_end(tree: _Tree, start: int) -> int:
+    kind, value = tree[start]
+    if kind == b"nested_field_ref":
+        return start + 1 + int(value)
+    if kind != b"call":
+        return start + 1
+    position = start + 1
+    while tree[position][0] != b"end":
+        position = (
+            position + 1 if tree[position][0] == b"options" else _subtree_end(tree, position)
+        )
+    return position + 1
+
+
+def _columns(tree: _Tree) -> list[str]:
+    names: list[str] = []
+    position = 0
+    while position < len(tree):
+        kind, value = tree[position]
+        if kind == b"nested_field_ref":
+            names.append(tree[position + 1][1].decode())
+            position += 1 + int(value)
+            continue
+        if kind == b"field_ref":
+            names.append(value.decode())
+        position += 1
+    return names
+
+
+def _expression(batch: pa.RecordBatch, tree: _Tree) -> pc.Expression:
+    schema = pa.schema(list(batch.schema), metadata=pa.KeyValueMetadata(tree))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    return pc.Expression._deserialize(sink.getvalue())  # noqa: SLF001 (what its pickle calls)
+
+
+class _CSchema(ctypes.Structure):
+    """Arrow C data interface, ``struct ArrowSchema``."""
+
+    _fields_ = (
+        ("format", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("metadata", ctypes.c_void_p),
+        ("flags", ctypes.c_int64),
+        ("n_children", ctypes.c_int64),
+        ("children", ctypes.c_void_p),
+        ("dictionary", ctypes.c_void_p),
+        ("release", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
+        ("private_data", ctypes.c_void_p),
+    )
+
+
+def _metadata_pairs(schema: pa.Schema) -> _Tree:
+    """The schema's metadata with its order and repeated keys, which a dict loses."""
+    exported = _CSchema()
+    address = ctypes.addressof(exported)
+    schema._export_to_c(address)  # noqa: SLF001 (pyarrow's documented C data interface)
+    try:
+        position = exported.metadata
+        if not position:
+            return []
+
+        def take(size: int) -> bytes:
+            nonlocal position
+            chunk = ctypes.string_at(position, size)
+            position += size
+            return chunk
+
+        def number() -> int:
+            return int.from_bytes(take(4), byteorder="little")
+
+        return [(take(number()), take(number())) for _ in range(number())]
+    finally:
+        exported.release(address)
