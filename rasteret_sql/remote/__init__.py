@@ -1,1 +1,1 @@
-"""URLs to stores, byte ranges, retries. The only importer of obstore."""
+"""Bytes from disks, web servers and clouds; the only importer of obstore."""

@@ -1,0 +1,96 @@
+"""Threads that wait for bytes: one pool per width for the whole process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Job = Callable[[], None]
+
+
+class Lanes(Executor):
+    """Up to ``width`` daemon threads; a request that hangs never keeps the process alive.
+
+    The standard ThreadPoolExecutor joins its threads when the interpreter ends. Here a
+    thread starts when a job finds none idle, and stays.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget threads and jobs: neither survives a fork, and a lock may have been held."""
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._n_threads = 0
+        self._n_idle = 0
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Run ``fn(*args, **kwargs)`` on a lane; jobs start in the order of submission."""
+        future: Future[_T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - it belongs to the future's reader
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._lock:
+            self._jobs.put(job)
+            if self._n_idle:
+                self._n_idle -= 1
+            elif self._n_threads < self.width:
+                self._n_threads += 1
+                name = f"rasteret-lane-{self.width}-{self._n_threads}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Do nothing: the pool is the process's, so ``with lanes(64)`` is harmless."""
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                try:
+                    job = self._jobs.get_nowait()
+                except Empty:
+                    job = None
+                    self._n_idle += 1
+            (job or self._jobs.get())()
+
+
+_pools: dict[int, Lanes] = {}
+_lock = threading.Lock()
+
+
+def lanes(width: int) -> Lanes:
+    """Return the process's pool of this width; 64 suits tiles, 256 to 512 headers.
+
+    Example:
+        >>> list(lanes(4).map(abs, [-1, -2]))
+        [1, 2]
+    """
+    with _lock:
+        return _pools.setdefault(width, Lanes(width))
+
+
+def _start_over() -> None:
+    global _lock  # the parent may have held it
+    _lock = threading.Lock()
+    for pool in _pools.values():
+        pool.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)

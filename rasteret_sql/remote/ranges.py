@@ -1,0 +1,214 @@
+"""Byte ranges of files: fetched, checked, tried again, merged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import obstore
+from obstore.exceptions import BaseError, NotSupportedError
+
+from rasteret_sql.errors import InputError, ReadError
+from rasteret_sql.remote.faults import is_transient, raise_local, raise_remote
+from rasteret_sql.remote.stores import Location, locate
+
+if TYPE_CHECKING:
+    from obstore import Bytes
+    from obstore.store import ObjectStore
+
+_N_TRIES = 3
+_SMALL_FILE_BYTES = 8 << 20
+_GAP_BYTES = 16
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first bytes of a file.
+
+    Attributes:
+        data: fewer than asked for if the file is shorter.
+        size: length of the file in bytes; None if the server does not say.
+        etag: what the server calls this version; None if it does not say.
+    """
+
+    data: bytes
+    size: int | None
+    etag: str | None
+
+
+class MergedRange(NamedTuple):
+    """Bytes ``[start, stop)`` to fetch at once; ``members`` index the ranges within."""
+
+    start: int
+    stop: int
+    members: tuple[int, ...]
+
+
+def get_range(href: str, start: int, length: int) -> Bytes | bytes:
+    """Fetch ``length`` bytes from byte ``start`` on.
+
+    Args:
+        href: path or URL.
+        start: offset of the first byte.
+        length: number of bytes, at least 1.
+
+    Returns:
+        A buffer of exactly ``length`` bytes; `memoryview` and `bytes` take it.
+
+    Raises:
+        NotFoundError: there is no such file.
+        AccessDeniedError: the store refuses it.
+        ReadError: fewer bytes came, or none.
+    """
+    if start < 0 or length < 1:
+        raise InputError.expected(
+            "range", "start >= 0 and length >= 1", (start, length), "check the tile's offset"
+        )
+    location = locate(href)
+    what = f"bytes {start}-{start + length}"
+    store = location.store
+    if store is None:
+        data: Bytes | bytes = _local_range(location, start, length, what)
+    else:
+        data = _tried(location, what, lambda: _remote_range(store, location, start, length))
+    if len(data) != length:
+        raise _short(location, what, length, len(data))
+    return data
+
+
+def get_start(href: str, length: int = 16384) -> Start:
+    """Fetch the first bytes of a file, its size and its ETag in one request.
+
+    Raises:
+        NotFoundError: there is no such file.
+        AccessDeniedError: the store refuses it.
+        ReadError: the bytes did not come.
+    """
+    location = locate(href)
+    what = f"the first {length} bytes"
+    store = location.store
+    if store is None:
+        size, etag = stat(href)
+        return Start(_local_range(location, 0, length, what), size, etag)
+    return _tried(location, what, lambda: _remote_start(store, location, length))
+
+
+def stat(href: str) -> tuple[int | None, str | None]:
+    """Ask for the size in bytes and the ETag of a file.
+
+    Raises:
+        NotFoundError: there is no such file.
+        AccessDeniedError: the store refuses it.
+        ReadError: no answer came.
+    """
+    location = locate(href)
+    store = location.store
+    if store is None:
+        try:
+            facts = Path(location.path).stat()
+        except OSError as error:
+            raise_local(location.href, "a file", error)
+        return facts.st_size, f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+    meta = _tried(location, "a file", lambda: obstore.head(store, location.path))
+    return meta["size"], meta["e_tag"]
+
+
+def merge_ranges(
+    ranges: Sequence[tuple[int, int]], *, max_bytes: int = 2 << 20
+) -> list[MergedRange]:
+    """Join ranges that lie next to each other in the file.
+
+    Whole-image merges are slow under caps per connection, so only neighbours are joined
+    (at most 16 bytes apart: a GDAL COG puts 4 bytes before and 4 after each tile).
+
+    Args:
+        ranges: ``(start, stop)`` in bytes, half-open, in any order; empty ones are left out.
+        max_bytes: length of a merged range that is not passed; a longer one stays alone.
+
+    Returns:
+        By start; every range that is not empty is a member of exactly one.
+
+    Example:
+        >>> merge_ranges([(108, 200), (0, 100), (900, 950)])
+        [MergedRange(start=0, stop=200, members=(1, 0)),
+         MergedRange(start=900, stop=950, members=(2,))]
+    """
+    order = sorted(
+        (i for i, (start, stop) in enumerate(ranges) if stop > start), key=lambda i: ranges[i]
+    )
+    merged: list[MergedRange] = []
+    for i in order:
+        start, stop = ranges[i]
+        if merged:
+            last = merged[-1]
+            joint_stop = max(last.stop, stop)
+            near = start <= last.stop + _GAP_BYTES
+            if near and (joint_stop == last.stop or joint_stop - last.start <= max_bytes):
+                merged[-1] = MergedRange(last.start, joint_stop, (*last.members, i))
+                continue
+        merged.append(MergedRange(start, stop, (i,)))
+    return merged
+
+
+def _local_range(location: Location, start: int, length: int, what: str) -> bytes:
+    try:
+        handle = os.open(location.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            return os.pread(handle, length, start)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise_local(location.href, what, error)
+
+
+def _remote_range(store: ObjectStore, location: Location, start: int, length: int) -> Bytes | bytes:
+    try:
+        return obstore.get_range(store, location.path, start=start, length=length)
+    except NotSupportedError:
+        return _small_file(store, location).data[start : start + length]
+
+
+def _remote_start(store: ObjectStore, location: Location, length: int) -> Start:
+    try:
+        got = obstore.get(store, location.path, options={"range": (0, length)})
+    except NotSupportedError:
+        whole = _small_file(store, location)
+        return Start(whole.data[:length], whole.size, whole.etag)
+    return Start(bytes(got.bytes()), got.meta["size"], got.meta["e_tag"])
+
+
+def _small_file(store: ObjectStore, location: Location) -> Start:
+    """Fetch a whole file from a server that ignores ranges, unless it is long."""
+    got = obstore.get(store, location.path)
+    size = got.meta["size"]
+    if size > _SMALL_FILE_BYTES:
+        raise ReadError(
+            f"{location.href}: expected a server that answers byte ranges, "
+            f"got the whole file of {size} bytes; serve it from a store with range requests"
+        )
+    return Start(bytes(got.bytes()), size, got.meta["e_tag"])
+
+
+def _tried(location: Location, what: str, fetch: Callable[[], _T]) -> _T:
+    """Fetch; try again if the body was cut: without an ETag obstore does not resume it."""
+    for _ in range(_N_TRIES - 1):
+        try:
+            return fetch()
+        except (BaseError, OSError, ValueError) as error:
+            if not is_transient(error):
+                raise_remote(location.href, what, error)
+    try:
+        return fetch()
+    except (BaseError, OSError, ValueError) as error:
+        raise_remote(location.href, what, error)
+
+
+def _short(location: Location, what: str, expected: int, got: int) -> ReadError:
+    return ReadError(
+        f"{location.href} {what}: expected {expected} bytes, got {got}; the file may be truncated"
+    )
