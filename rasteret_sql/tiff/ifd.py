@@ -1,0 +1,215 @@
+"""Image file directories: the tags of one page, classic and BigTIFF, both byte orders."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import HeaderError, NotATiffError, UnsupportedTiffError, shorten
+from rasteret_sql.tiff.layout import ByteOrder
+from rasteret_sql.tiff.source import ByteSource
+from rasteret_sql.tiff.tags import FIELD_CODES, FIELD_SIZES, READ_TAGS
+
+_MAX_TAGS: Final = 4096
+_MAX_VALUES: Final = 1 << 16
+_MAX_TABLE: Final = 1 << 24
+_INTEGER_TYPES: Final = frozenset({1, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
+
+Entry = tuple[int, int, int, bytes]
+"""Tag, field type, count, and the 4 or 8 bytes that hold the values or where they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How numbers and directories are written in one kind of TIFF."""
+
+    byte_order: ByteOrder
+    is_bigtiff: bool
+    mark: str
+    entry: struct.Struct
+    entry_count: struct.Struct
+    pointer: struct.Struct
+
+
+def _dialect(byte_order: ByteOrder, *, is_bigtiff: bool) -> Dialect:
+    mark = "<" if byte_order == "little" else ">"
+    return Dialect(
+        byte_order,
+        is_bigtiff,
+        mark,
+        struct.Struct(mark + ("HHQ8s" if is_bigtiff else "HHI4s")),
+        struct.Struct(mark + ("Q" if is_bigtiff else "H")),
+        struct.Struct(mark + ("Q" if is_bigtiff else "I")),
+    )
+
+
+_DIALECTS: Final = {
+    b"II*\0": _dialect("little", is_bigtiff=False),
+    b"MM\0*": _dialect("big", is_bigtiff=False),
+    b"II+\0": _dialect("little", is_bigtiff=True),
+    b"MM\0+": _dialect("big", is_bigtiff=True),
+}
+
+
+class Ifd:
+    """The tags of one page; values are decoded when asked for."""
+
+    __slots__ = ("dialect", "entries", "source")
+
+    def __init__(self, source: ByteSource, dialect: Dialect, entries: dict[int, Entry]) -> None:
+        self.source = source
+        self.dialect = dialect
+        self.entries = entries
+
+    def __contains__(self, tag: int) -> bool:
+        """Whether the page has the tag."""
+        return tag in self.entries
+
+    def count(self, tag: int) -> int:
+        """How many values the tag declares, 0 if it is absent."""
+        entry = self.entries.get(tag)
+        return entry[2] if entry else 0
+
+    def integer(self, tag: int, default: int) -> int:
+        """The first value of an integer tag."""
+        entry = self.entries.get(tag)
+        if entry is None:
+            return default
+        kind = entry[1]
+        if entry[2] == 1:
+            if kind == 3:
+                return int.from_bytes(entry[3][:2], self.dialect.byte_order)
+            if kind == 4:
+                return int.from_bytes(entry[3][:4], self.dialect.byte_order)
+        values = self.numbers(tag)
+        return int(values[0]) if values and kind in _INTEGER_TYPES else default
+
+    def numbers(self, tag: int) -> tuple[float, ...]:
+        """All values of a tag, up to 65,536; rationals as quotients; () if it is absent.
+
+        Raises:
+            HeaderError: if the values lie beyond the end of the file.
+        """
+        entry = self.entries.get(tag)
+        if entry is None or entry[1] not in FIELD_SIZES:
+            return ()
+        count = min(entry[2], _MAX_VALUES)
+        code = FIELD_CODES[entry[1]]
+        data = self._data(entry, count)
+        values = struct.unpack(f"{self.dialect.mark}{count * len(code)}{code[0]}", data)
+        if len(code) == 2:
+            return tuple(
+                n / d if d else 0.0 for n, d in zip(values[::2], values[1::2], strict=True)
+            )
+        return values
+
+    def data(self, tag: int, limit: int) -> bytes:
+        """The raw bytes of a tag, at most ``limit``; b'' if it is absent."""
+        entry = self.entries.get(tag)
+        if entry is None or entry[1] not in FIELD_SIZES:
+            return b""
+        return self._data(entry, min(entry[2], limit // FIELD_SIZES[entry[1]]))
+
+    def table(self, tag: int) -> NDArray[np.int64]:
+        """The values of an integer tag as an array, without a loop over them.
+
+        Raises:
+            HeaderError: if the file ends before, or a value does not fit 63 bits.
+        """
+        entry = self.entries.get(tag)
+        if entry is None or entry[2] == 0:
+            return np.zeros(0, np.int64)
+        if entry[1] not in _INTEGER_TYPES:
+            raise UnsupportedTiffError.expected(
+                f"TIFF tag {tag}", "integers", f"field type {entry[1]}", "the file is corrupt"
+            )
+        if entry[2] > _MAX_TABLE:
+            raise UnsupportedTiffError.expected(
+                f"TIFF tag {tag}", f"at most {_MAX_TABLE} blocks", entry[2], "use larger tiles"
+            )
+        code = self.dialect.mark + {"I": "u4", "Q": "u8", "H": "u2"}.get(
+            FIELD_CODES[entry[1]], FIELD_CODES[entry[1]]
+        )
+        values = np.frombuffer(self._data(entry, entry[2]), code).astype(np.int64)
+        if entry[1] >= 6 and values.size and values.min() < 0:
+            raise HeaderError.expected(
+                f"TIFF tag {tag}", "no negative numbers", int(values.min()), "the file is corrupt"
+            )
+        return values
+
+    def outside(self) -> Iterator[tuple[int, int]]:
+        """Offset and length of the values that the header needs and that lie elsewhere."""
+        inline = self.dialect.pointer.size
+        for tag, kind, count, raw in self.entries.values():
+            size = FIELD_SIZES.get(kind, 0) * count
+            if size > inline and tag in READ_TAGS and count <= _MAX_TABLE:
+                yield self.dialect.pointer.unpack(raw)[0], size
+
+    def _data(self, entry: Entry, count: int) -> bytes:
+        size = FIELD_SIZES[entry[1]]
+        if size * entry[2] <= self.dialect.pointer.size:
+            return entry[3][: size * count]
+        return self.source.read(self.dialect.pointer.unpack(entry[3])[0], size * count)
+
+
+def read_start(source: ByteSource) -> tuple[Dialect, int]:
+    """The kind of TIFF, and where its first directory is.
+
+    Raises:
+        NotATiffError: if the bytes do not start like a TIFF.
+        HeaderError: if the file ends within its first 8 (BigTIFF: 16) bytes.
+    """
+    start = source.start
+    dialect = _DIALECTS.get(start[:4])
+    if dialect is None:
+        raise _not_a_tiff(start)
+    if not dialect.is_bigtiff:
+        return dialect, int(dialect.pointer.unpack(source.read(4, 4))[0])
+    widths = source.read(4, 4)
+    if widths not in (b"\x08\0\0\0", b"\0\x08\0\0"):
+        raise UnsupportedTiffError.expected(
+            "BigTIFF header", "8-byte offsets", widths.hex(), "the file is corrupt"
+        )
+    return dialect, int(dialect.pointer.unpack(source.read(8, 8))[0])
+
+
+def read_ifd(source: ByteSource, dialect: Dialect, offset: int) -> tuple[Ifd, int]:
+    """One directory, and where the next one is (0 after the last).
+
+    Raises:
+        HeaderError: if the file ends within it, or it declares an absurd number of tags.
+    """
+    head = dialect.entry_count.size
+    count = dialect.entry_count.unpack(source.read(offset, head))[0]
+    if not 0 < count <= _MAX_TAGS:
+        raise HeaderError.expected(
+            f"TIFF directory at offset {offset}",
+            f"1 to {_MAX_TAGS} tags",
+            count,
+            "the file is corrupt",
+        )
+    length = count * dialect.entry.size
+    data = source.read(offset + head, length)
+    entries = list(dialect.entry.iter_unpack(data))
+    entries.reverse()  # of two entries with one tag the first counts, as in libtiff
+    try:
+        tail = source.read(offset + head + length, dialect.pointer.size)
+    except HeaderError:  # libtiff takes a missing pointer as the end of the chain
+        tail = bytes(dialect.pointer.size)
+    return Ifd(source, dialect, {e[0]: e for e in entries}), dialect.pointer.unpack(tail)[0]
+
+
+def _not_a_tiff(start: bytes) -> NotATiffError:
+    todo = "check the URL"
+    if not start:
+        return NotATiffError.expected("file", "a TIFF", "no bytes", todo)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower()
+    if text.startswith((b"<", b"{")):
+        todo = "the server may have sent an error page; check the URL and the access rights"
+    shown = shorten(repr(start[:24]))
+    return NotATiffError(f"file: expected a TIFF (II*, MM*, II+ or MM+), got {shown}; {todo}")

@@ -1,0 +1,185 @@
+"""Which pages of a file are the image, its overviews and its masks, and what a page says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import HeaderError, UnsupportedTiffError
+from rasteret_sql.tiff import tags
+from rasteret_sql.tiff.ifd import Dialect, Ifd, read_ifd
+from rasteret_sql.tiff.layout import CHUNKY, SEPARATE, Level
+from rasteret_sql.tiff.source import ByteSource
+
+_MAX_PAGES: Final = 1024
+_MAX_OVERVIEWS: Final = 30
+_MAX_SIDE: Final = (1 << 31) - 1
+_MAX_PADDED_BLOCKS: Final = 1 << 20
+_MAX_JPEG_TABLES: Final = 1 << 16
+_NO_ROWS_PER_STRIP: Final = (1 << 32) - 1
+
+
+@dataclass(slots=True)
+class Pages:
+    """The pages of a file that matter, by role."""
+
+    image: Ifd
+    overviews: list[Ifd] = field(default_factory=list)
+    masks: list[Ifd] = field(default_factory=list)
+    overview_masks: list[Ifd] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def all(self) -> list[Ifd]:
+        """Every page in it."""
+        return [self.image, *self.overviews, *self.masks, *self.overview_masks]
+
+
+def read_pages(source: ByteSource, dialect: Dialect, first: int) -> Pages:
+    """Follow the chain of directories and the SubIFDs of the first one.
+
+    The first page is the image; NewSubfileType says what the others are, and pages
+    without a flag are other images, which are left alone. A later directory that can't
+    be read ends the chain with a warning, as in GDAL.
+
+    Raises:
+        HeaderError: if the first directory can't be read.
+    """
+    image, following = read_ifd(source, dialect, first)
+    pages = Pages(image)
+    seen = {first}
+    if tags.SUB_IFDS in image:
+        for offset in image.numbers(tags.SUB_IFDS):
+            if offset not in seen:
+                seen.add(int(offset))
+                _read_later_page(source, dialect, int(offset), pages)
+    while following and following not in seen and len(seen) < _MAX_PAGES:
+        seen.add(following)
+        following = _read_later_page(source, dialect, following, pages)
+    return pages
+
+
+def _read_later_page(source: ByteSource, dialect: Dialect, offset: int, pages: Pages) -> int:
+    """Sort a page into its role; where the next one is, 0 if this one can't be read."""
+    try:
+        page, following = read_ifd(source, dialect, offset)
+    except HeaderError as error:
+        pages.warnings.append(f"the rest of the pages is left out: {error.message}")
+        return 0
+    kind = page.integer(tags.NEW_SUBFILE_TYPE, 0)
+    if tags.NEW_SUBFILE_TYPE not in page and page.integer(tags.SUBFILE_TYPE, 0) == 2:
+        kind = tags.REDUCED_IMAGE
+    is_reduced, is_mask = kind & tags.REDUCED_IMAGE, kind & tags.MASK
+    if is_reduced and is_mask:
+        pages.overview_masks.append(page)
+    elif is_reduced and len(pages.overviews) < _MAX_OVERVIEWS:
+        pages.overviews.append(page)
+    elif is_mask:
+        pages.masks.append(page)
+    return following
+
+
+def read_level(page: Ifd) -> Level:
+    """Size, blocks and codec of one page.
+
+    Raises:
+        HeaderError: if a tag that every image needs is missing or absurd.
+        UnsupportedTiffError: if the image has more blocks than can be handled.
+    """
+    width = page.integer(tags.IMAGE_WIDTH, 0)
+    height = page.integer(tags.IMAGE_LENGTH, 0)
+    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
+        raise HeaderError.expected(
+            "TIFF ImageWidth and ImageLength",
+            f"1 to {_MAX_SIDE}",
+            f"{width} x {height}",
+            "the file is corrupt",
+        )
+    is_tiled = tags.TILE_WIDTH in page or tags.TILE_OFFSETS in page
+    if is_tiled:
+        tile_width = page.integer(tags.TILE_WIDTH, 0)
+        tile_height = page.integer(tags.TILE_LENGTH, 0)
+    else:
+        tile_width = width
+        rows = page.integer(tags.ROWS_PER_STRIP, _NO_ROWS_PER_STRIP)
+        tile_height = min(rows, height)
+    if not (0 < tile_width <= _MAX_SIDE and 0 < tile_height <= _MAX_SIDE):
+        raise HeaderError.expected(
+            "TIFF TileWidth and TileLength" if is_tiled else "TIFF RowsPerStrip",
+            f"1 to {_MAX_SIDE}",
+            f"{tile_width} x {tile_height}" if is_tiled else tile_height,
+            "the file is corrupt",
+        )
+    blocks = -(-width // tile_width) * -(-height // tile_height)
+    if page.integer(tags.PLANAR_CONFIGURATION, CHUNKY) == SEPARATE:
+        blocks *= page.integer(tags.SAMPLES_PER_PIXEL, 1)
+    compression = page.integer(tags.COMPRESSION, 1)
+    offsets, byte_counts = _block_tables(
+        page, blocks, tile_width, tile_height, is_compressed=compression != 1
+    )
+    return Level(
+        width,
+        height,
+        tile_width,
+        tile_height,
+        is_tiled,
+        offsets,
+        byte_counts,
+        compression,
+        page.integer(tags.PREDICTOR, 1),
+        page.integer(tags.PHOTOMETRIC, 0),
+        page.integer(tags.BITS_PER_SAMPLE, 1),
+        page.data(tags.JPEG_TABLES, _MAX_JPEG_TABLES) or None,
+    )
+
+
+def _block_tables(
+    page: Ifd, blocks: int, tile_width: int, tile_height: int, *, is_compressed: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the blocks are and how long, one entry per block."""
+    entries = page.entries
+    # libtiff takes the strip tags for tiles and the other way round: the numbers are the same
+    offsets_tag = tags.TILE_OFFSETS if tags.TILE_OFFSETS in entries else tags.STRIP_OFFSETS
+    counts_tag = (
+        tags.TILE_BYTE_COUNTS if tags.TILE_BYTE_COUNTS in entries else tags.STRIP_BYTE_COUNTS
+    )
+    if offsets_tag not in entries:
+        raise HeaderError.expected(
+            "TIFF header", "TileOffsets or StripOffsets", "neither", "the file is corrupt"
+        )
+    offsets = _fit(page.table(offsets_tag), blocks)
+    if counts_tag in entries:
+        return offsets, _fit(page.table(counts_tag), blocks)
+    if is_compressed:
+        return offsets, _counts_between(offsets, page.source.file_size)
+    bits = page.integer(tags.BITS_PER_SAMPLE, 1)
+    if page.integer(tags.PLANAR_CONFIGURATION, CHUNKY) == CHUNKY:
+        bits *= page.integer(tags.SAMPLES_PER_PIXEL, 1)
+    size = min((tile_width * bits + 7) // 8 * tile_height, (1 << 62))
+    return offsets, np.where(offsets > 0, np.int64(size), np.int64(0))
+
+
+def _fit(table: NDArray[np.int64], blocks: int) -> NDArray[np.int64]:
+    """Cut a table that is too long; take the blocks that are missing in a short one as sparse."""
+    if table.size == blocks:
+        return table
+    if table.size > blocks:
+        return table[:blocks]
+    if blocks > _MAX_PADDED_BLOCKS:
+        raise UnsupportedTiffError.expected(
+            "TIFF tile table", f"{blocks} entries", table.size, "the file is corrupt"
+        )
+    return np.concatenate([table, np.zeros(blocks - table.size, np.int64)])
+
+
+def _counts_between(offsets: NDArray[np.int64], file_size: int | None) -> NDArray[np.int64]:
+    """Byte counts of a file without them: each block ends where the next one starts."""
+    if file_size is None:
+        raise UnsupportedTiffError.expected(
+            "TIFF header", "TileByteCounts or StripByteCounts", "neither", "rewrite the file"
+        )
+    edges = np.unique(np.append(offsets, file_size))
+    ends = edges[np.minimum(np.searchsorted(edges, offsets, side="right"), edges.size - 1)]
+    return np.where(offsets > 0, np.maximum(ends - offsets, 0), 0).astype(np.int64)
