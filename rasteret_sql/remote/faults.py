@@ -12,6 +12,7 @@ from typing import NoReturn
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
 from rasteret_sql.errors import AccessDeniedError, NotFoundError, ReadError, redact
+from rasteret_sql.remote.exact import TransferError
 
 _STATUS = re.compile(r"status code: (\d{3})|HTTP status (?:client|server) error \((\d{3})")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"',)>]+")
@@ -26,17 +27,30 @@ _REASONS = (
     ("IncompleteBody", "a body that stops early"),
     ("ConnectionReset", "a closed connection"),
     ("BrokenPipe", "a closed connection"),
+    ("Received redirect without LOCATION", "a redirect elsewhere"),
+    ("Could not parse path", "a path that no store knows"),
     ("error sending request", "no connection"),
     ("request or response body error", "a body that stops early"),
 )
 _CUT = re.compile(r"Requested (\d+)\.\.(\d+), got (\d+)\.\.(\d+)")
+_TODOS = {
+    "HTTP 416": "the file is shorter than its header promises",
+    "HTTP 301": "set the bucket's region with rasteret_sql.storage(...)",
+    "HTTP 429": "the server is busy; try again later",
+    "an unknown host name": "check the URL",
+    "a redirect elsewhere": "set the bucket's region with rasteret_sql.storage(...)",
+    "a longer range than was asked for": "the server does not keep to HTTP",
+    "a path that no store knows": "check the href",
+}
 _DENIED_TODO = (
     "give credentials with rasteret_sql.storage(...) or the environment, or set requester_pays"
 )
 
 
 def status_of(error: Exception) -> int | None:
-    """Return the HTTP status that an obstore error tells of, if it does."""
+    """Return the HTTP status that an error tells of, if it does."""
+    if isinstance(error, TransferError):
+        return error.status
     if isinstance(error, FileNotFoundError):
         return 404
     found = _STATUS.search(str(error))
@@ -45,6 +59,8 @@ def status_of(error: Exception) -> int | None:
 
 def reason_of(error: Exception) -> str:
     """Say in a few words why bytes did not come, without any URL."""
+    if isinstance(error, TransferError):
+        return str(error)
     status = status_of(error)
     if status is not None:
         return f"HTTP {status}"
@@ -58,24 +74,29 @@ def reason_of(error: Exception) -> str:
     return _URL.sub(lambda url: redact(url[0]), first)
 
 
-def is_transient(error: Exception) -> bool:
-    """Whether to ask again here: obstore asks again for all else that may pass."""
+def is_cut(error: Exception) -> bool:
+    """Whether a body was cut; what else may pass, the stores try again themselves."""
+    if isinstance(error, TransferError):
+        return error.is_cut
     return reason_of(error) == "a body that stops early" or bool(_CUT.search(str(error)))
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether the store did not want to serve the one who asked."""
+    denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    return denied or status_of(error) in {401, 403}
+
+
 def raise_remote(href: str, expected: str, error: Exception) -> NoReturn:
-    """Raise the package's error for one of obstore's, without its text and cause."""
-    subject = redact(href)
+    """Raise the package's error for one of the store's, without its text and cause."""
     reason = reason_of(error)
-    if isinstance(error, FileNotFoundError):
-        raise NotFoundError(
-            f"{subject}: expected {expected}, got {reason}; the file may have moved"
-        ) from None
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        raise AccessDeniedError(
-            f"{subject}: expected {expected}, got {reason}; {_DENIED_TODO}"
-        ) from None
-    raise ReadError(f"{subject}: expected {expected}, got {reason}; {_todo(reason)}") from None
+    kind: type[ReadError] = ReadError
+    if status_of(error) in {404, 410}:
+        kind = NotFoundError
+    elif is_refusal(error):
+        kind = AccessDeniedError
+    message = f"{redact(href)}: expected {expected}, got {reason}; {_todo(kind, reason)}"
+    raise kind(message) from None
 
 
 def raise_local(href: str, expected: str, error: OSError) -> NoReturn:
@@ -90,9 +111,11 @@ def raise_local(href: str, expected: str, error: OSError) -> NoReturn:
     raise ReadError(f"{href}: expected {expected}, got {reason}; check the disk") from error
 
 
-def _todo(reason: str) -> str:
-    if reason == "HTTP 416":
-        return "the file is shorter than its header promises"
-    if reason == "an unknown host name":
-        return "check the URL"
-    return "try again, or check the server"
+def _todo(kind: type[ReadError], reason: str) -> str:
+    if kind is NotFoundError:
+        return "the file may have moved"
+    if kind is AccessDeniedError:
+        return _DENIED_TODO
+    if reason.startswith("the whole file"):
+        return "serve it from a store that answers byte ranges"
+    return _TODOS.get(reason, "try again, or check the server")

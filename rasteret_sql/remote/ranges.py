@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
 from rasteret_sql.errors import InputError, ReadError
-from rasteret_sql.remote.faults import is_transient, raise_local, raise_remote
-from rasteret_sql.remote.stores import Location, locate
+from rasteret_sql.remote.exact import ExactUrl, TransferError
+from rasteret_sql.remote.faults import is_cut, is_refusal, raise_local, raise_remote, status_of
+from rasteret_sql.remote.stores import Location, locate, with_credentials
 
 if TYPE_CHECKING:
     from obstore import Bytes
@@ -23,6 +24,8 @@ _N_TRIES = 3
 _SMALL_FILE_BYTES = 8 << 20
 _GAP_BYTES = 16
 
+# obstore tells of a key that it can't take with a ValueError
+_FAULTS = (BaseError, OSError, ValueError, TransferError)
 _T = TypeVar("_T")
 
 
@@ -71,11 +74,10 @@ def get_range(href: str, start: int, length: int) -> Bytes | bytes:
         )
     location = locate(href)
     what = f"bytes {start}-{start + length}"
-    store = location.store
-    if store is None:
+    if location.store is None:
         data: Bytes | bytes = _local_range(location, start, length, what)
     else:
-        data = _tried(location, what, lambda: _remote_range(store, location, start, length))
+        data = _tried(location, what, lambda place: _remote_range(place, start, length))
     if len(data) != length:
         raise _short(location, what, length, len(data))
     return data
@@ -91,11 +93,10 @@ def get_start(href: str, length: int = 16384) -> Start:
     """
     location = locate(href)
     what = f"the first {length} bytes"
-    store = location.store
-    if store is None:
+    if location.store is None:
         size, etag = stat(href)
         return Start(_local_range(location, 0, length, what), size, etag)
-    return _tried(location, what, lambda: _remote_start(store, location, length))
+    return _tried(location, what, lambda place: _remote_start(place, length))
 
 
 def stat(href: str) -> tuple[int | None, str | None]:
@@ -107,15 +108,13 @@ def stat(href: str) -> tuple[int | None, str | None]:
         ReadError: no answer came.
     """
     location = locate(href)
-    store = location.store
-    if store is None:
+    if location.store is None:
         try:
             facts = Path(location.path).stat()
         except OSError as error:
             raise_local(location.href, "a file", error)
         return facts.st_size, f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-    meta = _tried(location, "a file", lambda: obstore.head(store, location.path))
-    return meta["size"], meta["e_tag"]
+    return _tried(location, "a file", _remote_stat)
 
 
 def merge_ranges(
@@ -166,20 +165,46 @@ def _local_range(location: Location, start: int, length: int, what: str) -> byte
         raise_local(location.href, what, error)
 
 
-def _remote_range(store: ObjectStore, location: Location, start: int, length: int) -> Bytes | bytes:
+def _remote_range(location: Location, start: int, length: int) -> Bytes | bytes:
+    store = _store(location)
+    if isinstance(store, ExactUrl):
+        return store.get(start, length, whole_max_bytes=_SMALL_FILE_BYTES).data
     try:
         return obstore.get_range(store, location.path, start=start, length=length)
     except NotSupportedError:
         return _small_file(store, location).data[start : start + length]
 
 
-def _remote_start(store: ObjectStore, location: Location, length: int) -> Start:
+def _remote_start(location: Location, length: int) -> Start:
+    store = _store(location)
     try:
+        if isinstance(store, ExactUrl):
+            answer = store.get(0, length, whole_max_bytes=_SMALL_FILE_BYTES)
+            return Start(answer.data, answer.size, answer.etag)
         got = obstore.get(store, location.path, options={"range": (0, length)})
     except NotSupportedError:
-        whole = _small_file(store, location)
+        whole = _small_file(cast("ObjectStore", store), location)
         return Start(whole.data[:length], whole.size, whole.etag)
+    except (BaseError, TransferError) as error:
+        if status_of(error) == 416:  # no file is too short to have a start, but an empty one
+            return Start(b"", 0, None)
+        raise
     return Start(bytes(got.bytes()), got.meta["size"], got.meta["e_tag"])
+
+
+def _remote_stat(location: Location) -> tuple[int | None, str | None]:
+    store = _store(location)
+    if isinstance(store, ExactUrl):
+        answer = store.head()
+        return answer.size, answer.etag
+    meta = obstore.head(store, location.path)
+    return meta["size"], meta["e_tag"]
+
+
+def _store(location: Location) -> ObjectStore | ExactUrl:
+    if location.prepare is not None:
+        location.prepare()
+    return cast("ObjectStore | ExactUrl", location.store)
 
 
 def _small_file(store: ObjectStore, location: Location) -> Start:
@@ -187,25 +212,22 @@ def _small_file(store: ObjectStore, location: Location) -> Start:
     got = obstore.get(store, location.path)
     size = got.meta["size"]
     if size > _SMALL_FILE_BYTES:
-        raise ReadError(
-            f"{location.href}: expected a server that answers byte ranges, "
-            f"got the whole file of {size} bytes; serve it from a store with range requests"
-        )
+        raise TransferError(f"the whole file of {size} bytes instead of a range")
     return Start(bytes(got.bytes()), size, got.meta["e_tag"])
 
 
-def _tried(location: Location, what: str, fetch: Callable[[], _T]) -> _T:
-    """Fetch; try again if the body was cut: without an ETag obstore does not resume it."""
-    for _ in range(_N_TRIES - 1):
+def _tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
+    """Fetch; ask once more as somebody if nobody is refused, and again if the body was cut."""
+    n_cut = 0
+    while True:
         try:
-            return fetch()
-        except (BaseError, OSError, ValueError) as error:
-            if not is_transient(error):
+            return fetch(location)
+        except _FAULTS as error:
+            signed = with_credentials(location) if is_refusal(error) else None
+            n_cut += is_cut(error)
+            if signed is None and not (is_cut(error) and n_cut < _N_TRIES):
                 raise_remote(location.href, what, error)
-    try:
-        return fetch()
-    except (BaseError, OSError, ValueError) as error:
-        raise_remote(location.href, what, error)
+            location = signed or location
 
 
 def _short(location: Location, what: str, expected: int, got: int) -> ReadError:

@@ -1,13 +1,17 @@
-"""From an href to where its bytes lie: a path on disk, or a store and a key in it."""
+"""From an href to where its bytes lie: a path on disk, or a store and a key in it.
+
+A store is a client with its own pool of connections, so there is one for each bucket or
+origin and the options in force, for the whole process.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
@@ -15,18 +19,33 @@ from urllib.parse import quote, unquote, urlsplit
 from obstore.store import HTTPStore
 
 from rasteret_sql.errors import InputError, redact
+from rasteret_sql.remote.clouds import (
+    Bucket,
+    Signer,
+    bucket_store,
+    client_options,
+    has_credentials,
+    parse_object,
+    retry_config,
+    signer_of,
+    signs_first,
+)
+from rasteret_sql.remote.config import Storage, StorageOptions
+from rasteret_sql.remote.exact import ExactUrl
+from rasteret_sql.remote.signers import SignedHref
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore
 
-_N_IDLE = 512
-_N_STORES = 256
+_N_LOCATIONS = 65536
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LEGAL = "/%!$&'()*+,;=:@~-._"
-# obstore takes a decoded key and encodes it anew; only these paths come out as they went in.
+# obstore takes a decoded key and encodes it anew; only these paths come out as they went in
 _STABLE_PATH = re.compile(
     r"(?:/(?:[A-Za-z0-9!$&'()*+,;=:@~_.-]|%(?:2[0235]|3[CEF]|60|7[BD]|[89A-F][0-9A-F]))+)+"
 )
+# an Azure signature of a container, directory or account holds for all blobs in it
+_SHARED_SIGNATURE = re.compile(r"(?:^|&)(?:sr=[cd]|ss=[a-z]+)(?:&|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +56,17 @@ class Location:
         href: the address for messages, without user, password, query and fragment.
         path: the key within the store, or the absolute path of a local file.
         store: None for a local file.
+        source: the href as it was given.
+        prepare: has a token ready, or raises what is wrong with it.
+        refused: what to sign from now on, if the store refuses the unknown.
     """
 
     href: str
     path: str
-    store: ObjectStore | None = field(repr=False)
+    store: ObjectStore | ExactUrl | None = field(repr=False)
+    source: str = field(default="", repr=False)
+    prepare: Callable[[], None] | None = field(default=None, repr=False)
+    refused: Bucket | None = field(default=None, repr=False)
 
 
 def is_remote(href: str) -> bool:
@@ -51,7 +76,7 @@ def is_remote(href: str) -> bool:
         >>> is_remote("s3://bucket/a.tif"), is_remote("file:///a.tif"), is_remote("C:/a.tif")
         (True, False, False)
     """
-    return bool(_SCHEME.match(href)) and not href[:7].lower().startswith("file://")
+    return bool(_SCHEME.match(href)) and href[:7].lower() != "file://"
 
 
 def is_local(href: str) -> bool:
@@ -60,7 +85,7 @@ def is_local(href: str) -> bool:
 
 
 def rewrite(href: str, mapping: Mapping[str, str]) -> str:
-    """Replace the longest prefix of the href that the mapping names.
+    """Put another prefix in place of the longest that the mapping names.
 
     Example:
         >>> rewrite("https://a.org/data/x.tif", {"https://a.org/": "s3://b/"})
@@ -72,24 +97,59 @@ def rewrite(href: str, mapping: Mapping[str, str]) -> str:
     return href
 
 
+def storage(prefix: str, **options: object) -> None:
+    """Say how to reach what lies under a URL prefix, for this process.
+
+    It goes before the TOML file (see `rasteret_sql.remote.config`). Stores that are in use
+    finish their requests; the next request uses the new options.
+
+    Args:
+        prefix: start of the hrefs; the longest that fits wins; ``*`` stands for any text
+            without a slash. ``s3://bucket/`` also fits the bucket's ``https://`` form.
+        options: see `StorageOptions`; none at all forgets the prefix.
+
+    Raises:
+        InputError: an option that does not exist, or a value of another type.
+
+    Example:
+        >>> storage("s3://usgs-landsat/", requester_pays=True)
+        >>> storage("s3://usgs-landsat/")
+    """
+    _config.configure(prefix, options)
+    _forget_stores()
+
+
+def reload_storage() -> None:
+    """Forget all stores and what `storage` was told; read the TOML file anew."""
+    global _config
+    _config = Storage()
+    _forget_stores()
+
+
 def locate(href: str) -> Location:
     """Find the store and the key of an href; stores are made once and shared.
 
     Args:
-        href: a path (relative ones start at the working directory), or a ``file://``,
-            ``http://`` or ``https://`` URL.
+        href: a path (relative ones start at the working directory), a ``file://`` URL, or
+            the URL of a web server or cloud: ``http(s)``, ``s3``, ``gs``, ``az``, ``abfs(s)``.
 
     Raises:
-        InputError: if the scheme is none of these.
+        InputError: a scheme that is none of these, or options that do not fit.
     """
     if is_local(href):
-        return Location(href=href, path=_local_path(href), store=None)
-    scheme = href.split("://", 1)[0].lower()
-    if scheme in {"http", "https"}:
-        return _locate_http(href)
-    raise InputError.expected(
-        redact(href), "a path, file://, http:// or https://", f"{scheme}://", "check the href"
-    )
+        return Location(href=href, path=_local_path(href), store=None, source=href)
+    return _locate_remote(href)
+
+
+def with_credentials(location: Location) -> Location | None:
+    """Sign from now on what refused the unknown; None if nothing is there to sign with."""
+    bucket = location.refused
+    if bucket is None or not has_credentials(bucket.cloud):
+        return None
+    if bucket not in _refusing:
+        _refusing.add(bucket)
+        _locate_remote.cache_clear()
+    return locate(location.source)
 
 
 def _local_path(href: str) -> str:
@@ -99,51 +159,120 @@ def _local_path(href: str) -> str:
     return str(Path(href).absolute())
 
 
-def _locate_http(href: str) -> Location:
-    parts = urlsplit(href)
+@functools.lru_cache(maxsize=_N_LOCATIONS)
+def _locate_remote(href: str) -> Location:
+    target = _config.rewritten(href)
+    if is_local(target):
+        return Location(href=target, path=_local_path(target), store=None, source=href)
+    is_http = target.split("://", 1)[0].lower() in {"http", "https"}
+    found = parse_object(target)
+    if found is None:
+        if is_http:
+            return _locate_http(href, target, _config.options_for(target))
+        known = "a path or a URL of http, https, s3, gs, az or abfs"
+        raise InputError.expected(redact(target), known, "another scheme", "check the href")
+    bucket, key = found
+    options = _config.options_for(target, bucket.address + key)
+    # obstore knows no key with an empty segment
+    if is_http and (callable(options.signer) or "" in key.split("/")):
+        return _locate_http(href, target, options)
+    return _locate_object(href, target, bucket, key, options)
+
+
+def _locate_object(
+    href: str, target: str, bucket: Bucket, key: str, options: StorageOptions
+) -> Location:
+    signed = bucket in _refusing or signs_first(bucket, options)
+    store, signer = _shared(
+        (bucket, options, signed),
+        lambda: _with_signer(bucket, options, signed=signed),
+    )
+    return Location(
+        href=redact(target),
+        path=key,
+        store=store,
+        source=href,
+        prepare=signer.prepare if signer else None,
+        refused=None if signed or options.anonymous or bucket.cloud == "az" else bucket,
+    )
+
+
+def _with_signer(
+    bucket: Bucket, options: StorageOptions, *, signed: bool
+) -> tuple[ObjectStore, Signer | None]:
+    signer = signer_of(bucket, options)
+    return bucket_store(bucket, options, signer, signed=signed), signer
+
+
+def _locate_http(href: str, target: str, options: StorageOptions) -> Location:
+    parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc}"
     path = quote(parts.path, safe=_LEGAL)
-    query = f"?{parts.query}" if parts.query else ""
-    if _STABLE_PATH.fullmatch(path) and not {".", ".."} & set(path.split("/")):
-        return Location(redact(href), unquote(path)[1:], _http_store(origin + query))
-    return Location(redact(href), "", _http_store(origin + path + query))
+    shared = not parts.query or bool(_SHARED_SIGNATURE.search(parts.query))
+    stable = _STABLE_PATH.fullmatch(path) and not {".", ".."} & set(path.split("/"))
+    if stable and shared and not callable(options.signer):
+        base = origin + (f"?{parts.query}" if parts.query else "")
+        store, _ = _shared((base, options), lambda: (_http_store(base, options), None))
+        return Location(redact(target), unquote(path)[1:], store, href)
+    url = origin + path + (f"?{parts.query}" if parts.query else "")
+    with _lock:  # or each lane that asks for a new href would sign it
+        return Location(redact(target), path, _exact_url(url, options), href)
 
 
-_stores: OrderedDict[str, HTTPStore] = OrderedDict()
+@functools.lru_cache(maxsize=_N_LOCATIONS)
+def _exact_url(url: str, options: StorageOptions) -> ExactUrl:
+    if callable(options.signer):
+        return ExactUrl(SignedHref(url, options.signer), options)
+    return ExactUrl(lambda: url, options)
+
+
+def _http_store(base: str, options: StorageOptions) -> HTTPStore:
+    return HTTPStore.from_url(
+        base,
+        client_options=client_options(options, base),
+        retry_config=retry_config(options),
+    )
+
+
+_Shared = tuple["ObjectStore", "Signer | None"]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A store to be; whoever comes first makes it, and holds up only those who need it too."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: _Shared | None = None
+
+
+_config = Storage()
+_slots: dict[object, _Slot] = {}
+_refusing: set[Bucket] = set()
 _lock = threading.Lock()
 
 
-def _http_store(base: str) -> HTTPStore:
+def _shared(key: object, make: Callable[[], _Shared]) -> _Shared:
     with _lock:
-        store = _stores.get(base)
-        if store is None:
-            store = _stores[base] = HTTPStore.from_url(
-                base, client_options=_client_options(), retry_config=_retry_config()
-            )
-            while len(_stores) > _N_STORES:
-                _stores.popitem(last=False)
-        else:
-            _stores.move_to_end(base)
-        return store
+        slot = _slots.setdefault(key, _Slot())
+    with slot.lock:
+        if slot.made is None:
+            slot.made = make()
+        return slot.made
 
 
-def _client_options() -> ClientConfig:
-    return {
-        "allow_http": True,
-        "connect_timeout": timedelta(seconds=5),
-        "timeout": timedelta(seconds=30),
-        "pool_max_idle_per_host": str(_N_IDLE),
-        "user_agent": "rasteret_sql",
-    }
+def _forget_stores() -> None:
+    with _lock:
+        _slots.clear()
+        _refusing.clear()
+        _exact_url.cache_clear()
+        _locate_remote.cache_clear()
 
 
-def _retry_config() -> RetryConfig:
-    return {
-        "max_retries": 4,
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": timedelta(seconds=5),
-            "base": 2,
-        },
-        "retry_timeout": timedelta(seconds=60),
-    }
+def _start_over() -> None:
+    global _lock  # the parent may have held it
+    _lock = threading.Lock()
+    _forget_stores()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)

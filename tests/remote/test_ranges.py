@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from servers.range_server import RangeServer
 
 from rasteret_sql.remote.ranges import get_range, get_start
@@ -10,9 +9,7 @@ from rasteret_sql.remote.ranges import get_range, get_start
 CONTENT = bytes(range(256)) * 400
 
 
-def test_a_range_is_the_same_from_disk_and_from_a_server(
-    server: RangeServer, folder: Path
-) -> None:
+def test_a_range_is_the_same_from_disk_and_from_a_server(server: RangeServer, folder: Path) -> None:
     for href in (server.url("data", "a.tif"), str(folder / "a.tif"), f"file://{folder}/a.tif"):
         assert bytes(get_range(href, 1000, 5000)) == CONTENT[1000:6000]
 
