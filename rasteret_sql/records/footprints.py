@@ -1,0 +1,132 @@
+"""Footprints of records: WKB and lon/lat boxes from GeoJSON, WKB, or each other."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import shapely
+
+from rasteret_sql.units import BBox
+
+Geometry = Any
+"""A shapely geometry; shapely has no types."""
+
+_BBOX_LENGTHS = {4: (0, 1, 2, 3), 6: (0, 1, 3, 4)}
+_MERIDIAN = 180.0
+_TOUCH_DEG = 1e-6
+
+
+def parse_geometry(value: object) -> Geometry | None:
+    """A two-dimensional geometry of GeoJSON (dict or text), WKB or WKT; None if empty.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if value is None or value == {}:
+        return None
+    try:
+        if isinstance(value, bytes | bytearray | memoryview):
+            geometry = shapely.from_wkb(bytes(value))
+        elif isinstance(value, str) and not value.lstrip().startswith("{"):
+            geometry = shapely.from_wkt(value.split(";", 1)[-1] if value[:5] == "SRID=" else value)
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            geometry = shapely.from_geojson(text)
+    except (shapely.errors.ShapelyError, TypeError, ValueError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    if geometry is None or geometry.is_empty:
+        return None
+    geometry = shapely.force_2d(geometry)
+    if not all(map(math.isfinite, geometry.bounds)):
+        raise ValueError("coordinates that are not finite")
+    return geometry
+
+
+def parse_bbox(value: object) -> BBox | None:
+    """West, south, east, north of a list of four or six numbers or of a struct.
+
+    Raises:
+        ValueError: if there are not four or six numbers, or south is north of north.
+
+    Example:
+        >>> parse_bbox([-10, 40, 0, 5, 50, 900])
+        BBox(xmin=-10.0, ymin=40.0, xmax=5.0, ymax=50.0)
+    """
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        value = [value.get(name) for name in BBox._fields]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"{value!r}")  # noqa: TRY004 - one error for every bad value
+    if not value or all(number is None for number in value):
+        return None
+    chosen = _BBOX_LENGTHS.get(len(value))
+    if chosen is None:
+        raise ValueError(f"{len(value)} numbers")
+    try:
+        box = BBox(*(float(value[i]) for i in chosen))
+    except (TypeError, ValueError):
+        raise ValueError(f"{list(value)!r}") from None
+    if not all(map(math.isfinite, box)) or box.ymin > box.ymax:
+        raise ValueError(f"{list(value)!r}")
+    return box
+
+
+def bbox_of(geometry: Geometry) -> BBox:
+    """Lon/lat bounds; parts that meet at 180 degrees give a box with west > east.
+
+    Source: RFC 7946, section 3.1.9 and 5.2.
+    """
+    parts = shapely.get_parts(geometry)
+    bounds = shapely.bounds(parts)
+    west_of_line = bounds[:, 2] >= _MERIDIAN - _TOUCH_DEG
+    east_of_line = bounds[:, 0] <= -_MERIDIAN + _TOUCH_DEG
+    is_split = west_of_line.any() and east_of_line.any() and not (west_of_line & east_of_line).any()
+    if is_split:
+        is_western = bounds[:, 0] >= 0
+        if is_western.any() and (bounds[~is_western, 2] <= 0).all():
+            return BBox(
+                float(bounds[is_western, 0].min()),
+                float(bounds[:, 1].min()),
+                float(bounds[~is_western, 2].max()),
+                float(bounds[:, 3].max()),
+            )
+    return BBox(*(float(bound) for bound in geometry.bounds))
+
+
+def geometry_of(box: BBox) -> Geometry:
+    """The box as a polygon; one that crosses 180 degrees as two.
+
+    Example:
+        >>> geometry_of(BBox(170, 0, -170, 1)).geom_type
+        'MultiPolygon'
+    """
+    if box.xmin <= box.xmax:
+        return shapely.box(*box)
+    west = shapely.box(box.xmin, box.ymin, _MERIDIAN, box.ymax)
+    east = shapely.box(-_MERIDIAN, box.ymin, box.xmax, box.ymax)
+    return shapely.MultiPolygon([west, east])
+
+
+def split_at_antimeridian(box: BBox) -> list[BBox]:
+    """One box, or the two halves of a box with west > east."""
+    if box.xmin <= box.xmax:
+        return [box]
+    return [box._replace(xmax=_MERIDIAN), box._replace(xmin=-_MERIDIAN)]
+
+
+def boxes_meet(a: BBox, b: BBox) -> bool:
+    """Whether lon/lat boxes share a point, across the antimeridian too.
+
+    Example:
+        >>> boxes_meet(BBox(170, 0, -170, 1), BBox(-175, 0, -174, 1))
+        True
+    """
+    return any(
+        one.intersects(other)
+        for one in split_at_antimeridian(a)
+        for other in split_at_antimeridian(b)
+    )

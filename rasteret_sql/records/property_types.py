@@ -1,0 +1,151 @@
+"""One Arrow type for a STAC property over all items, and columns of that type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_sql.records.datetimes import parse_micros
+from rasteret_sql.schema import DATETIME
+
+DATETIME_PROPERTIES = frozenset(
+    {
+        "created",
+        "updated",
+        "start_datetime",
+        "end_datetime",
+        "published",
+        "expires",
+        "unpublished",
+    }
+)
+"""Properties that STAC defines as times; others with times in them stay text."""
+
+_MAX_FIELDS = 64
+_MIN_FILL = 0.5
+_INT64 = range(-(2**63), 2**63)
+_SCALARS = {
+    frozenset({"bool"}): pa.bool_(),
+    frozenset({"int"}): pa.int64(),
+    frozenset({"float"}): pa.float64(),
+    frozenset({"int", "float"}): pa.float64(),
+    frozenset({"big", "float"}): pa.float64(),
+    frozenset({"int", "big", "float"}): pa.float64(),
+    frozenset({"str"}): pa.string(),
+}
+
+
+class PropertyType:
+    """What has been seen of a property so far.
+
+    Example:
+        >>> seen = PropertyType()
+        >>> for value in (1, None, 2.5):
+        ...     seen.add(value)
+        >>> str(seen.arrow())
+        'double'
+    """
+
+    __slots__ = ("_element", "_fields", "_n_dicts", "_n_fields", "_scalars")
+
+    def __init__(self) -> None:
+        self._scalars: set[str] = set()
+        self._element: PropertyType | None = None
+        self._fields: dict[str, PropertyType] | None = None
+        self._n_dicts = 0
+        self._n_fields = 0
+
+    def add(self, value: object) -> None:
+        """Take one more JSON value into account."""
+        if value is None:
+            return
+        if isinstance(value, str):
+            self._scalars.add("str")
+        elif isinstance(value, bool):
+            self._scalars.add("bool")
+        elif isinstance(value, int):
+            self._scalars.add("int" if value in _INT64 else "big")
+        elif isinstance(value, float):
+            self._scalars.add("float")
+        elif isinstance(value, dict):
+            self._add_fields(value)
+        elif isinstance(value, list):
+            if self._element is None:
+                self._element = PropertyType()
+            for element in value:
+                self._element.add(element)
+        else:
+            raise TypeError(f"not a JSON value: {type(value).__name__}")
+
+    def _add_fields(self, value: dict[str, Any]) -> None:
+        if self._fields is None:
+            self._fields = {}
+        self._n_dicts += 1
+        self._n_fields += len(value)
+        for name, inner in value.items():
+            if name not in self._fields:
+                if len(self._fields) > _MAX_FIELDS:
+                    continue
+                self._fields[name] = PropertyType()
+            self._fields[name].add(inner)
+
+    def arrow(self) -> pa.DataType | None:
+        """The type that holds all values; None if only JSON text does.
+
+        Nothing but NULL is text. Integers with floats are DOUBLE.
+        """
+        shapes = (bool(self._scalars), self._element is not None, self._fields is not None)
+        if sum(shapes) > 1:
+            return None
+        if self._element is not None:
+            element = self._element.arrow()
+            return None if element is None else pa.list_(element)
+        if self._fields is not None:
+            return self._struct(self._fields)
+        return _SCALARS.get(frozenset(self._scalars)) if self._scalars else pa.string()
+
+    def _struct(self, fields: dict[str, PropertyType]) -> pa.DataType | None:
+        is_varied = self._n_fields < _MIN_FILL * self._n_dicts * len(fields)
+        is_ambiguous = len({name.casefold() for name in fields}) < len(fields) or "" in fields
+        if not fields or len(fields) > _MAX_FIELDS or is_varied or is_ambiguous:
+            return None
+        typed = [(name, inner.arrow()) for name, inner in fields.items()]
+        return None if any(kind is None for _, kind in typed) else pa.struct(typed)
+
+
+def to_array(values: Sequence[object], kind: pa.DataType | None) -> pa.Array:
+    """JSON values as a column; `kind` None writes each as JSON text."""
+    if kind is None:
+        values = [None if value is None else _json(value) for value in values]
+        return _text_safe(values, pa.string())
+    if kind == DATETIME.type:
+        instants = [None if value is None else parse_micros(value) for value in values]
+        return pa.array(instants, pa.int64()).cast(kind)
+    return _text_safe(values, kind)
+
+
+def _text_safe(values: Sequence[object], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (UnicodeEncodeError, pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([_coerced(value, kind) for value in values], kind)
+
+
+def _coerced(value: object, kind: pa.DataType) -> object:
+    """Make what JSON allows and Arrow refuses fit: lone surrogates, integers among doubles."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and pa.types.is_floating(kind):
+        return float(value)
+    if isinstance(value, list):
+        return [_coerced(element, kind.value_type) for element in value]
+    if isinstance(value, dict):
+        return {name: _coerced(inner, kind.field(name).type) for name, inner in value.items()}
+    return value
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,37 @@
+"""What every source of a collection is turned into: a schema and batches of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+
+BATCH_ROWS = 1000
+
+
+class AssetFailure(NamedTuple):
+    """An asset that is not in the collection, and why: a row of `rasteret_errors`."""
+
+    id: str
+    band: str
+    href: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of a source, canonical columns first, in batches of at most `BATCH_ROWS`.
+
+    Attributes:
+        schema: id, datetime, geometry, bbox, assets, collection, proj:epsg, crs, the rest.
+        batches: starts a new pass over all records; may be called again.
+        warnings: what was odd in the source, one line each; complete before the first pass.
+        failures: assets that were refused, with the reason; complete before the first pass.
+    """
+
+    schema: pa.Schema
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+    warnings: list[str] = field(default_factory=list)
+    failures: list[AssetFailure] = field(default_factory=list)

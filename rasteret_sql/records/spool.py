@@ -1,0 +1,71 @@
+"""Rows kept on disk, compressed, between the pass that types them and those that read them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_sql.errors import CollectionError
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Spool:
+    """JSON values in a temporary file, which goes when the object does.
+
+    Example:
+        >>> spool = Spool()
+        >>> spool.append([1, "a"])
+        >>> spool.close()
+        >>> list(spool)
+        [[1, 'a']]
+    """
+
+    def __init__(self) -> None:
+        file = tempfile.NamedTemporaryFile(prefix="rasteret-", suffix=".ndjson.zst", delete=False)  # noqa: SIM115
+        file.close()
+        self._path = Path(file.name)
+        weakref.finalize(self, self._path.unlink, missing_ok=True)
+        self._sink = pa.CompressedOutputStream(pa.OSFile(file.name, "wb"), "zstd")
+        self._pending: list[str] = []
+        self._pending_bytes = 0
+
+    def append(self, value: object) -> None:
+        """Write one more value."""
+        text = json.dumps(value, separators=(",", ":"))
+        self._pending.append(text)
+        self._pending_bytes += len(text)
+        if self._pending_bytes > _CHUNK_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """End writing; needed before reading."""
+        self._flush()
+        self._sink.close()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        try:
+            self._sink.write(("\n".join(self._pending) + "\n").encode())
+        except OSError as error:
+            raise CollectionError.expected(
+                str(self._path), "room for a temporary file", error, "free disk space or set TMPDIR"
+            ) from None
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Read all values, in order; several readers may be at work."""
+        rest = b""
+        with pa.CompressedInputStream(pa.OSFile(str(self._path), "rb"), "zstd") as source:
+            while chunk := source.read(_CHUNK_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)

@@ -1,0 +1,106 @@
+"""STAC GeoParquet files back to items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rasteret_sql.errors import CollectionError, redact
+from rasteret_sql.records.datetimes import format_micros, parse_micros
+from rasteret_sql.records.hrefs import local_path
+from rasteret_sql.records.stac_documents import FetchText, Item, Json, read_bytes
+from rasteret_sql.remote.stores import is_remote
+
+_BATCH_ROWS = 500
+_TOP_LEVEL = frozenset(
+    {"type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets"}
+)
+_UNUSED = frozenset({"links"})
+
+
+def read_stac_geoparquet(location: str, fetch_text: FetchText | None) -> Iterator[Item]:
+    """Items of a STAC GeoParquet file, unchecked; geometries stay WKB, NULLs are left out.
+
+    Files of stac-geoparquet 0.x to 1.1, GeoParquet 0.4 to 1.1.
+
+    Raises:
+        CollectionError: if it is no Parquet file or has no column id or assets.
+
+    Source: stac-geoparquet specification 1.1.
+    """
+    try:
+        if is_remote(location):
+            file = pq.ParquetFile(pa.BufferReader(read_bytes(location, fetch_text)))
+        else:
+            file = pq.ParquetFile(local_path(location))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CollectionError.expected(
+            redact(location), "a Parquet file", error, "check the file"
+        ) from None
+    names = file.schema_arrow.names
+    missing = [name for name in ("id", "assets") if name not in names]
+    if missing:
+        raise CollectionError.expected(
+            redact(location),
+            "STAC GeoParquet with columns id and assets",
+            ", ".join(names),
+            "import a table of other columns with rasteret_build_table",
+        )
+    used = [name for name in names if name not in _UNUSED]
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=used):
+        for row in batch.to_pylist():
+            yield _item_of(row)
+
+
+def _item_of(row: dict[str, Any]) -> Item:
+    item: Item = {"type": "Feature"}
+    properties: dict[str, Any] = {}
+    for name, value in row.items():
+        if value is None:
+            continue
+        if name == "properties":
+            properties.update(_plain(_json_text(value)))
+        elif name == "collection" or name in _TOP_LEVEL:
+            item[name] = value
+        else:
+            properties[name] = _plain(value)
+    item["properties"] = properties
+    assets = _json_text(item.get("assets", {}))
+    if isinstance(assets, list):
+        assets = dict(assets)
+    if isinstance(assets, dict):
+        assets = {key: _plain(_json_text(asset)) for key, asset in assets.items() if asset}
+    item["assets"] = assets
+    geometry = item.get("geometry")
+    item["geometry"] = _json_text(geometry) if isinstance(geometry, str) else geometry
+    return item
+
+
+def _json_text(value: Json) -> Json:
+    """What text that is JSON says; other values are returned as they are."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _plain(value: Json) -> Json:
+    """As JSON would have it: no NULL members, times as text, bytes as hexadecimal text."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, datetime | date):
+        return format_micros(parse_micros(value))
+    if isinstance(value, bytes):
+        return value.hex()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return str(value)
