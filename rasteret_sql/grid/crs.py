@@ -51,9 +51,7 @@ def _not_a_crs(value: object) -> InputError:
     return InputError.expected("geometry_crs", _FORMS, value, todo)
 
 
-def transformer(
-    src: str | int | pyproj.CRS, dst: str | int | pyproj.CRS
-) -> pyproj.Transformer:
+def transformer(src: str | int | pyproj.CRS, dst: str | int | pyproj.CRS) -> pyproj.Transformer:
     """The transformer from one CRS to another, coordinates as x, y (longitude, latitude).
 
     Building one costs 8 ms, so each pair is built once. A transformer may be used from

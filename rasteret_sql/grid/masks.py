@@ -116,9 +116,7 @@ def _edges(geometry: BaseGeometry) -> _Edges:
     first = xy[np.searchsorted(ring, of)]
     p, q = start - first, stop - first
     area = np.bincount(of, weights=p[:, 0] * q[:, 1] - q[:, 0] * p[:, 1], minlength=len(rings))
-    return _Edges(
-        start[:, 0], start[:, 1], stop[:, 0], stop[:, 1], polygon[of], (area > 0)[of]
-    )
+    return _Edges(start[:, 0], start[:, 1], stop[:, 0], stop[:, 1], polygon[of], (area > 0)[of])
 
 
 class _Spans(NamedTuple):

@@ -1,0 +1,286 @@
+"""Areas from one CRS to another: curved edges, the antimeridian, places that do not transform.
+
+Longitudes of an area lie within -180..180, cut where it crosses the antimeridian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
+from rasteret_sql.units import BBox
+
+_WORLD = BBox(-180.0, -90.0, 180.0, 90.0)
+_TOLERANCE = 1e-7  # of the area's extent: 0.001 pixels of an area 10,000 pixels wide
+_FIRST_PARTS = 16  # of the extent: no edge is longer, so that an S-curve cannot hide
+_MAX_ROUNDS = 12
+_LARGE_DEGREES = 30.0
+_POLAR_DEGREES = 84.0
+_SEAM = 1e-9  # degrees: distance kept from a projection's own antimeridian
+_MERIDIANS = frozenset(
+    {"Longitude of natural origin", "Longitude of false origin", "Longitude of origin"}
+)
+
+_Floats = NDArray[np.float64]
+
+
+def reproject(
+    geometry: BaseGeometry, src: pyproj.CRS, dst: pyproj.CRS, around: BBox | None = None
+) -> BaseGeometry:
+    """Transform an area; straight edges become the curves that they are in the target.
+
+    Args:
+        geometry: Polygon or MultiPolygon in ``src``.
+        src: CRS of the area.
+        dst: CRS of the result, coordinates as x, y.
+        around: A box in ``dst``; the area is clipped to its surroundings beforehand, so
+            that an area too large for the projection keeps what matters.
+
+    Returns:
+        Polygon or MultiPolygon. Edges deviate by at most 1e-7 of the extent; vertices that
+        do not transform are left out, which can leave nothing.
+    """
+    if around is not None:
+        if not is_same(src, crs_of(LONLAT)):
+            geometry, src = reproject(geometry, src, crs_of(LONLAT)), crs_of(LONLAT)
+        geometry = shapely.intersection(geometry, _surroundings(around, dst))
+    if src.is_geographic and not dst.is_geographic:
+        geometry = _wrap(geometry, _central_meridian(dst), seam=_SEAM)
+    polygons = shapely.get_parts(polygonal(geometry))
+    if len(polygons) == 0:
+        return shapely.MultiPolygon()
+    moved, ring, of_polygon = _follow(polygons, transformer(src, dst), dst)
+    result = _rebuild(moved, ring, of_polygon, is_lonlat=dst.is_geographic)
+    return fold_longitudes(result) if dst.is_geographic else result
+
+
+def fold_longitudes(geometry: BaseGeometry) -> BaseGeometry:
+    """Bring longitudes into -180..180, cutting what crosses the antimeridian.
+
+    Example:
+        >>> [part.bounds for part in fold_longitudes(shapely.box(170, 0, 190, 1)).geoms]
+        [(-180.0, 0.0, -170.0, 1.0), (170.0, 0.0, 180.0, 1.0)]
+    """
+    return _wrap(geometry, 0.0, seam=0.0)
+
+
+def shift_into(geometry: BaseGeometry, bounds: BBox) -> BaseGeometry:
+    """Repeat an area by 360 degrees where a raster has such longitudes (0..360, for example).
+
+    Example:
+        >>> shift_into(shapely.box(-20, 0, -10, 1), BBox(0, -90, 360, 90)).bounds
+        (340.0, 0.0, 350.0, 1.0)
+    """
+    if geometry.is_empty:
+        return geometry
+    xmin, _, xmax, _ = geometry.bounds
+    turns = [t for t in (-360, 0, 360) if xmin + t < bounds.xmax and xmax + t > bounds.xmin]
+    if turns in ([], [0]):
+        return geometry
+    return polygonal(shapely.union_all([_translate(geometry, turn) for turn in turns]))
+
+
+def lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
+    """One box in longitude, latitude that holds an area, two across the antimeridian.
+
+    Example:
+        >>> lonlat_boxes(fold_longitudes(shapely.box(170, 0, 190, 1)), crs_of(LONLAT))
+        [BBox(xmin=170.0, ymin=0.0, xmax=180.0, ymax=1.0), BBox(xmin=-180.0, ymin=0.0, xmax=-170.0, ymax=1.0)]
+    """  # noqa: E501
+    pad = 0.0
+    if not is_same(crs, crs_of(LONLAT)):
+        geometry = reproject(geometry, crs, crs_of(LONLAT))
+        if geometry.is_empty:
+            return [_WORLD]  # nothing is known about where it lies
+        xmin, ymin, xmax, ymax = geometry.bounds
+        pad = 1e-6 * max(xmax - xmin, ymax - ymin)
+    bounds = shapely.bounds(shapely.get_parts(geometry))
+    west, east = _smallest_arc(bounds[:, 0], bounds[:, 2])
+    south, north = float(bounds[:, 1].min()), float(bounds[:, 3].max())
+    return _split_box(west - pad, max(south - pad, -90.0), east + pad, min(north + pad, 90.0))
+
+
+def is_large(box: BBox) -> bool:
+    """Whether a box in degrees has parts where a projection made for elsewhere breaks down."""
+    spread = box.xmax - box.xmin > _LARGE_DEGREES or box.ymax - box.ymin > _LARGE_DEGREES
+    return spread or box.ymax > _POLAR_DEGREES or box.ymin < -_POLAR_DEGREES
+
+
+def polygonal(geometry: BaseGeometry) -> BaseGeometry:
+    """The polygons of a geometry, made valid; an empty MultiPolygon where there are none.
+
+    A bow-tie becomes its two triangles: no area is lost.
+    """
+    if not shapely.is_valid(geometry):
+        geometry = shapely.make_valid(geometry)
+    if geometry.geom_type in {"Polygon", "MultiPolygon"}:
+        return geometry
+    parts = shapely.get_parts(geometry)
+    while (shapely.get_type_id(parts) > 5).any():  # collections in collections
+        parts = shapely.get_parts(parts)
+    parts = shapely.get_parts(parts)
+    return shapely.union_all(parts[shapely.get_type_id(parts) == 3])
+
+
+def _translate(geometry: BaseGeometry, degrees: float) -> BaseGeometry:
+    return shapely.transform(geometry, lambda xy: xy + np.array([degrees, 0.0]))
+
+
+def _wrap(geometry: BaseGeometry, centre: float, *, seam: float) -> BaseGeometry:
+    """Bring longitudes to within 180 degrees of a meridian, cutting at the far side."""
+    west, east = centre - 180.0, centre + 180.0
+    xmin, ymin, xmax, ymax = geometry.bounds
+    if geometry.is_empty or (xmin >= west and xmax <= east):
+        return geometry
+    frame = shapely.box(west + seam, min(ymin, -90.0) - 1, east - seam, max(ymax, 90.0) + 1)
+    pieces = [
+        shapely.intersection(_translate(geometry, turn), frame)
+        for turn in (-360, 0, 360)
+        if xmin + turn < east and xmax + turn > west
+    ]
+    return polygonal(shapely.union_all(pieces))
+
+
+def _central_meridian(crs: pyproj.CRS) -> float:
+    operation = crs.coordinate_operation
+    params = operation.params if operation is not None else []
+    return next((float(p.value) for p in params if p.name in _MERIDIANS), 0.0)
+
+
+def _surroundings(around: BBox, crs: pyproj.CRS) -> BaseGeometry:
+    """Longitudes and latitudes in and around a box, with half of its size on each side."""
+    xs = np.linspace(around.xmin, around.xmax, 33)
+    ys = np.linspace(around.ymin, around.ymax, 33)
+    grid_x, grid_y = np.meshgrid(xs, ys)
+    lon, lat = transformer(crs, LONLAT).transform(grid_x.ravel(), grid_y.ravel())
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if not known.any():
+        return shapely.box(*_WORLD)
+    west, east = _smallest_arc(lon[known], lon[known])
+    south, north = float(lat[known].min()), float(lat[known].max())
+    if east - west > 270:  # a pole is inside or near
+        west, east = _WORLD.xmin, _WORLD.xmax
+        south, north = (south, 90.0) if south + north > 0 else (-90.0, north)
+    pad_x, pad_y = (east - west) / 2 + 0.01, (north - south) / 2 + 0.01
+    south, north = max(south - pad_y, -90.0), min(north + pad_y, 90.0)
+    if east - west + 2 * pad_x >= 360:
+        return shapely.box(_WORLD.xmin, south, _WORLD.xmax, north)
+    boxes = _split_box(west - pad_x, south, east + pad_x, north)
+    return shapely.MultiPolygon([shapely.box(*box) for box in boxes])
+
+
+def _smallest_arc(wests: _Floats, easts: _Floats) -> tuple[float, float]:
+    """The shortest arc of longitude over intervals; ``east`` above 180 past the antimeridian."""
+    order = np.argsort(wests)
+    wests, reached = wests[order], np.maximum.accumulate(easts[order])
+    gaps = np.append(wests[1:], wests[0] + 360) - reached
+    after = int(np.argmax(gaps))
+    if after == len(gaps) - 1 or gaps[-1] >= gaps[after]:
+        return float(wests[0]), float(reached[-1])
+    return float(wests[after + 1]), float(reached[after]) + 360.0
+
+
+def _split_box(west: float, south: float, east: float, north: float) -> list[BBox]:
+    if east - west >= 360:
+        return [BBox(_WORLD.xmin, south, _WORLD.xmax, north)]
+    if west < -180:
+        west, east = west + 360, east + 360
+    if east <= 180:
+        return [BBox(west, south, east, north)]
+    return [BBox(west, south, 180.0, north), BBox(-180.0, south, east - 360, north)]
+
+
+def _follow(
+    polygons: NDArray[np.object_], move: pyproj.Transformer, dst: pyproj.CRS
+) -> tuple[_Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Vertices of all rings, with as many between them as the curves need.
+
+    Returns:
+        Coordinates in the target (n, 2), ring of each, polygon of each ring.
+    """
+    rings, of_polygon = shapely.get_rings(polygons, return_index=True)
+    extent = np.ptp(shapely.get_coordinates(polygons), axis=0).max()
+    rings = shapely.segmentize(rings, max(extent / _FIRST_PARTS, 1e-300))
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    moved = _move(xy, move)
+    finite = moved[np.isfinite(moved).all(axis=1)]
+    limit = np.ptp(finite, axis=0).max() * _TOLERANCE if len(finite) else 0.0
+    fresh = ring[1:] == ring[:-1]
+    for _ in range(_MAX_ROUNDS):
+        before = np.flatnonzero(fresh)
+        middle = (xy[before] + xy[before + 1]) / 2
+        moved_middle = _move(middle, move)
+        with np.errstate(invalid="ignore"):
+            off = moved_middle - (moved[before] + moved[before + 1]) / 2
+            if dst.is_geographic:
+                off[:, 0] = (off[:, 0] + 90) % 180 - 90  # a mean across the antimeridian
+            bent = ~(np.hypot(off[:, 0], off[:, 1]) <= limit)
+        ends = np.isfinite(moved[before]).all(axis=1) | np.isfinite(moved[before + 1]).all(axis=1)
+        bent &= ends  # a border of where it transforms is searched for, its far side is not
+        if not bent.any():
+            break
+        at = before[bent] + 1
+        xy = np.insert(xy, at, middle[bent], axis=0)
+        moved = np.insert(moved, at, moved_middle[bent], axis=0)
+        ring = np.insert(ring, at, ring[at])
+        new = at + np.arange(len(at))
+        fresh = np.zeros(len(xy) - 1, dtype=bool)
+        fresh[new - 1] = fresh[new] = True
+    return moved, ring, of_polygon
+
+
+def _move(xy: _Floats, move: pyproj.Transformer) -> _Floats:
+    return np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
+
+
+def _rebuild(
+    xy: _Floats, ring: NDArray[np.int64], of_polygon: NDArray[np.int64], *, is_lonlat: bool
+) -> BaseGeometry:
+    known = np.isfinite(xy).all(axis=1)
+    xy, ring = xy[known], ring[known]
+    lines = np.split(xy, np.searchsorted(ring, np.arange(1, len(of_polygon))))
+    polygons = []
+    for lines_of_one in _grouped(lines, of_polygon):
+        shell, *holes = (_unwrapped(line) for line in lines_of_one) if is_lonlat else lines_of_one
+        if len(shell) >= 3:
+            holes = [_beside(hole, shell) if is_lonlat else hole for hole in holes if len(hole) > 2]
+            polygons.append(shapely.Polygon(shell, holes))
+    if len(polygons) == 1:
+        return polygonal(polygons[0])
+    collected = shapely.MultiPolygon(polygons)
+    return collected if shapely.is_valid(collected) else _joined(polygons)
+
+
+def _joined(polygons: list[BaseGeometry]) -> BaseGeometry:
+    return polygonal(shapely.union_all([polygonal(polygon) for polygon in polygons]))
+
+
+def _grouped(lines: list[_Floats], of_polygon: NDArray[np.int64]) -> Iterator[list[_Floats]]:
+    starts = np.flatnonzero(np.diff(of_polygon, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        yield lines[start:stop]
+
+
+def _unwrapped(line: _Floats) -> _Floats:
+    """A ring without jumps of 360 degrees; one around a pole gets the pole."""
+    if len(line) < 2:
+        return line
+    lon = np.unwrap(line[:, 0], period=360)
+    unwrapped = np.column_stack([lon, line[:, 1]])
+    if abs(lon[-1] - lon[0]) < 180:
+        return unwrapped
+    pole = 90.0 if line[:, 1].mean() > 0 else -90.0
+    return np.vstack([unwrapped, [[lon[-1], pole], [lon[0], pole]]])
+
+
+def _beside(hole: _Floats, shell: _Floats) -> _Floats:
+    """A hole on the same turn of longitudes as its shell."""
+    away = (shell[:, 0].min() + shell[:, 0].max()) / 2 - (hole[:, 0].min() + hole[:, 0].max()) / 2
+    beside: _Floats = hole + np.array([360 * np.round(away / 360), 0.0])
+    return beside
