@@ -6,42 +6,50 @@ Source:
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from rasteret_sql.tiff import tags
+from rasteret_sql.tiff.crs import FileCrs, read_crs
 from rasteret_sql.tiff.ifd import Ifd
 from rasteret_sql.tiff.layout import Georef
 from rasteret_sql.units import Affine
 
-_RASTER_TYPE = 1025
-_PIXEL_IS_POINT = 2
-_GEOGRAPHIC_CRS = 2048
-_PROJECTED_CRS = 3072
-_USER_DEFINED = 32767
+_MAX_KEY_BYTES: Final = 32 * 1024
+_NO_CRS: Final = FileCrs(None, None, is_pixel_is_point=False, vertical_unit=None, warning=None)
 
 
-def read_georef(page: Ifd) -> Georef:
-    """Transform and CRS of a page."""
+def read_file_crs(page: Ifd) -> FileCrs:
+    """The CRS that the GeoKeys of a page define."""
+    if tags.GEO_KEY_DIRECTORY not in page:
+        return _NO_CRS
+    return read_crs(
+        page.data(tags.GEO_KEY_DIRECTORY, _MAX_KEY_BYTES),
+        page.data(tags.GEO_DOUBLE_PARAMS, _MAX_KEY_BYTES),
+        page.data(tags.GEO_ASCII_PARAMS, _MAX_KEY_BYTES),
+        page.dialect.byte_order,
+    )
+
+
+def read_georef(page: Ifd, crs: FileCrs) -> Georef:
+    """The transform of a page, with its CRS."""
     scale = page.numbers(tags.MODEL_PIXEL_SCALE)
     tiepoint = page.numbers(tags.MODEL_TIEPOINT)
-    keys = page.numbers(tags.GEO_KEY_DIRECTORY)
-    short_keys = {
-        int(keys[i]): int(keys[i + 3]) for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0
-    }
-    is_point = short_keys.get(_RASTER_TYPE) == _PIXEL_IS_POINT
-    affine = _affine(scale, tiepoint, page.numbers(tags.MODEL_TRANSFORMATION))
-    if affine is not None and is_point:
-        affine = affine._replace(
-            c=affine.c - (affine.a * 0.5 + affine.b * 0.5),
-            f=affine.f - (affine.d * 0.5 + affine.e * 0.5),
-        )
-    code = short_keys.get(_PROJECTED_CRS) or short_keys.get(_GEOGRAPHIC_CRS)
-    epsg = code if code != _USER_DEFINED else None
+    matrix = page.numbers(tags.MODEL_TRANSFORMATION)
+    affine = _affine(scale, tiepoint, matrix)
+    if affine is not None:
+        if crs.is_pixel_is_point:  # the tags tie pixel centres; GDAL gives corners
+            a, b, c, d, e, f = affine
+            affine = Affine(a, b, c - (a * 0.5 + b * 0.5), d, e, f - (d * 0.5 + e * 0.5))
+        if not math.isfinite(sum(affine)):
+            affine = None
     return Georef(
         affine,
-        epsg,
-        f"EPSG:{epsg}" if epsg else None,
+        crs.epsg,
+        crs.text,
         scale,
         tiepoint,
-        is_point,
+        crs.is_pixel_is_point,
         affine is None and len(tiepoint) >= 6,
     )
 
@@ -51,11 +59,12 @@ def _affine(
 ) -> Affine | None:
     """Pixel to map before the shift of PixelIsPoint; None if the tags do not say."""
     if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
-        # GDAL takes a negative ScaleY for a north-up image too
+        # a negative ScaleY is against the specification; GDAL takes the image as north-up
         a, e = scale[0], -abs(scale[1])
         if len(tiepoint) < 6:
             return None
-        return Affine(a, 0.0, tiepoint[3] - tiepoint[0] * a, 0.0, e, tiepoint[4] - tiepoint[1] * e)
+        col, row, _, x, y, _ = tiepoint[:6]
+        return Affine(a, 0.0, x - col * a, 0.0, e, y - row * e)
     if len(matrix) == 16:
         return Affine(matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7])
     return None

@@ -6,7 +6,7 @@ from typing import Final
 
 from rasteret_sql.errors import HeaderError, UnsupportedTiffError
 from rasteret_sql.tiff import tags
-from rasteret_sql.tiff.georef import read_georef
+from rasteret_sql.tiff.georef import read_file_crs, read_georef
 from rasteret_sql.tiff.ifd import Ifd, read_start
 from rasteret_sql.tiff.layout import CHUNKY, SEPARATE, Header, Level
 from rasteret_sql.tiff.pages import read_level, read_pages
@@ -71,7 +71,7 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         _read_levels(pages.overviews, warnings),
         next(iter(_read_levels(pages.masks[:1], warnings)), None),
         _read_levels(pages.overview_masks, warnings),
-        read_georef(page),
+        read_georef(page, read_file_crs(page)),
         nodata=_nodata(page),
         scales=(1.0,) * samples,
         offsets=(0.0,) * samples,
