@@ -16,8 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import pyproj
-from pyproj.crs import CoordinateOperation, Datum, Ellipsoid
-from pyproj.crs.datum import CustomPrimeMeridian
+from pyproj.crs import CoordinateOperation, Datum, Ellipsoid, PrimeMeridian  # type: ignore[attr-defined]
 from pyproj.exceptions import CRSError, ProjError
 
 from rasteret_sql.tiff import geokeys
@@ -89,7 +88,7 @@ def read_crs(directory: bytes, doubles: bytes, text: bytes, byte_order: ByteOrde
             code = _equal_epsg(crs)
         name = found if isinstance(found, str) else f"EPSG:{code}" if code else crs.to_wkt()
     except ProjError as error:
-        return FileCrs(None, None, is_point, unit, f"CRS is left out: {_first_line(error)}")
+        return FileCrs(None, None, is_point, None, f"CRS is left out: {_first_line(error)}")
     if crs.is_compound:
         unit = crs.sub_crs_list[1].axis_info[0].unit_name
     return FileCrs(code, name, is_point, unit, None)
@@ -323,8 +322,8 @@ def _prime_meridian(keys: GeoKeys, unit_size: float) -> str:
     """PRIMEM in degrees east of Greenwich."""
     code = _code(keys, geokeys.PRIME_MERIDIAN)
     if code is not None:
-        meridian = CustomPrimeMeridian.from_epsg(code)
-        degrees = math.degrees(float(meridian.longitude) * meridian.unit_conversion_factor)
+        meridian = PrimeMeridian.from_epsg(code)
+        degrees = math.degrees(meridian.longitude * float(meridian.unit_conversion_factor))
         return f"PRIMEM[{_quoted(meridian.name)},{degrees / _degrees(unit_size):.12g}]"
     longitude = _number(keys, (geokeys.PRIME_MERIDIAN_LONGITUDE,), 0.0)
     return f'PRIMEM["{"unnamed" if longitude else "Greenwich"}",{longitude!r}]'

@@ -9,7 +9,8 @@ from rasteret_sql.tiff import tags
 from rasteret_sql.tiff.georef import read_file_crs, read_georef
 from rasteret_sql.tiff.ifd import Ifd, read_start
 from rasteret_sql.tiff.layout import CHUNKY, SEPARATE, Header, Level
-from rasteret_sql.tiff.pages import read_level, read_pages
+from rasteret_sql.tiff.metadata import read_band_metadata, read_nodata, sample_colors
+from rasteret_sql.tiff.pages import Pages, read_level, read_pages
 from rasteret_sql.tiff.samples import sample_dtype
 from rasteret_sql.tiff.source import ByteSource, Fetch
 
@@ -46,8 +47,65 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
     source = ByteSource(fetch, start, file_size)
     dialect, first = read_start(source)
     pages = read_pages(source, dialect, first)
-    source.prefetch(part for page in pages.all() for part in page.outside())
+    _fetch_values(source, pages)
     page = pages.image
+    samples, planar = _sample_layout(page)
+    warnings = pages.warnings
+    dtype = sample_dtype(page)
+    image = read_level(page)
+    crs = read_file_crs(page)
+    if crs.warning:
+        warnings.append(crs.warning)
+    colors = sample_colors(page, samples, image.photometric, image.bits_per_sample)
+    bands = read_band_metadata(page, samples, colors, warnings)
+    units = bands.units
+    if crs.vertical_unit:
+        units = [unit or crs.vertical_unit for unit in units]
+    overviews, mask, mask_overviews = _read_reduced(pages, image, samples)
+    return Header(
+        dialect.byte_order,
+        dialect.is_bigtiff,
+        dtype,
+        samples,
+        planar,
+        tuple(int(value) for value in page.numbers(tags.EXTRA_SAMPLES)),
+        image,
+        overviews,
+        mask,
+        mask_overviews,
+        read_georef(page, crs),
+        read_nodata(page, dtype),
+        tuple(bands.scales),
+        tuple(bands.offsets),
+        tuple(units),
+        tuple(bands.descriptions),
+        tuple(bands.colors),
+        page.integer(tags.FILL_ORDER, 1),
+        page.integer(tags.T4_OPTIONS, 0),
+        _subsampling(page),
+        tuple(warnings),
+    )
+
+
+def _fetch_values(source: ByteSource, pages: Pages) -> None:
+    """Get what the tags of all pages point to; leave out optional tags that are cut off."""
+    missing = [
+        (page, tag, offset, length)
+        for page in pages.all()
+        for tag, offset, length in page.outside()
+        if not source.has(offset, length)
+    ]
+    if not missing:
+        return
+    source.prefetch((offset, length) for _, _, offset, length in missing)
+    for page, tag, offset, length in missing:
+        if tag in tags.OPTIONAL_TAGS and not source.has(offset, length):
+            del page.entries[tag]
+            pages.warnings.append(f"TIFF tag {tag} is left out: its values are cut off")
+
+
+def _sample_layout(page: Ifd) -> tuple[int, int]:
+    """SamplesPerPixel and PlanarConfiguration."""
     samples = page.integer(tags.SAMPLES_PER_PIXEL, 1)
     planar = page.integer(tags.PLANAR_CONFIGURATION, CHUNKY)
     if not 0 < samples <= _MAX_SAMPLES:
@@ -58,28 +116,37 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         raise UnsupportedTiffError.expected(
             "TIFF PlanarConfiguration", "1 or 2", planar, "the file is corrupt"
         )
+    return samples, planar
+
+
+def _subsampling(page: Ifd) -> tuple[int, int]:
+    """YCbCrSubSampling, horizontal then vertical."""
+    if tags.YCBCR_SUBSAMPLING not in page:
+        return (2, 2)
+    values = page.numbers(tags.YCBCR_SUBSAMPLING)
+    return (int(values[0]), int(values[1])) if len(values) == 2 else (2, 2)
+
+
+def _read_reduced(
+    pages: Pages, image: Level, samples: int
+) -> tuple[tuple[Level, ...], Level | None, tuple[Level, ...]]:
+    """Overviews, mask and masks of overviews, as far as they belong to the image."""
+    if not (pages.overviews or pages.masks or pages.overview_masks):
+        return (), None, ()
+    alike = [p for p in pages.overviews if p.integer(tags.SAMPLES_PER_PIXEL, 1) == samples]
     warnings = pages.warnings
-    dtype = sample_dtype(page)
-    return Header(
-        dialect.byte_order,
-        dialect.is_bigtiff,
-        dtype,
-        samples,
-        planar,
-        tuple(int(value) for value in page.numbers(tags.EXTRA_SAMPLES)),
-        read_level(page),
-        _read_levels(pages.overviews, warnings),
-        next(iter(_read_levels(pages.masks[:1], warnings)), None),
-        _read_levels(pages.overview_masks, warnings),
-        read_georef(page, read_file_crs(page)),
-        nodata=_nodata(page),
-        scales=(1.0,) * samples,
-        offsets=(0.0,) * samples,
-        units=(None,) * samples,
-        descriptions=(None,) * samples,
-        color_interpretation=("undefined",) * samples,
-        warnings=tuple(warnings),
+    if len(alike) < len(pages.overviews):
+        warnings.append("an overview with another number of samples is left out")
+    overviews = _read_levels(alike, warnings)
+    masks = _read_levels(pages.masks[:1], warnings)
+    sizes = {(level.width, level.height) for level in overviews}
+    mask_overviews = tuple(
+        level
+        for level in _read_levels(pages.overview_masks, warnings)
+        if (level.width, level.height) in sizes
     )
+    is_same_size = masks and (masks[0].width, masks[0].height) == (image.width, image.height)
+    return overviews, masks[0] if is_same_size else None, mask_overviews
 
 
 def _read_levels(pages: list[Ifd], warnings: list[str]) -> tuple[Level, ...]:
@@ -93,11 +160,3 @@ def _read_levels(pages: list[Ifd], warnings: list[str]) -> tuple[Level, ...]:
     if len(levels) > 1:
         levels.sort(key=lambda level: -level.width * level.height)
     return tuple(levels)
-
-
-def _nodata(page: Ifd) -> float | None:
-    text = page.data(tags.GDAL_NODATA, 256).split(b"\0")[0].decode("ascii", "replace").strip()
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

@@ -142,13 +142,13 @@ class Ifd:
             )
         return values
 
-    def outside(self) -> Iterator[tuple[int, int]]:
-        """Offset and length of the values that the header needs and that lie elsewhere."""
+    def outside(self) -> Iterator[tuple[int, int, int]]:
+        """Tag, offset and length of the values that a header needs and that lie elsewhere."""
         inline = self.dialect.pointer.size
         for tag, kind, count, raw in self.entries.values():
             size = FIELD_SIZES.get(kind, 0) * count
             if size > inline and tag in READ_TAGS and count <= _MAX_TABLE:
-                yield self.dialect.pointer.unpack(raw)[0], size
+                yield tag, self.dialect.pointer.unpack(raw)[0], size
 
     def _data(self, entry: Entry, count: int) -> bytes:
         size = FIELD_SIZES[entry[1]]

@@ -129,7 +129,7 @@ def read_level(page: Ifd) -> Level:
         byte_counts,
         compression,
         page.integer(tags.PREDICTOR, 1),
-        page.integer(tags.PHOTOMETRIC, 0),
+        page.integer(tags.PHOTOMETRIC, 1),
         page.integer(tags.BITS_PER_SAMPLE, 1),
         page.data(tags.JPEG_TABLES, _MAX_JPEG_TABLES) or None,
     )

@@ -51,9 +51,7 @@ class ByteSource:
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Get ``(offset, length)`` ranges ahead of `read`, near ones with one request."""
         missing = sorted(
-            (offset, offset + length)
-            for offset, length in ranges
-            if not self._has(offset, offset + length)
+            (offset, offset + length) for offset, length in ranges if not self.has(offset, length)
         )
         groups: list[list[int]] = []
         for start, stop in missing:
@@ -64,7 +62,9 @@ class ByteSource:
         for start, stop in groups:
             self._request(start, stop - start)
 
-    def _has(self, start: int, stop: int) -> bool:
+    def has(self, offset: int, length: int) -> bool:
+        """Whether the bytes are at hand."""
+        start, stop = offset, offset + length
         return stop <= len(self.start) or any(
             at <= start and stop <= at + len(piece) for at, piece in self._pieces
         )

@@ -23,13 +23,11 @@ STRIP_BYTE_COUNTS: Final = 279
 PLANAR_CONFIGURATION: Final = 284
 T4_OPTIONS: Final = 292
 PREDICTOR: Final = 317
-COLOR_MAP: Final = 320
 TILE_WIDTH: Final = 322
 TILE_LENGTH: Final = 323
 TILE_OFFSETS: Final = 324
 TILE_BYTE_COUNTS: Final = 325
 SUB_IFDS: Final = 330
-INK_SET: Final = 332
 EXTRA_SAMPLES: Final = 338
 SAMPLE_FORMAT: Final = 339
 JPEG_TABLES: Final = 347
@@ -47,6 +45,22 @@ READ_TAGS: Final = frozenset(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)
 )
 """Every tag that is looked at; the values of others are never fetched."""
+
+OPTIONAL_TAGS: Final = frozenset(
+    {
+        EXTRA_SAMPLES,
+        SUB_IFDS,
+        MODEL_PIXEL_SCALE,
+        MODEL_TIEPOINT,
+        MODEL_TRANSFORMATION,
+        GEO_KEY_DIRECTORY,
+        GEO_DOUBLE_PARAMS,
+        GEO_ASCII_PARAMS,
+        GDAL_METADATA,
+        GDAL_NODATA,
+    }
+)
+"""Tags without which the pixels can still be read."""
 
 REDUCED_IMAGE: Final = 1
 """Bit of NewSubfileType: a smaller version of another image."""

@@ -1,0 +1,215 @@
+"""What GDAL writes beside the pixels: no-data value, scale, offset, unit, description, colour.
+
+Source:
+    GDAL's GTiff driver documentation, "Internal nodata" and "Metadata"; tags 42112 and 42113.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+from xml.parsers import expat
+
+import numpy as np
+
+from rasteret_sql.tiff import tags
+from rasteret_sql.tiff.ifd import Ifd
+
+_MAX_XML: Final = 4 * 1024 * 1024
+_MAX_NODATA: Final = 256
+_MAX_TEXT: Final = 4096
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eEdD][+-]?\d+)?")
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+_NODATA_NEAR_FLOAT32_MAX: Final = 1e-10
+_ALPHA: Final = (1, 2)
+_COLORS: Final = {
+    2: ("red", "green", "blue"),
+    3: ("palette",),
+    5: ("cyan", "magenta", "yellow", "black"),
+    6: ("red", "green", "blue"),
+    8: ("red", "green", "blue"),
+}
+"""PhotometricInterpretation: what its own samples are; YCbCr and CIELab are decoded to RGB."""
+
+_NAMES: Final = frozenset(
+    {
+        *(
+            "undefined",
+            "gray",
+            "palette",
+            "red",
+            "green",
+            "blue",
+            "alpha",
+            "hue",
+            "saturation",
+            "lightness",
+            "cyan",
+            "magenta",
+            "yellow",
+        ),
+        *("black", "pan", "coastal", "rededge", "nir", "swir", "mwir", "lwir", "tir", "other_ir"),
+        *("sar_ka", "sar_k", "sar_ku", "sar_x", "sar_c", "sar_s", "sar_l", "sar_p"),
+    }
+)
+"""GDAL's colour interpretations, in lower case."""
+
+
+@dataclass(slots=True)
+class BandMetadata:
+    """What GDAL_METADATA says, one entry per sample."""
+
+    scales: list[float]
+    offsets: list[float]
+    units: list[str | None]
+    descriptions: list[str | None]
+    colors: list[str]
+
+
+class _Refused(Exception):  # noqa: N818 - stops the parser, never leaves this module
+    """The XML declares entities or a document type."""
+
+
+def read_band_metadata(
+    page: Ifd, samples: int, colors: list[str], warnings: list[str]
+) -> BandMetadata:
+    """Apply the items of tag 42112 to the samples they name; XML that is refused warns."""
+    bands = BandMetadata(
+        [1.0] * samples, [0.0] * samples, [None] * samples, [None] * samples, colors
+    )
+    if tags.GDAL_METADATA in page:
+        xml = page.data(tags.GDAL_METADATA, _MAX_XML).split(b"\0", 1)[0]
+        try:
+            items = _items(xml)
+        except (expat.ExpatError, _Refused, ValueError) as error:
+            warnings.append(f"GDAL_METADATA is left out: {error}")
+            return bands
+        for role, sample, text in items:
+            if 0 <= sample < samples:
+                _apply(bands, role, sample, text)
+    return bands
+
+
+def _apply(bands: BandMetadata, role: str, sample: int, text: str) -> None:
+    if role == "scale":
+        bands.scales[sample] = number(text)
+    elif role == "offset":
+        bands.offsets[sample] = number(text)
+    elif role == "unittype":
+        bands.units[sample] = text or None
+    elif role == "description":
+        bands.descriptions[sample] = text or None
+    elif role == "colorinterp":
+        name = text.lower()
+        bands.colors[sample] = name if name in _NAMES else bands.colors[sample]
+
+
+def _items(xml: bytes) -> list[tuple[str, int, str]]:
+    """Role, sample and text of the items that name a sample."""
+    found: list[tuple[str, int, str]] = []
+    text: list[str] = []
+    current: tuple[str, int] | None = None
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal current
+        text.clear()
+        current = None
+        if name.lower() == "item" and "name" in attributes and attributes.get("role"):
+            sample = re.match(r"\d{1,5}", attributes.get("sample", ""))
+            if sample:
+                current = attributes["role"].lower(), int(sample[0])
+
+    def characters(part: str) -> None:
+        if current is not None:
+            text.append(part)
+
+    def end(_name: str) -> None:
+        nonlocal current
+        if current is not None:
+            found.append((*current, "".join(text)[:_MAX_TEXT]))
+            current = None
+
+    def refuse(*_arguments: object) -> None:
+        raise _Refused("it declares a document type or entities")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = characters
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.Parse(xml, True)  # noqa: FBT003 - expat takes no keyword
+    return found
+
+
+def sample_colors(page: Ifd, samples: int, photometric: int, bits: int) -> list[str]:
+    """Colour interpretation from PhotometricInterpretation and ExtraSamples, as GDAL."""
+    if photometric == 5 and bits == 8:  # GDAL shows 8-bit CMYK as RGBA
+        own: tuple[str, ...] = ("red", "green", "blue", "alpha")
+    elif photometric == 0:
+        own = ("palette",) if samples == 1 and bits <= 16 else ("undefined",)
+    elif photometric == 1:
+        own = ("palette",) if samples == 1 and bits == 1 else ("gray",)
+    else:
+        own = _COLORS.get(photometric, ())
+    colors = [*own[:samples], *["undefined"] * (samples - len(own))]
+    extra = page.numbers(tags.EXTRA_SAMPLES)
+    for sample, meaning in zip(range(samples - len(extra), samples), extra, strict=True):
+        if meaning in _ALPHA and sample >= max(len(own), 1):
+            colors[sample] = "alpha"
+    return colors
+
+
+def number(text: str) -> float:
+    """The number at the start of a text, as C's ``strtod`` with GDAL's spellings; 0 if none.
+
+    Example:
+        >>> number(" -1.#IND"), number("1.#INF"), number("-32768 (sea)"), number("n/a")
+        (nan, inf, -32768.0, 0.0)
+    """
+    text = text.strip()
+    lower = text.lower()
+    if lower.startswith(("nan", "-nan", "+nan", "1.#qnan", "-1.#qnan", "-1.#ind", "1.#snan")):
+        return math.nan
+    if lower.startswith(("inf", "+inf", "1.#inf")):
+        return math.inf
+    if lower.startswith(("-inf", "-1.#inf")):
+        return -math.inf
+    found = _NUMBER.match(text)
+    return float(re.sub("[dD]", "e", found[0]).replace(",", ".")) if found else 0.0
+
+
+def read_nodata(page: Ifd, dtype: str) -> float | int | None:
+    """The no-data value of tag 42113; None also where no sample can have it."""
+    if tags.GDAL_NODATA not in page:
+        return None
+    data = page.data(tags.GDAL_NODATA, _MAX_NODATA)
+    text = data.split(b"\0", 1)[0].decode("latin-1").strip()
+    if not text:
+        return None
+    if dtype in ("int64", "uint64"):
+        return _whole(text, dtype)
+    value = number(text)
+    if dtype == "float32" and math.isfinite(value):
+        return _as_float32(value)
+    if dtype.startswith(("int", "uint")):
+        info = np.iinfo(dtype)
+        return value if info.min <= value <= info.max else None
+    return value
+
+
+def _whole(text: str, dtype: str) -> int | None:
+    found = re.match(r"[+-]?\d+", text)
+    value = int(found[0]) if found else 0
+    info = np.iinfo(dtype)
+    return value if info.min <= value <= info.max else None
+
+
+def _as_float32(value: float) -> float | None:
+    """The nearest 32-bit float; one just beyond the largest means the largest."""
+    if abs(value) > _FLOAT32_MAX:
+        near = abs(abs(value) - _FLOAT32_MAX) <= _NODATA_NEAR_FLOAT32_MAX * _FLOAT32_MAX
+        return math.copysign(_FLOAT32_MAX, value) if near else None
+    return float(np.float32(value))
