@@ -51,43 +51,31 @@ def unpack_rows(
         single = np.unpackbits(packed, axis=1, count=per_row * bits)
         weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
         return (single.reshape(rows, per_row, bits) @ weights).astype(dtype, copy=False)
-    flat = imagecodecs.packints_decode(
-        np.ascontiguousarray(packed).reshape(-1), dtype, bits, runlen=per_row
-    )
+    flat = imagecodecs.packints_decode(packed.tobytes(), dtype, bits, runlen=per_row)
     return np.asarray(flat).reshape(rows, per_row)
 
 
-def unpack_uint24(packed: NDArray[np.uint8], *, big_endian: bool) -> NDArray[np.uint32]:
-    """Widen 3-byte integers, which, unlike other odd depths, follow the file's byte order.
+def float24_to_float32(stored: NDArray[np.uint8], *, big_endian: bool) -> NDArray[np.float32]:
+    """Widen 24-bit floats: 1 sign, 7 exponent (bias 63) and 16 mantissa bits.
+
+    Unlike integers of odd depths they follow the byte order of the file.
 
     Args:
-        packed: Bytes, the last axis a multiple of 3.
+        stored: Bytes, the last axis a multiple of 3.
         big_endian: Byte order of the file.
-
-    Example:
-        >>> unpack_uint24(np.array([1, 2, 0], np.uint8), big_endian=False).tolist()
-        [513]
-    """
-    shape = (*packed.shape[:-1], packed.shape[-1] // 3)
-    parts = packed.reshape(*shape, 3)
-    wide = np.zeros((*shape, 4), np.uint8)
-    wide[..., 1:] = parts if big_endian else parts[..., ::-1]
-    return wide.view(">u4")[..., 0].astype(np.uint32)
-
-
-def float24_to_float32(codes: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """Widen 24-bit floats: 1 sign, 7 exponent (bias 63) and 16 mantissa bits.
 
     Source:
         Adobe Photoshop TIFF Technical Note 3, "Floating point formats".
 
     Example:
-        >>> float24_to_float32(np.array([0x3F0000, 0xC08000], np.uint32)).tolist()
-        [1.0, -3.0]
+        >>> float24_to_float32(np.array([0, 0x80, 0xC0], np.uint8), big_endian=False).tolist()
+        [-3.0]
     """
-    sign = (codes & 0x800000) << 8
-    exponent = (codes >> 16) & 0x7F
-    mantissa = codes & 0xFFFF
+    parts = stored.reshape(*stored.shape[:-1], -1, 3).astype(np.uint32)
+    high, middle, low = (0, 1, 2) if big_endian else (2, 1, 0)
+    mantissa = parts[..., middle] << 8 | parts[..., low]
+    sign = parts[..., high] >> 7 << 31
+    exponent = parts[..., high] & 0x7F
     normal = sign | ((exponent + 64) << 23) | (mantissa << 7)
     special = sign | np.uint32(0x7F800000) | (mantissa << 7)
     wide = np.where(exponent == 127, special, normal).astype(np.uint32).view(np.float32)

@@ -103,3 +103,5 @@ INFLATE: Final[dict[int, Inflate]] = {
     34925: lzma,
     50000: zstd,
 }
+STOPS_EARLY: Final = frozenset({1, 5, 8, 32946, 34925})
+"""Compressions that make no more than the wanted bytes of a block."""

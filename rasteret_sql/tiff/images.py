@@ -1,0 +1,267 @@
+"""Compressions whose blocks are small images of their own: JPEG, WebP, JPEG XL, LERC, fax."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import DecodeError, UnsupportedTiffError
+from rasteret_sql.tiff.inflate import Bytes, corrupt, deflate, zstd
+from rasteret_sql.tiff.layout import BlockFormat
+
+Decode: TypeAlias = Callable[[Bytes, int], NDArray[Any]]
+"""``decode(data, rows)``: shape (rows at least, tile_width, samples) or (rows, tile_width)."""
+
+_YCBCR: Final = 6
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_LERC1_MAGIC: Final = b"CntZImage "
+_MAX_JPEG_SCANS: Final = 100
+_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+
+
+def _run(name: str, decode: Callable[..., Any], data: Bytes, **options: object) -> NDArray[Any]:
+    try:
+        return np.asarray(decode(data, **options))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise corrupt(name, error) from None
+
+
+def _out(fmt: BlockFormat, rows: int) -> NDArray[Any]:
+    shape = (rows, fmt.tile_width, fmt.samples) if fmt.samples > 1 else (rows, fmt.tile_width)
+    # Zeroed: LERC leaves pixels that its mask calls invalid as they were.
+    return np.zeros(shape, fmt.dtype)
+
+
+def _require(fmt: BlockFormat, name: str, dtypes: set[str], samples: set[int]) -> None:
+    if fmt.dtype not in dtypes or fmt.bits_per_sample != 8 * np.dtype(fmt.dtype).itemsize:
+        got = f"{fmt.dtype} of {fmt.bits_per_sample} bits"
+        raise UnsupportedTiffError.expected(
+            name, f"one of {', '.join(sorted(dtypes))}", got, "convert the file"
+        )
+    if fmt.samples not in samples:
+        listed = ", ".join(map(str, sorted(samples)))
+        raise UnsupportedTiffError.expected(
+            name, f"{listed} samples in a block", fmt.samples, "convert the file"
+        )
+
+
+class _JpegFrame(NamedTuple):
+    bits: int
+    rows: int
+    columns: int
+    samples: int
+
+
+def _jpeg_frame(data: bytes) -> _JpegFrame:
+    """What the frame header says, read before the decoder may allocate by it.
+
+    Source:
+        ITU-T T.81, sections B.1.1 and B.2.2.
+    """
+    position = 2
+    while position + 10 <= len(data):
+        if data[position] != 0xFF:
+            position += 1
+            continue
+        marker = data[position + 1]
+        if marker in _FRAMES:
+            return _JpegFrame(*struct.unpack_from(">BHHB", data, position + 4))
+        if marker in (0xD9, 0xDA):
+            break
+        has_length = marker not in (0x00, 0x01, 0xFF) and not 0xD0 <= marker <= 0xD8
+        step = 2 + int.from_bytes(data[position + 2 : position + 4]) if has_length else 1
+        position += step
+    raise DecodeError.expected(
+        "block", "a baseline or progressive JPEG frame", f"{len(data)} bytes", "the file is corrupt"
+    )
+
+
+def jpeg(fmt: BlockFormat) -> Decode:
+    """Compression 7. YCbCr becomes RGB, as in GDAL; other colours are left alone."""
+    if (fmt.dtype, fmt.bits_per_sample) not in (("uint8", 8), ("uint16", 12)):
+        got = f"{fmt.dtype} of {fmt.bits_per_sample} bits"
+        raise UnsupportedTiffError.expected(
+            "JPEG", "samples of 8 or 12 bits", got, "convert the file"
+        )
+    if fmt.photometric == _YCBCR and fmt.samples == 3:
+        spaces = {"colorspace": "YCBCR", "outcolorspace": "RGB"}
+    elif fmt.samples in (1, 3, 4):
+        same = {1: "GRAYSCALE", 3: "RGB", 4: "CMYK"}[fmt.samples]
+        spaces = {"colorspace": same, "outcolorspace": same}
+    else:
+        raise UnsupportedTiffError.expected(
+            "JPEG", "1, 3 or 4 samples in a block", fmt.samples, "convert the file"
+        )
+
+    def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        raw = bytes(data)
+        frame = _jpeg_frame(raw)
+        fits = frame._replace(rows=0) == (fmt.bits_per_sample, 0, fmt.tile_width, fmt.samples)
+        if not fits or not rows <= frame.rows <= fmt.tile_height:
+            wanted = _JpegFrame(fmt.bits_per_sample, rows, fmt.tile_width, fmt.samples)
+            raise DecodeError.expected("block", str(wanted), frame, "the file is corrupt")
+        # Neither occurs inside of coded data; the decoder would fill a cut image with grey.
+        if raw.rfind(b"\xff\xd9") < 0 or raw.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+            raise DecodeError.expected(
+                "block", "a whole JPEG image", f"{len(raw)} bytes of one", "the file is truncated"
+            )
+        out = _out(fmt, frame.rows)
+        return _run(
+            "JPEG", imagecodecs.jpeg8_decode, raw, tables=fmt.jpeg_tables, out=out, **spaces
+        )
+
+    return decode
+
+
+def webp(fmt: BlockFormat) -> Decode:
+    """Compression 50001. A fourth sample that the image lacks is opaque."""
+    _require(fmt, "WebP", {"uint8"}, {3, 4})
+    has_alpha = fmt.samples == 4
+
+    def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        out = _out(fmt, rows)
+        return _run("WebP", imagecodecs.webp_decode, data, hasalpha=has_alpha, out=out)
+
+    return decode
+
+
+def jpegxl(fmt: BlockFormat) -> Decode:
+    """Compressions 50002 and 52546."""
+    _require(fmt, "JPEG XL", {"uint8", "uint16", "float16", "float32"}, {1, 2, 3, 4})
+
+    def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        out = _out(fmt, rows)
+        return _run("JPEG XL", imagecodecs.jpegxl_decode, data, numthreads=1, out=out)
+
+    return decode
+
+
+def jpeg2000(fmt: BlockFormat) -> Decode:
+    """Compressions 34712 and 33005."""
+    _require(fmt, "JPEG 2000", {"uint8", "uint16", "int8", "int16"}, {1, 3, 4})
+
+    def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        out = _out(fmt, rows)
+        return _run("JPEG 2000", imagecodecs.jpeg2k_decode, data, numthreads=1, out=out)
+
+    return decode
+
+
+_LERC_TYPES: Final = (
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "float32",
+    "float64",
+)
+
+
+def lerc(fmt: BlockFormat) -> Decode:
+    """Compression 34887, packed once more with deflate or ZSTD or not.
+
+    Source:
+        https://github.com/Esri/lerc, doc/MORE.md; libtiff, tif_lerc.c.
+    """
+    _require(fmt, "LERC", set(_LERC_TYPES), set(range(1, 65536)))
+    pixel_bytes = fmt.samples * np.dtype(fmt.dtype).itemsize
+    bound = 2 * fmt.tile_height * fmt.tile_width * pixel_bytes + (1 << 16)
+
+    def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        blob = _lerc_blob(data, bound)
+        stored = fmt.samples
+        if blob[:6] == b"Lerc2 ":
+            stored = _lerc2_samples(blob)
+        elif blob[:10] != _LERC1_MAGIC:
+            raise DecodeError.expected("block", "LERC data", blob[:10], "the file is corrupt")
+        if fmt.samples > 1 and stored == fmt.samples - 1 and fmt.dtype == "uint8":
+            return _lerc_with_alpha(blob, rows, fmt)
+        out = _out(fmt, rows)
+        try:
+            result, valid = imagecodecs.lerc_decode(blob, masks=True, out=out)
+        except (RuntimeError, ValueError) as error:
+            raise corrupt("LERC", error) from None
+        if valid is not None and out.dtype.kind == "f":
+            result[~np.asarray(valid, bool)] = np.nan
+        return np.asarray(result)
+
+    return decode
+
+
+def _lerc_blob(data: Bytes, bound: int) -> bytes:
+    start = bytes(data[:4])
+    if start == _ZSTD_MAGIC:
+        return zstd(data, bound, bound).tobytes()
+    if start[:1] == b"\x78":
+        return deflate(data, bound, bound).tobytes()
+    return bytes(data)
+
+
+def _lerc2_samples(blob: bytes) -> int:
+    """Values per pixel of a LERC 2 blob; 1 before version 4."""
+    if len(blob) < 26:
+        raise DecodeError.expected(
+            "block", "LERC data", f"{len(blob)} bytes", "the file is truncated"
+        )
+    version = int.from_bytes(blob[6:10], "little", signed=True)
+    return int.from_bytes(blob[22:26], "little", signed=True) if version >= 4 else 1
+
+
+def _lerc_with_alpha(blob: bytes, rows: int, fmt: BlockFormat) -> NDArray[Any]:
+    """The mask of the blob is the last sample: 255 where it is valid."""
+    depth = fmt.samples - 1
+    shape = (rows, fmt.tile_width, depth) if depth > 1 else (rows, fmt.tile_width)
+    try:
+        out = np.zeros(shape, fmt.dtype)
+        colours, valid = imagecodecs.lerc_decode(blob, masks=True, out=out)
+    except (RuntimeError, ValueError) as error:
+        raise corrupt("LERC", error) from None
+    result = np.full((rows, fmt.tile_width, fmt.samples), 255, np.uint8)
+    result[..., :depth] = np.asarray(colours).reshape(rows, fmt.tile_width, depth)
+    if valid is not None:
+        result[..., depth] = np.where(valid, 255, 0)
+    return result
+
+
+def fax(fmt: BlockFormat) -> Decode:
+    """Compressions 2, 3 and 4: black and white, the codes of facsimile machines."""
+    if fmt.bits_per_sample != 1 or fmt.samples != 1:
+        got = f"{fmt.samples} of {fmt.bits_per_sample} bits"
+        raise UnsupportedTiffError.expected(
+            "CCITT compression", "one sample of 1 bit", got, "the file is corrupt"
+        )
+    options: dict[str, object] = {"width": fmt.tile_width}
+    decoder = {
+        2: imagecodecs.ccittrle_decode,
+        3: imagecodecs.ccittfax3_decode,
+        4: imagecodecs.ccittfax4_decode,
+    }[fmt.compression]
+    if fmt.compression == 3:
+        options["t4options"] = fmt.t4_options
+
+    def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        out = np.zeros((rows, fmt.tile_width), np.uint8)
+        return _run("CCITT", decoder, data, height=rows, out=out, **options)
+
+    return decode
+
+
+IMAGES: Final[dict[int, Callable[[BlockFormat], Decode]]] = {
+    2: fax,
+    3: fax,
+    4: fax,
+    7: jpeg,
+    33005: jpeg2000,
+    34712: jpeg2000,
+    34887: lerc,
+    50001: webp,
+    50002: jpegxl,
+    52546: jpegxl,
+}
