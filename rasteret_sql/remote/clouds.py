@@ -28,10 +28,10 @@ _CONNECT_S = 5
 _S3_ORIGIN = "https://s3.amazonaws.com"
 _AZURE_DOMAIN = ".blob.core.windows.net"
 _S3_HOST = re.compile(
-    r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3"
+    r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]*)\.)?s3"
     r"(?:[.-](?:dualstack\.)?(?P<region>[a-z]{2}(?:-[a-z]+)+-\d))?\.amazonaws\.com"
 )
-_GS_HOST = re.compile(r"(?:(?P<bucket>[a-z0-9][a-z0-9._-]+)\.)?storage\.googleapis\.com")
+_GS_HOST = re.compile(r"(?:(?P<bucket>[a-z0-9][a-z0-9._-]*)\.)?storage\.googleapis\.com")
 _AZURE_HOST = re.compile(r"(?P<account>[a-z0-9]{3,24})\.(?:blob|dfs)\.core\.windows\.net")
 _S3_ENVIRONMENT = (
     "AWS_ACCESS_KEY_ID",

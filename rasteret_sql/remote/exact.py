@@ -25,6 +25,7 @@ _CONNECT_S = 5
 _N_IDLE = 512
 _N_HOSTS = 64
 _N_REDIRECTS = 5
+_SHORT_BODY_BYTES = 65536
 _LONGEST_PAUSE_S = 5.0
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
@@ -105,8 +106,7 @@ class ExactUrl:
                     fault = TransferError(f"HTTP {response.status}", status=response.status)
                     pause_s = max(pause_s, _retry_after_s(response))
                 finally:
-                    # a body that is not wanted closes its connection
-                    response.close() if response.length_remaining else response.release_conn()
+                    _give_back(response)
             except HTTPError as error:
                 fault = TransferError(_reason(error))
             if n_failed == n_tries or (fault.status and fault.status not in _BUSY):
@@ -131,8 +131,7 @@ class ExactUrl:
             target = response.headers.get("Location")
             if response.status not in _REDIRECTED or not target:
                 return response
-            response.drain_conn()
-            response.release_conn()
+            _give_back(response)
             target = urljoin(url, target)
             if urlsplit(target).netloc != urlsplit(url).netloc:
                 own = {}  # keys for one host are not for another
@@ -140,6 +139,16 @@ class ExactUrl:
                 raise TransferError("a redirect from https to http")
             url = target
         raise TransferError("redirects without end")
+
+
+def _give_back(response: urllib3.BaseHTTPResponse) -> None:
+    """Keep the connection if little is left to read on it."""
+    left = response.length_remaining
+    if left is not None and left <= _SHORT_BODY_BYTES:
+        response.drain_conn()
+        response.release_conn()
+    else:
+        response.close()
 
 
 def _ranged(

@@ -28,7 +28,6 @@ _REASONS = (
     ("ConnectionReset", "a closed connection"),
     ("BrokenPipe", "a closed connection"),
     ("Received redirect without LOCATION", "a redirect elsewhere"),
-    ("Could not parse path", "a path that no store knows"),
     ("error sending request", "no connection"),
     ("request or response body error", "a body that stops early"),
 )
@@ -40,7 +39,6 @@ _TODOS = {
     "an unknown host name": "check the URL",
     "a redirect elsewhere": "set the bucket's region with rasteret_sql.storage(...)",
     "a longer range than was asked for": "the server does not keep to HTTP",
-    "a path that no store knows": "check the href",
 }
 _DENIED_TODO = (
     "give credentials with rasteret_sql.storage(...) or the environment, or set requester_pays"

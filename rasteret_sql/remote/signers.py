@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rasteret_sql.errors import AccessDeniedError, ReadError, redact
+from rasteret_sql.errors import AccessDeniedError, InputError, ReadError, redact
 from rasteret_sql.remote.config import SignHref, StorageOptions
 
 if TYPE_CHECKING:
@@ -100,10 +100,8 @@ class EarthdataCredentials:
 
     def __init__(self, options: StorageOptions) -> None:
         if not options.token_url:
-            raise AccessDeniedError(
-                "storage: expected token_url for the earthdata signer, got none; "
-                "give the archive's https://.../s3credentials"
-            )
+            todo = "give the archive's https://.../s3credentials"
+            raise InputError.expected("storage token_url", "a URL for earthdata", "none", todo)
         self._url = options.token_url
         self._kept = Kept(self._fetch)
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from obstore.store import HTTPStore
 
-from rasteret_sql.errors import InputError, redact
+from rasteret_sql.errors import InputError, ReadError, redact
 from rasteret_sql.remote.clouds import (
     Bucket,
     Signer,
@@ -173,15 +173,23 @@ def _locate_remote(href: str) -> Location:
         raise InputError.expected(redact(target), known, "another scheme", "check the href")
     bucket, key = found
     options = _config.options_for(target, bucket.address + key)
-    # obstore knows no key with an empty segment
-    if is_http and (callable(options.signer) or "" in key.split("/")):
+    is_sayable = not {"", ".", ".."} & set(key.split("/"))  # to obstore
+    if is_http and (callable(options.signer) or not is_sayable):
         return _locate_http(href, target, options)
+    if not is_sayable:
+        names = "a key without empty names and dots between its slashes"
+        raise InputError.expected(redact(target), names, key, "use the https:// form of the URL")
     return _locate_object(href, target, bucket, key, options)
 
 
 def _locate_object(
     href: str, target: str, bucket: Bucket, key: str, options: StorageOptions
 ) -> Location:
+    if _forked:
+        raise ReadError(
+            f"{redact(target)}: expected a process that was not forked from one that reads, "
+            "got a fork; use multiprocessing's 'spawn' or 'forkserver'"
+        )
     signed = bucket in _refusing or signs_first(bucket, options)
     store, signer = _shared(
         (bucket, options, signed),
@@ -210,7 +218,7 @@ def _locate_http(href: str, target: str, options: StorageOptions) -> Location:
     path = quote(parts.path, safe=_LEGAL)
     shared = not parts.query or bool(_SHARED_SIGNATURE.search(parts.query))
     stable = _STABLE_PATH.fullmatch(path) and not {".", ".."} & set(path.split("/"))
-    if stable and shared and not callable(options.signer):
+    if stable and shared and not callable(options.signer) and not _forked:
         base = origin + (f"?{parts.query}" if parts.query else "")
         store, _ = _shared((base, options), lambda: (_http_store(base, options), None))
         return Location(redact(target), unquote(path)[1:], store, href)
@@ -249,6 +257,7 @@ _config = Storage()
 _slots: dict[object, _Slot] = {}
 _refusing: set[Bucket] = set()
 _lock = threading.Lock()
+_forked = False
 
 
 def _shared(key: object, make: Callable[[], _Shared]) -> _Shared:
@@ -269,8 +278,10 @@ def _forget_stores() -> None:
 
 
 def _start_over() -> None:
-    global _lock  # the parent may have held it
+    """Once obstore's threads run, they are missing in a forked child: its calls would hang."""
+    global _lock, _forked  # the parent may have held the lock
     _lock = threading.Lock()
+    _forked = _forked or bool(_slots)
     _forget_stores()
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from servers.range_server import RangeServer
+
+from rasteret_sql.remote.stores import reload_storage, storage
 
 CONTENT = bytes(range(256)) * 400
 ODD_NAMES = ["a b.tif", "a+b.tif", "a#b.tif", "a?b.tif", "a%2Bb.tif", "ä^[1]{2}|'.tif"]
@@ -12,6 +15,7 @@ ODD_NAMES = ["a b.tif", "a+b.tif", "a#b.tif", "a?b.tif", "a%2Bb.tif", "ä^[1]{2}
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files as a server has them: plain, empty, very long, with odd names."""
     path = tmp_path_factory.mktemp("served")
     (path / "a.tif").write_bytes(CONTENT)
     (path / "tiny.tif").write_bytes(b"II*\0")
@@ -31,5 +35,25 @@ def _running(folder: Path) -> Iterator[RangeServer]:
 
 @pytest.fixture
 def server(_running: RangeServer) -> RangeServer:
+    _running.set()
     _running.reset()
     return _running
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No configuration and no credentials of the machine's user."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "PC_SDK_", "EARTHDATA_", "RASTERET_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    reload_storage()
+    yield
+    reload_storage()
+
+
+@pytest.fixture
+def impatient(server: RangeServer) -> RangeServer:
+    """The server, asked once more at most and not for long."""
+    storage(server.origin, retries=1, timeout_s=0.5)
+    return server

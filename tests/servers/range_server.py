@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,14 +27,16 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 FAULTS = {
     "401": "401 Unauthorized",
     "403": "403 Forbidden",
+    "private": "403 without an Authorization header or a signature in the query",
     "404": "404 Not Found",
     "500": "500 for ever",
     "html": "an HTML page with status 200",
     "short": "the body stops half-way, the connection closes",
-    "short_once": "as short, the first time that each path and range is asked for",
+    "short_once": "as short, the first time that each path is asked for",
+    "short_noetag_once": "as short_once, and without an ETag",
     "truncated": "206 with half of the bytes, and headers that say so",
     "reset": "the socket closes before any answer",
-    "reset_once": "as reset, the first time that each path and range is asked for",
+    "reset_once": "as reset, the first time that each path is asked for",
     "429": "/429/N/...: 429 the first N times for each path, with Retry-After: 0",
     "503": "/503/N/...: 503 the first N times for each path",
     "norange": "the Range header is ignored: 200 and the whole file",
@@ -41,6 +44,8 @@ FAULTS = {
     "hang": "never answers, until the server stops",
     "slow": "half a second before the answer",
     "redirect": "302 to the rest of the path",
+    "elsewhere": "302 to the host and path that follow",
+    "tokens": "JSON with the keys of token services, which end after token_ttl_s",
 }
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 _PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
@@ -55,6 +60,7 @@ class _State:
         self.log: list[dict[str, Any]] = []
         self.seen: Counter[str] = Counter()
         self.latency_ms = 0.0
+        self.token_ttl_s = 3600.0
         self.connections = 0
         self.stopping = threading.Event()
 
@@ -104,21 +110,28 @@ class _Handler(BaseHTTPRequestHandler):
         if self.state.latency_ms:
             time.sleep(self.state.latency_ms / 1000)
         fault = parts.pop(0) if parts[0] in FAULTS else ""
-        key = f"{self.path} {self.headers.get('Range')}"
         if fault in {"429", "503"} and len(parts) > 1 and parts[0].isdigit():
             if self.state.count(url.path) < int(parts.pop(0)):
                 self.send(int(fault), b"busy", {"Retry-After": "0"})
                 return
             fault = ""
         if fault.endswith("_once"):
-            fault = fault.removesuffix("_once") if self.state.count(key) == 0 else ""
+            ends = "noetag" if "noetag" in fault else ""
+            fault = fault.removesuffix("_once") if self.state.count(url.path) == 0 else ends
         self.serve(fault, "/".join(parts), url.query)
 
     def serve(self, fault: str, path: str, query: str) -> None:
+        if fault == "private":
+            signed = "sig=" in query or "Authorization" in self.headers
+            fault = "" if signed else "403"
         if fault in {"401", "403", "404", "500"}:
             self.send(int(fault), b"no")
         elif fault == "html":
             self.send(200, _PAGE, {"Content-Type": "text/html"})
+        elif fault == "elsewhere":
+            self.send(302, b"", {"Location": f"http://{path}" + (f"?{query}" if query else "")})
+        elif fault == "tokens":
+            self.send(200, self.tokens(), {"Content-Type": "application/json"})
         elif fault == "reset":
             self.record(0, 0)
             self.close_connection = True
@@ -132,6 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.5)
             self.serve_file(fault, unquote(path))
 
+    def tokens(self) -> bytes:
+        n = self.state.count("tokens") + 1
+        ends = datetime.now(UTC) + timedelta(seconds=self.state.token_ttl_s)
+        azure = {"token": f"sv=1&sr=c&sig=azure{n}", "msft:expiry": ends.isoformat()}
+        keys = {"accessKeyId": f"KEY{n}", "secretAccessKey": "s3cret", "sessionToken": "session"}
+        return json.dumps({**azure, **keys, "expiration": ends.isoformat(" ")}).encode()
+
     def serve_file(self, fault: str, path: str) -> None:
         root, _, rest = path.partition("/")
         file = self.state.roots.get(root, Path("/nonexistent")) / rest
@@ -141,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         facts = file.stat()
         size = facts.st_size
         headers = {"Accept-Ranges": "bytes", "Content-Type": "image/tiff"}
-        if fault != "noetag":
+        if not fault.endswith("noetag"):
             headers["ETag"] = f'"{facts.st_mtime_ns:x}-{size:x}"'
             headers["Last-Modified"] = formatdate(facts.st_mtime, usegmt=True)
         start, stop, status = 0, size, 200
@@ -160,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         with file.open("rb") as handle:
             handle.seek(start)
             body = handle.read(stop - start)
-        self.send(status, body, headers, cut=len(body) // 2 if fault == "short" else None)
+        self.send(status, body, headers, cut=len(body) // 2 if fault.startswith("short") else None)
 
     def send(
         self,
@@ -202,7 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "__reset":
             self.state.reset()
         if name == "__set":
-            self.state.latency_ms = float(options.get("latency_ms", 0))
+            self.state.latency_ms = float(options["latency_ms"])
+            self.state.token_ttl_s = float(options["token_ttl_s"])
         with self.state.lock:
             facts = {"log": list(self.state.log), "connections": self.state.connections}
         body = json.dumps(facts["log"] if name == "__log" else facts).encode()
@@ -287,9 +308,10 @@ class RangeServer:
         """Forget the log and the counts of the faults."""
         self._control("__reset")
 
-    def set(self, *, latency_ms: float) -> None:
-        """Wait this long before each answer."""
-        self._control("__set?" + urlencode({"latency_ms": latency_ms}))
+    def set(self, *, latency_ms: float = 0, token_ttl_s: float = 3600) -> None:
+        """Wait this long before each answer; let tokens last this long."""
+        options = {"latency_ms": latency_ms, "token_ttl_s": token_ttl_s}
+        self._control("__set?" + urlencode(options))
 
     def _control(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.origin}/{path}", timeout=10) as answer:
