@@ -20,13 +20,20 @@ _MAX_VALUES: Final = 1 << 16
 _MAX_TABLE: Final = 1 << 24
 _INTEGER_TYPES: Final = frozenset({1, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
 
-Entry = tuple[int, int, int, bytes]
-"""Tag, field type, count, and the 4 or 8 bytes that hold the values or where they are."""
+_INLINE_INTEGERS: Final = frozenset({1, 3, 4})
+
+Entry = tuple[int, int, int, int]
+"""Tag, field type, count, and the value field as one number: an offset, or small values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How numbers and directories are written in one kind of TIFF."""
+    """How numbers and directories are written in one kind of TIFF.
+
+    Attributes:
+        short_shift: Bits to the right of a SHORT in the value field.
+        array_types: NumPy type of each integer field type.
+    """
 
     byte_order: ByteOrder
     is_bigtiff: bool
@@ -34,6 +41,8 @@ class Dialect:
     entry: struct.Struct
     entry_count: struct.Struct
     pointer: struct.Struct
+    short_shift: int
+    array_types: dict[int, np.dtype[np.generic]]
 
 
 def _dialect(byte_order: ByteOrder, *, is_bigtiff: bool) -> Dialect:
@@ -42,9 +51,15 @@ def _dialect(byte_order: ByteOrder, *, is_bigtiff: bool) -> Dialect:
         byte_order,
         is_bigtiff,
         mark,
-        struct.Struct(mark + ("HHQ8s" if is_bigtiff else "HHI4s")),
+        struct.Struct(mark + ("HHQQ" if is_bigtiff else "HHII")),
         struct.Struct(mark + ("Q" if is_bigtiff else "H")),
         struct.Struct(mark + ("Q" if is_bigtiff else "I")),
+        0 if byte_order == "little" else 48 if is_bigtiff else 16,
+        {
+            kind: np.dtype(f"{mark}{'i' if code.islower() else 'u'}{FIELD_SIZES[kind]}")
+            for kind, code in FIELD_CODES.items()
+            if kind in _INTEGER_TYPES
+        },
     )
 
 
@@ -59,12 +74,13 @@ _DIALECTS: Final = {
 class Ifd:
     """The tags of one page; values are decoded when asked for."""
 
-    __slots__ = ("dialect", "entries", "source")
+    __slots__ = ("_short_shift", "dialect", "entries", "source")
 
     def __init__(self, source: ByteSource, dialect: Dialect, entries: dict[int, Entry]) -> None:
         self.source = source
         self.dialect = dialect
         self.entries = entries
+        self._short_shift = dialect.short_shift
 
     def __contains__(self, tag: int) -> bool:
         """Whether the page has the tag."""
@@ -80,14 +96,10 @@ class Ifd:
         entry = self.entries.get(tag)
         if entry is None:
             return default
-        kind = entry[1]
-        if entry[2] == 1:
-            if kind == 3:
-                return int.from_bytes(entry[3][:2], self.dialect.byte_order)
-            if kind == 4:
-                return int.from_bytes(entry[3][:4], self.dialect.byte_order)
-        values = self.numbers(tag)
-        return int(values[0]) if values and kind in _INTEGER_TYPES else default
+        if entry[1] == 3 and entry[2] == 1:
+            return (entry[3] >> self._short_shift) & 0xFFFF
+        values = self.numbers(tag) if entry[1] in _INTEGER_TYPES else ()
+        return int(values[0]) if values else default
 
     def numbers(self, tag: int) -> tuple[float, ...]:
         """All values of a tag, up to 65,536; rationals as quotients; () if it is absent.
@@ -132,10 +144,8 @@ class Ifd:
             raise UnsupportedTiffError.expected(
                 f"TIFF tag {tag}", f"at most {_MAX_TABLE} blocks", entry[2], "use larger tiles"
             )
-        code = self.dialect.mark + {"I": "u4", "Q": "u8", "H": "u2"}.get(
-            FIELD_CODES[entry[1]], FIELD_CODES[entry[1]]
-        )
-        values = np.frombuffer(self._data(entry, entry[2]), code).astype(np.int64)
+        data = self._data(entry, entry[2])
+        values = np.frombuffer(data, self.dialect.array_types[entry[1]]).astype(np.int64)
         if entry[1] >= 6 and values.size and values.min() < 0:
             raise HeaderError.expected(
                 f"TIFF tag {tag}", "no negative numbers", int(values.min()), "the file is corrupt"
@@ -145,16 +155,19 @@ class Ifd:
     def outside(self) -> Iterator[tuple[int, int, int]]:
         """Tag, offset and length of the values that a header needs and that lie elsewhere."""
         inline = self.dialect.pointer.size
-        for tag, kind, count, raw in self.entries.values():
+        for tag, kind, count, place in self.entries.values():
+            if count == 1 and kind in _INLINE_INTEGERS:
+                continue
             size = FIELD_SIZES.get(kind, 0) * count
             if size > inline and tag in READ_TAGS and count <= _MAX_TABLE:
-                yield tag, self.dialect.pointer.unpack(raw)[0], size
+                yield tag, place, size
 
     def _data(self, entry: Entry, count: int) -> bytes:
         size = FIELD_SIZES[entry[1]]
-        if size * entry[2] <= self.dialect.pointer.size:
-            return entry[3][: size * count]
-        return self.source.read(self.dialect.pointer.unpack(entry[3])[0], size * count)
+        inline = self.dialect.pointer.size
+        if size * entry[2] <= inline:
+            return entry[3].to_bytes(inline, self.dialect.byte_order)[: size * count]
+        return self.source.read(entry[3], size * count)
 
 
 def read_start(source: ByteSource) -> tuple[Dialect, int]:
