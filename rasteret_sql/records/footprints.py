@@ -31,7 +31,7 @@ def parse_geometry(value: object) -> Geometry | None:
         if isinstance(value, bytes | bytearray | memoryview):
             geometry = shapely.from_wkb(bytes(value))
         elif isinstance(value, str) and not value.lstrip().startswith("{"):
-            geometry = shapely.from_wkt(value.split(";", 1)[-1] if value[:5] == "SRID=" else value)
+            geometry = _from_ewkt(value)
         else:
             text = value if isinstance(value, str) else json.dumps(value)
             geometry = shapely.from_geojson(text)
@@ -43,6 +43,14 @@ def parse_geometry(value: object) -> Geometry | None:
     if not all(map(math.isfinite, geometry.bounds)):
         raise ValueError("coordinates that are not finite")
     return geometry
+
+
+def _from_ewkt(text: str) -> Geometry:
+    """WKT; the SRID of EWKT goes with the geometry."""
+    if not text[:5].upper() == "SRID=":
+        return shapely.from_wkt(text)
+    srid, wkt = text[5:].split(";", 1)
+    return shapely.set_srid(shapely.from_wkt(wkt), int(srid))
 
 
 def parse_bbox(value: object) -> BBox | None:

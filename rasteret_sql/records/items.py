@@ -27,9 +27,9 @@ from rasteret_sql.records.datetimes import parse_micros
 from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
 from rasteret_sql.records.hrefs import unsigned
 from rasteret_sql.records.item_filter import collection_of
+from rasteret_sql.records.item_spool import ItemSpool
 from rasteret_sql.records.property_types import DATETIME_PROPERTIES, PropertyType, to_array
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records
-from rasteret_sql.records.spool import Spool
 from rasteret_sql.records.stac_documents import LOCATION, Item
 from rasteret_sql.remote.stores import is_local, is_remote, rewrite
 from rasteret_sql.schema import (
@@ -141,7 +141,7 @@ class _Row:
 
 @dataclass
 class _Survey:
-    spool: Spool
+    spool: ItemSpool
     bands: BandSurvey
     keys: dict[str, None]
     properties: dict[str, _Property]
@@ -184,7 +184,7 @@ class _Property:
 
 
 def _survey(items: Iterable[Item], notes: _Notes, wanted_keys: set[str] | None) -> _Survey:
-    found = _Survey(Spool(), BandSurvey(), {}, {}, array("q"))
+    found = _Survey(ItemSpool(), BandSurvey(), {}, {}, array("q"))
     for item in items:
         found.keys |= dict.fromkeys(item["assets"])
         assets = _assets_of(item, wanted_keys)
@@ -330,7 +330,7 @@ class _Hrefs:
 
 @dataclass(frozen=True)
 class _Table:
-    spool: Spool
+    spool: ItemSpool
     bands: dict[str, Band]
     columns: dict[str, tuple[str, pa.DataType | None]]
     hrefs: _Hrefs

@@ -16,11 +16,11 @@ from rasteret_sql.errors import CollectionError
 _CHUNK_BYTES = 1 << 20
 
 
-class Spool:
+class ItemSpool:
     """JSON values in a temporary file, which goes when the object does.
 
     Example:
-        >>> spool = Spool()
+        >>> spool = ItemSpool()
         >>> spool.append([1, "a"])
         >>> spool.close()
         >>> list(spool)
