@@ -98,9 +98,9 @@ def test_a_job_that_hangs_does_not_keep_the_process() -> None:
         capture_output=True,
         text=True,
         timeout=30,
-        check=True,
+        check=False,
     )
-    assert done.stdout == "1\n"
+    assert done.stdout == "1\n", done.stderr[-2000:]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -122,6 +122,6 @@ def test_a_pool_works_in_a_forked_child() -> None:
         capture_output=True,
         text=True,
         timeout=30,
-        check=True,
+        check=False,
     )
-    assert done.stdout == "True 0\n"
+    assert done.stdout == "True 0\n", done.stderr[-2000:]

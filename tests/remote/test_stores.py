@@ -90,11 +90,11 @@ def test_connections_are_used_again(server: RangeServer, query: str) -> None:
     hrefs = [server.url("data", "a.tif") + query.format(i) for i in range(40)]
     for href in hrefs:
         get_range(href, 0, 100)
-    # one to read and one to ask for the count
-    assert server.connections() <= 2
+    # a client may open one while another comes free, and one asks for the count
+    assert server.connections() <= 4
     server.set(latency_ms=5)
     list(lanes(8).map(lambda href: get_range(href, 0, 100), hrefs * 4))
-    # a client may open one while another comes free
+    # eight lanes, and as above
     assert server.connections() <= 8 * 3
 
 
