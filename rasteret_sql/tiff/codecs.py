@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from rasteret_sql.errors import DecodeError, UnsupportedTiffError
 from rasteret_sql.tiff.bits import reverse_bits
-from rasteret_sql.tiff.colours import recolour
+from rasteret_sql.tiff.colours import (
+    check_ycbcr,
+    is_plain_ycbcr,
+    recolour,
+    ycbcr_row_units,
+    ycbcr_to_rgb,
+)
 from rasteret_sql.tiff.images import IMAGES
 from rasteret_sql.tiff.inflate import INFLATE, STOPS_EARLY
 from rasteret_sql.tiff.layout import BlockFormat
@@ -121,6 +127,8 @@ def _decoder(fmt: BlockFormat) -> Decoder:
         raise UnsupportedTiffError.expected(
             "block", "at least one pixel", f"{fmt.tile_width} x {fmt.tile_height}", "mend the file"
         )
+    if is_plain_ycbcr(fmt):
+        return _ycbcr_decoder(fmt)
     decoder = _image_decoder(fmt) if fmt.compression in IMAGES else _byte_decoder(fmt)
     finish = recolour(fmt)
     if finish is None:
@@ -150,13 +158,45 @@ def _byte_decoder(fmt: BlockFormat) -> Decoder:
         _check_size(wanted * widest_row)
         size = wanted * row_bytes
         raw = inflate(reverse_bits(data) if is_reversed else data, size, full)
-        if raw.size < size:
-            raise DecodeError.expected(
-                "block", f"{size} bytes", raw.size, "the file is truncated or corrupt"
-            )
-        return unpack(raw, wanted)
+        return unpack(_whole(raw, size), wanted)
 
     return decode
+
+
+def _ycbcr_decoder(fmt: BlockFormat) -> Decoder:
+    """Inflate, spread the chroma, make RGB."""
+    check_ycbcr(fmt)
+    if fmt.compression not in INFLATE:
+        raise UnsupportedTiffError.expected(
+            "YCbCr",
+            "JPEG or a compression of bytes",
+            f"compression {fmt.compression}",
+            "convert the file to RGB",
+        )
+    inflate, unit_row, down = (
+        INFLATE[fmt.compression],
+        ycbcr_row_units(fmt),
+        fmt.ycbcr_subsampling[1],
+    )
+    full = -(-fmt.tile_height // down) * unit_row
+    # Wide integers hold the pixels for a moment.
+    _check_size(12 * fmt.tile_width * fmt.tile_height)
+    is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED
+
+    def decode(data: bytes | memoryview, wanted: int, _declared: int) -> NDArray[Any]:
+        size = -(-wanted // down) * unit_row
+        raw = inflate(reverse_bits(data) if is_reversed else data, size, full)
+        return ycbcr_to_rgb(_whole(raw, size), wanted, fmt)
+
+    return decode
+
+
+def _whole(raw: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if raw.size < size:
+        raise DecodeError.expected(
+            "block", f"{size} bytes", raw.size, "the file is truncated or corrupt"
+        )
+    return raw
 
 
 def _image_decoder(fmt: BlockFormat) -> Decoder:

@@ -31,10 +31,12 @@ def _run(name: str, decode: Callable[..., Any], data: Bytes, **options: object) 
         raise corrupt(name, error) from None
 
 
+def _shape(fmt: BlockFormat, rows: int) -> tuple[int, ...]:
+    return (rows, fmt.tile_width, fmt.samples) if fmt.samples > 1 else (rows, fmt.tile_width)
+
+
 def _out(fmt: BlockFormat, rows: int) -> NDArray[Any]:
-    shape = (rows, fmt.tile_width, fmt.samples) if fmt.samples > 1 else (rows, fmt.tile_width)
-    # Zeroed: LERC leaves pixels that its mask calls invalid as they were.
-    return np.zeros(shape, fmt.dtype)
+    return np.zeros(_shape(fmt, rows), fmt.dtype)
 
 
 def _require(fmt: BlockFormat, name: str, dtypes: set[str], samples: set[int]) -> None:
@@ -47,6 +49,15 @@ def _require(fmt: BlockFormat, name: str, dtypes: set[str], samples: set[int]) -
         listed = ", ".join(map(str, sorted(samples)))
         raise UnsupportedTiffError.expected(
             name, f"{listed} samples in a block", fmt.samples, "convert the file"
+        )
+
+
+def _require_little_endian(fmt: BlockFormat, name: str) -> None:
+    """Refuse what no reader at hand could confirm."""
+    if fmt.byte_order == "big" and fmt.bits_per_sample > 8:
+        got = f"{fmt.bits_per_sample} bits in a big-endian file"
+        raise UnsupportedTiffError.expected(
+            name, "8 bits or a little-endian file", got, "convert the file"
         )
 
 
@@ -133,6 +144,7 @@ def webp(fmt: BlockFormat) -> Decode:
 def jpegxl(fmt: BlockFormat) -> Decode:
     """Compressions 50002 and 52546."""
     _require(fmt, "JPEG XL", {"uint8", "uint16", "float16", "float32"}, {1, 2, 3, 4})
+    _require_little_endian(fmt, "JPEG XL")
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:
         out = _out(fmt, rows)
@@ -144,6 +156,7 @@ def jpegxl(fmt: BlockFormat) -> Decode:
 def jpeg2000(fmt: BlockFormat) -> Decode:
     """Compressions 34712 and 33005."""
     _require(fmt, "JPEG 2000", {"uint8", "uint16", "int8", "int16"}, {1, 3, 4})
+    _require_little_endian(fmt, "JPEG 2000")
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:
         out = _out(fmt, rows)
@@ -171,28 +184,41 @@ def lerc(fmt: BlockFormat) -> Decode:
         https://github.com/Esri/lerc, doc/MORE.md; libtiff, tif_lerc.c.
     """
     _require(fmt, "LERC", set(_LERC_TYPES), set(range(1, 65536)))
+    # The decoder leaves pixels that the mask calls invalid as they were, hence zeros for it.
     pixel_bytes = fmt.samples * np.dtype(fmt.dtype).itemsize
     bound = 2 * fmt.tile_height * fmt.tile_width * pixel_bytes + (1 << 16)
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:
         blob = _lerc_blob(data, bound)
-        stored = fmt.samples
+        depth = 1
         if blob[:6] == b"Lerc2 ":
-            stored = _lerc2_samples(blob)
+            depth = _lerc2_depth(blob)
         elif blob[:10] != _LERC1_MAGIC:
             raise DecodeError.expected("block", "LERC data", blob[:10], "the file is corrupt")
-        if fmt.samples > 1 and stored == fmt.samples - 1 and fmt.dtype == "uint8":
+        if fmt.samples > 1 and depth == fmt.samples - 1 and fmt.dtype == "uint8":
             return _lerc_with_alpha(blob, rows, fmt)
-        out = _out(fmt, rows)
-        try:
-            result, valid = imagecodecs.lerc_decode(blob, masks=True, out=out)
-        except (RuntimeError, ValueError) as error:
-            raise corrupt("LERC", error) from None
-        if valid is not None and out.dtype.kind == "f":
-            result[~np.asarray(valid, bool)] = np.nan
-        return np.asarray(result)
+        # Either all samples are one value of the pixel, or each is a band with its own mask.
+        is_banded = fmt.samples > 1 and depth == 1
+        shape = (fmt.samples, rows, fmt.tile_width) if is_banded else _shape(fmt, rows)
+        values, valid = _lerc(blob, np.zeros(shape, fmt.dtype))
+        if valid is not None and values.dtype.kind == "f":
+            values[~valid] = np.nan
+        # libtiff encodes the swapped numbers of a big-endian file.
+        return _lerc_swapped(np.moveaxis(values, 0, -1) if is_banded else values, fmt)
 
     return decode
+
+
+def _lerc(blob: bytes, out: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    try:
+        values, valid = imagecodecs.lerc_decode(blob, masks=True, out=out)
+    except (RuntimeError, ValueError) as error:
+        raise corrupt("LERC", error) from None
+    return values, None if valid is None else np.asarray(valid, np.bool_)
+
+
+def _lerc_swapped(values: NDArray[Any], fmt: BlockFormat) -> NDArray[Any]:
+    return values.byteswap() if fmt.byte_order == "big" else values
 
 
 def _lerc_blob(data: Bytes, bound: int) -> bytes:
@@ -204,7 +230,7 @@ def _lerc_blob(data: Bytes, bound: int) -> bytes:
     return bytes(data)
 
 
-def _lerc2_samples(blob: bytes) -> int:
+def _lerc2_depth(blob: bytes) -> int:
     """Values per pixel of a LERC 2 blob; 1 before version 4."""
     if len(blob) < 26:
         raise DecodeError.expected(
@@ -218,13 +244,9 @@ def _lerc_with_alpha(blob: bytes, rows: int, fmt: BlockFormat) -> NDArray[Any]:
     """The mask of the blob is the last sample: 255 where it is valid."""
     depth = fmt.samples - 1
     shape = (rows, fmt.tile_width, depth) if depth > 1 else (rows, fmt.tile_width)
-    try:
-        out = np.zeros(shape, fmt.dtype)
-        colours, valid = imagecodecs.lerc_decode(blob, masks=True, out=out)
-    except (RuntimeError, ValueError) as error:
-        raise corrupt("LERC", error) from None
+    colours, valid = _lerc(blob, np.zeros(shape, fmt.dtype))
     result = np.full((rows, fmt.tile_width, fmt.samples), 255, np.uint8)
-    result[..., :depth] = np.asarray(colours).reshape(rows, fmt.tile_width, depth)
+    result[..., :depth] = colours.reshape(rows, fmt.tile_width, depth)
     if valid is not None:
         result[..., depth] = np.where(valid, 255, 0)
     return result

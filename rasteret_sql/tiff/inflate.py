@@ -18,6 +18,7 @@ Inflate: TypeAlias = Callable[[Bytes, int, int], NDArray[np.uint8]]
 ``full``; fewer where the data end early."""
 
 _MAX_SLOW_PACKBITS: Final = 8 << 20
+_IsalError: Final[type[Exception]] = isal_zlib.error  # type: ignore[assignment]  # its stub says instance
 
 
 def stored(data: Bytes, wanted: int, full: int) -> NDArray[np.uint8]:  # noqa: ARG001
@@ -30,7 +31,7 @@ def deflate(data: Bytes, wanted: int, full: int) -> NDArray[np.uint8]:  # noqa: 
     # Faster than libdeflate here, and the only one of the two that can stop early.
     try:
         return np.frombuffer(isal_zlib.decompressobj().decompress(data, wanted), np.uint8)
-    except isal_zlib.error as error:
+    except _IsalError as error:
         raise corrupt("deflate", error) from None
 
 
