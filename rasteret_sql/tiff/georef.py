@@ -37,6 +37,7 @@ def read_georef(page: Ifd, crs: FileCrs) -> Georef:
     tiepoint = page.numbers(tags.MODEL_TIEPOINT)
     matrix = page.numbers(tags.MODEL_TRANSFORMATION)
     affine = _affine(scale, tiepoint, matrix)
+    has_gcps = affine is None and len(tiepoint) >= 6 and not _is_scale(scale)
     if affine is not None:
         if crs.is_pixel_is_point:  # the tags tie pixel centres; GDAL gives corners
             a, b, c, d, e, f = affine
@@ -50,15 +51,19 @@ def read_georef(page: Ifd, crs: FileCrs) -> Georef:
         scale,
         tiepoint,
         crs.is_pixel_is_point,
-        affine is None and len(tiepoint) >= 6,
+        has_gcps,
     )
+
+
+def _is_scale(scale: tuple[float, ...]) -> bool:
+    return len(scale) >= 2 and scale[0] != 0 and scale[1] != 0
 
 
 def _affine(
     scale: tuple[float, ...], tiepoint: tuple[float, ...], matrix: tuple[float, ...]
 ) -> Affine | None:
     """Pixel to map before the shift of PixelIsPoint; None if the tags do not say."""
-    if len(scale) >= 2 and scale[0] != 0 and scale[1] != 0:
+    if _is_scale(scale):
         # a negative ScaleY is against the specification; GDAL takes the image as north-up
         a, e = scale[0], -abs(scale[1])
         if len(tiepoint) < 6:

@@ -133,20 +133,25 @@ def _read_reduced(
     """Overviews, mask and masks of overviews, as far as they belong to the image."""
     if not (pages.overviews or pages.masks or pages.overview_masks):
         return (), None, ()
-    alike = [p for p in pages.overviews if p.integer(tags.SAMPLES_PER_PIXEL, 1) == samples]
     warnings = pages.warnings
-    if len(alike) < len(pages.overviews):
-        warnings.append("an overview with another number of samples is left out")
-    overviews = _read_levels(alike, warnings)
-    masks = _read_levels(pages.masks[:1], warnings)
+    overviews = _read_levels(_with_samples(pages.overviews, samples, warnings), warnings)
+    masks = _read_levels(_with_samples(pages.masks, 1, warnings)[:1], warnings)
     sizes = {(level.width, level.height) for level in overviews}
     mask_overviews = tuple(
         level
-        for level in _read_levels(pages.overview_masks, warnings)
+        for level in _read_levels(_with_samples(pages.overview_masks, 1, warnings), warnings)
         if (level.width, level.height) in sizes
     )
     is_same_size = masks and (masks[0].width, masks[0].height) == (image.width, image.height)
     return overviews, masks[0] if is_same_size else None, mask_overviews
+
+
+def _with_samples(pages: list[Ifd], samples: int, warnings: list[str]) -> list[Ifd]:
+    """The pages with so many samples; the others are no use to the image and leave a warning."""
+    fitting = [p for p in pages if p.integer(tags.SAMPLES_PER_PIXEL, 1) == samples]
+    if len(fitting) < len(pages):
+        warnings.append(f"an overview or mask without {samples} samples is left out")
+    return fitting
 
 
 def _read_levels(pages: list[Ifd], warnings: list[str]) -> tuple[Level, ...]:

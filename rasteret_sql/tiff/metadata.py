@@ -20,9 +20,8 @@ from rasteret_sql.tiff.ifd import Ifd
 _MAX_XML: Final = 4 * 1024 * 1024
 _MAX_NODATA: Final = 256
 _MAX_TEXT: Final = 4096
-_NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eEdD][+-]?\d+)?")
-_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
-_NODATA_NEAR_FLOAT32_MAX: Final = 1e-10
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
+_WHOLE: Final = re.compile(r"\s*[+-]?\d{1,20}")
 _ALPHA: Final = (1, 2)
 _COLORS: Final = {
     2: ("red", "green", "blue"),
@@ -163,53 +162,47 @@ def sample_colors(page: Ifd, samples: int, photometric: int, bits: int) -> list[
 
 
 def number(text: str) -> float:
-    """The number at the start of a text, as C's ``strtod`` with GDAL's spellings; 0 if none.
+    """The number at the start of a text, as GDAL reads it; 0 if there is none.
+
+    Source:
+        GDAL's ``CPLAtofM``: C's ``strtod`` with a point or a comma, and the spellings of
+        infinity and not-a-number that Microsoft's C library writes.
 
     Example:
-        >>> number(" -1.#IND"), number("1.#INF"), number("-32768 (sea)"), number("n/a")
+        >>> number("-1.#IND"), number("1.#INF"), number("-32768 (sea)"), number("n/a")
         (nan, inf, -32768.0, 0.0)
     """
     text = text.strip()
     lower = text.lower()
-    if lower.startswith(("nan", "-nan", "+nan", "1.#qnan", "-1.#qnan", "-1.#ind", "1.#snan")):
+    if lower == "nan" or lower.startswith(("1.#qnan", "-1.#qnan", "-1.#ind", "1.#snan")):
         return math.nan
-    if lower.startswith(("inf", "+inf", "1.#inf")):
+    if lower in ("inf", "+inf") or lower.startswith("1.#inf"):
         return math.inf
-    if lower.startswith(("-inf", "-1.#inf")):
+    if lower == "-inf" or lower.startswith("-1.#inf"):
         return -math.inf
     found = _NUMBER.match(text)
-    return float(re.sub("[dD]", "e", found[0]).replace(",", ".")) if found else 0.0
+    return float(found[0].replace(",", ".")) if found else 0.0
 
 
 def read_nodata(page: Ifd, dtype: str) -> float | int | None:
     """The no-data value of tag 42113; None also where no sample can have it."""
     if tags.GDAL_NODATA not in page:
         return None
-    data = page.data(tags.GDAL_NODATA, _MAX_NODATA)
-    text = data.split(b"\0", 1)[0].decode("latin-1").strip()
+    text = page.data(tags.GDAL_NODATA, _MAX_NODATA).split(b"\0", 1)[0].decode("latin-1")
     if not text:
         return None
     if dtype in ("int64", "uint64"):
-        return _whole(text, dtype)
+        found = _WHOLE.match(text)
+        whole = int(found[0]) if found else 0
+        # C's strtoull takes a negative number modulo 2 ** 64
+        return _within(whole % (1 << 64) if dtype == "uint64" and whole < 0 else whole, dtype)
     value = number(text)
-    if dtype == "float32" and math.isfinite(value):
-        return _as_float32(value)
-    if dtype.startswith(("int", "uint")):
-        info = np.iinfo(dtype)
-        return value if info.min <= value <= info.max else None
-    return value
+    if dtype == "float32":
+        with np.errstate(over="ignore"):
+            return float(np.float32(value))
+    return _within(value, dtype) if dtype.startswith(("int", "uint")) else value
 
 
-def _whole(text: str, dtype: str) -> int | None:
-    found = re.match(r"[+-]?\d+", text)
-    value = int(found[0]) if found else 0
+def _within(value: float, dtype: str) -> float | int | None:
     info = np.iinfo(dtype)
     return value if info.min <= value <= info.max else None
-
-
-def _as_float32(value: float) -> float | None:
-    """The nearest 32-bit float; one just beyond the largest means the largest."""
-    if abs(value) > _FLOAT32_MAX:
-        near = abs(abs(value) - _FLOAT32_MAX) <= _NODATA_NEAR_FLOAT32_MAX * _FLOAT32_MAX
-        return math.copysign(_FLOAT32_MAX, value) if near else None
-    return float(np.float32(value))

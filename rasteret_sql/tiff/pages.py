@@ -16,6 +16,7 @@ from rasteret_sql.tiff.source import ByteSource
 
 _MAX_PAGES: Final = 1024
 _MAX_OVERVIEWS: Final = 30
+_MAX_CHAIN_REQUESTS: Final = 16
 _MAX_SIDE: Final = (1 << 31) - 1
 _MAX_PADDED_BLOCKS: Final = 1 << 20
 _MAX_JPEG_TABLES: Final = 1 << 16
@@ -52,10 +53,13 @@ def read_pages(source: ByteSource, dialect: Dialect, first: int) -> Pages:
     seen = {first}
     if tags.SUB_IFDS in image:
         for offset in image.numbers(tags.SUB_IFDS):
-            if offset not in seen:
+            if offset not in seen and len(seen) < _MAX_PAGES:
                 seen.add(int(offset))
                 _read_later_page(source, dialect, int(offset), pages)
     while following and following not in seen and len(seen) < _MAX_PAGES:
+        if source.requests >= _MAX_CHAIN_REQUESTS:
+            pages.warnings.append(f"pages beyond {len(seen)} are left out: they lie far apart")
+            break
         seen.add(following)
         following = _read_later_page(source, dialect, following, pages)
     return pages
@@ -72,12 +76,15 @@ def _read_later_page(source: ByteSource, dialect: Dialect, offset: int, pages: P
     if tags.NEW_SUBFILE_TYPE not in page and page.integer(tags.SUBFILE_TYPE, 0) == 2:
         kind = tags.REDUCED_IMAGE
     is_reduced, is_mask = kind & tags.REDUCED_IMAGE, kind & tags.MASK
-    if is_reduced and is_mask:
-        pages.overview_masks.append(page)
-    elif is_reduced and len(pages.overviews) < _MAX_OVERVIEWS:
-        pages.overviews.append(page)
-    elif is_mask:
-        pages.masks.append(page)
+    role = (
+        pages.overview_masks
+        if is_reduced and is_mask
+        else pages.overviews
+        if is_reduced
+        else pages.masks
+    )
+    if (is_reduced or is_mask) and len(role) < _MAX_OVERVIEWS:
+        role.append(page)
     return following
 
 
@@ -151,14 +158,32 @@ def _block_tables(
         )
     offsets = _fit(page.table(offsets_tag), blocks)
     if counts_tag in entries:
-        return offsets, _fit(page.table(counts_tag), blocks)
+        byte_counts = _fit(page.table(counts_tag), blocks)
+        if is_compressed or byte_counts.all():
+            return offsets, byte_counts
+        inferred = _uncompressed_counts(page, offsets, tile_width, tile_height)
+        return offsets, np.where(byte_counts == 0, inferred, byte_counts)
     if is_compressed:
         return offsets, _counts_between(offsets, page.source.file_size)
+    return offsets, _uncompressed_counts(page, offsets, tile_width, tile_height)
+
+
+def _uncompressed_counts(
+    page: Ifd, offsets: NDArray[np.int64], tile_width: int, tile_height: int
+) -> NDArray[np.int64]:
+    """What blocks without compression must measure; the last strip may have fewer rows."""
     bits = page.integer(tags.BITS_PER_SAMPLE, 1)
     if page.integer(tags.PLANAR_CONFIGURATION, CHUNKY) == CHUNKY:
         bits *= page.integer(tags.SAMPLES_PER_PIXEL, 1)
-    size = min((tile_width * bits + 7) // 8 * tile_height, (1 << 62))
-    return offsets, np.where(offsets > 0, np.int64(size), np.int64(0))
+    row_bytes = min((tile_width * bits + 7) // 8, _MAX_SIDE)
+    counts = np.where(offsets > 0, np.int64(row_bytes * tile_height), np.int64(0))
+    height = page.integer(tags.IMAGE_LENGTH, 0)
+    if tags.TILE_WIDTH not in page and height % tile_height:
+        strips = -(-height // tile_height)
+        counts[strips - 1 :: strips] = np.where(
+            offsets[strips - 1 :: strips] > 0, row_bytes * (height % tile_height), 0
+        )
+    return counts
 
 
 def _fit(table: NDArray[np.int64], blocks: int) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ class ByteSource:
         file_size: Length of the file in bytes, None if it is not known.
     """
 
-    __slots__ = ("_fetch", "_next_request", "_pieces", "_requests", "file_size", "start")
+    __slots__ = ("_fetch", "_next_request", "_pieces", "file_size", "requests", "start")
 
     def __init__(self, fetch: Fetch, start: bytes, file_size: int | None) -> None:
         self.start = start
@@ -36,7 +36,7 @@ class ByteSource:
         self._fetch = fetch
         self._pieces: list[tuple[int, bytes]] = []
         self._next_request = _FIRST_REQUEST
-        self._requests = 0
+        self.requests = 0
 
     def read(self, offset: int, length: int) -> bytes:
         """Read exactly ``length`` bytes.
@@ -86,14 +86,14 @@ class ByteSource:
         )
 
     def _request(self, offset: int, length: int) -> bytes:
-        if self._requests == _MAX_REQUESTS:
+        if self.requests == _MAX_REQUESTS:
             raise HeaderError.expected(
                 "TIFF header",
                 f"at most {_MAX_REQUESTS} requests",
                 "more",
                 "its parts lie all over the file; rewrite it as a COG",
             )
-        self._requests += 1
+        self.requests += 1
         wanted = max(length, self._next_request)
         self._next_request = min(2 * self._next_request, _LARGEST_REQUEST)
         if self.file_size is not None:
