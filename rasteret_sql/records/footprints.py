@@ -47,7 +47,7 @@ def parse_geometry(value: object) -> Geometry | None:
 
 def _from_ewkt(text: str) -> Geometry:
     """WKT; the SRID of EWKT goes with the geometry."""
-    if not text[:5].upper() == "SRID=":
+    if text[:5].upper() != "SRID=":
         return shapely.from_wkt(text)
     srid, wkt = text[5:].split(";", 1)
     return shapely.set_srid(shapely.from_wkt(wkt), int(srid))

@@ -59,10 +59,11 @@ class StacApi:
         self._io: StacApiIO = StacApiIO(max_retries=retry, timeout=_TIMEOUT_SECONDS)
         self._root: dict[str, Any] | None = None
 
-    def landing_page(self) -> Json:
-        """The document at the address; fetched once."""
+    def landing_page(self) -> dict[str, Any]:
+        """The document at the address, {} if it is none; fetched once."""
         if self._root is None:
-            self._root = self._request(self._url, "GET", None)
+            page = self._request(self._url, "GET", None)
+            self._root = page if isinstance(page, dict) else {}
         return self._root
 
     def items(
@@ -93,6 +94,8 @@ class StacApi:
     def _search(self, wanted: ItemFilter, cql2: object, max_items: int | None) -> Iterator[Item]:
         url, method = self._search_link()
         local = self._unsupported(wanted, cql2)
+        if local is not None:
+            wanted = replace(wanted, query=None)
         n_seen = 0
         matched: int | None = None
         for page, location in self._pages(url, method, wanted, cql2, max_items):
@@ -113,10 +116,9 @@ class StacApi:
 
     def _search_link(self) -> tuple[str, str]:
         """Address and method of the search: POST where it is offered."""
-        root = self.landing_page()
         offered = {
             str(link.get("method", "GET")).upper(): urljoin(self._url, link["href"])
-            for link in links(root, "search")
+            for link in links(self.landing_page(), "search")
         }
         for method in ("POST", "GET"):
             if method in offered:
