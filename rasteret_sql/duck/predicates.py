@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 _Tree = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conjunct:
     """One predicate of a conjunction.
 
@@ -76,9 +76,7 @@ def _subtree_end(tree: _Tree, start: int) -> int:
         return start + 1
     position = start + 1
     while tree[position][0] != b"end":
-        position = (
-            position + 1 if tree[position][0] == b"options" else _subtree_end(tree, position)
-        )
+        position = position + 1 if tree[position][0] == b"options" else _subtree_end(tree, position)
     return position + 1
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Generator, Sequence
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,7 +34,7 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         on_error: Told the exception that ended a scan.
     """
 
-    def __new__(cls, *_args: object) -> LazySource:
+    def __new__(cls, *_args: object) -> Self:
         """Skip Dataset's own constructor, which refuses subclasses."""
         return super().__new__(cls)  # type: ignore[no-any-return]
 
@@ -81,7 +82,7 @@ _GET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_StreamStruct), ctypes.c_vo
 _LAST_ERROR = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_StreamStruct))
 _RELEASE = ctypes.CFUNCTYPE(None, ctypes.POINTER(_StreamStruct))
 
-_StreamStruct._fields_ = [  # noqa: RUF012, SLF001 (a recursive ctypes structure is made so)
+_StreamStruct._fields_ = [
     ("get_schema", _GET),
     ("get_next", _GET),
     ("get_last_error", _LAST_ERROR),

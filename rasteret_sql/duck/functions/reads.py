@@ -1,0 +1,263 @@
+"""Pixels from SQL: rasteret_plan, rasteret_read_tiles, rasteret_pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rasteret_sql.duck.relations import (
+    Relation,
+    check_bands,
+    reading_columns,
+    record_conditions,
+    resolve,
+)
+from rasteret_sql.duck.table_function import Call, Scan, Stream, quote_identifier, table_function
+from rasteret_sql.errors import InputError
+from rasteret_sql.grid.aoi import parse_aoi
+from rasteret_sql.reading.pixels import POSITION_FIELDS, common_type, pixel_rows
+from rasteret_sql.reading.plan import PLAN_SCHEMA, OnError, ReadOptions, plan_tables
+from rasteret_sql.reading.tiles import PLANNED, TILE_SCHEMA, tile_rows, with_error
+from rasteret_sql.records.datetimes import Instants, parse_range
+from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
+
+_OWN_PREFIX = "record_"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A read of some records, bound."""
+
+    call: Call
+    relation: Relation
+    options: ReadOptions
+    conditions: list[str]
+    record_names: dict[str, str]
+    """Output name of each of the record's columns."""
+
+    def schema(self, own: pa.Schema) -> pa.Schema:
+        fields = [
+            self.relation.schema.field(name).with_name(output)
+            for name, output in self.record_names.items()
+        ]
+        return pa.schema([*fields, *own])
+
+    def records(self, scan: Scan, bands: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The records to read, with the predicates on their columns applied."""
+        outputs = {output: name for name, output in self.record_names.items()}
+        wanted = [outputs[name] for name in scan.columns if name in outputs]
+        keep = scan.take(set(outputs))
+        columns = reading_columns(self.relation, bands, wanted)
+        for batch in self.relation.batches(self.call, columns, self.conditions):
+            scan.check()
+            yield batch if keep is None else self._filtered(batch, keep)
+
+    def _filtered(self, batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
+        names = [self.record_names.get(name, name) for name in batch.schema.names]
+        kept = batch.rename_columns(names).filter(keep)
+        return kept.rename_columns(batch.schema.names)
+
+    def joined(
+        self, scan: Scan, batch: pa.RecordBatch, rows: pa.Array, own: pa.RecordBatch
+    ) -> pa.RecordBatch:
+        """The record's columns beside a read's own, as many rows as the read has."""
+        arrays, fields = [], []
+        for name, output in self.record_names.items():
+            if output in scan.columns:
+                arrays.append(batch.column(name).take(rows))
+                fields.append(self.relation.schema.field(name).with_name(output))
+        for field in own.schema:
+            arrays.append(own.column(field.name))
+            fields.append(field)
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+    def check_max_bytes(self, scan: Scan) -> None:
+        """Refuse, before the first request, a read that would fetch too much."""
+        if self.options.max_bytes is None:
+            return
+        columns = reading_columns(self.relation, self.options.bands, [])
+        batches = self.relation.batches(self.call, columns, self.conditions)
+        total = 0
+        for _, _, plan in plan_tables(batches, self.options):
+            scan.check()
+            total += pc.sum(plan.column("byte_count")).as_py() or 0
+        if total > self.options.max_bytes:
+            raise InputError.expected(
+                "max_bytes",
+                f"a read of at most {self.options.max_bytes} bytes",
+                f"{total} bytes",
+                "narrow the area, the dates or the bands, or raise max_bytes",
+            )
+
+
+@table_function("rasteret_plan")
+def plan(call: Call, *, max_bytes: int | None, **common: Any) -> Stream:  # noqa: ANN401
+    """Plan a read without any request."""
+    read = _bind(call, PLAN_SCHEMA.names, max_bytes=max_bytes, on_error="null", **common)
+    schema = read.schema(PLAN_SCHEMA)
+
+    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
+        read.check_max_bytes(scan)
+        records = read.records(scan, read.options.bands)
+        for batch, rows, table in plan_tables(records, read.options):
+            own = table.select([n for n in PLAN_SCHEMA.names if n in scan.columns])
+            yield read.joined(scan, batch, pa.array(rows), own)
+
+    return Stream(schema, run)
+
+
+@table_function("rasteret_read_tiles")
+def read_tiles(
+    call: Call,
+    *,
+    masked: bool,
+    on_error: str,
+    max_bytes: int | None,
+    max_concurrent: int,
+    **common: Any,  # noqa: ANN401
+) -> Stream:
+    """Read tiles."""
+    own = with_error(TILE_SCHEMA, on_error)
+    read = _bind(
+        call,
+        own.names,
+        masked=masked,
+        on_error=on_error,
+        max_bytes=max_bytes,
+        n_lanes=max_concurrent,
+        **common,
+    )
+
+    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
+        read.check_max_bytes(scan)
+        records = read.records(scan, read.options.bands)
+        keep = scan.take(set(PLANNED))
+        found = tile_rows(records, read.options, columns=scan.columns, keep=keep, stop=scan.stop)
+        for batch, rows, tiles in found:
+            yield read.joined(scan, batch, rows, tiles)
+
+    return Stream(read.schema(own), run)
+
+
+@table_function("rasteret_pixels")
+def pixels(
+    call: Call,
+    *,
+    all_touched: bool,
+    masked: bool,
+    scaled: bool,
+    on_error: str,
+    max_bytes: int | None,
+    max_concurrent: int,
+    **common: Any,  # noqa: ANN401
+) -> Stream:
+    """Read pixels as rows."""
+    positions = [field.name for field in POSITION_FIELDS]
+    read = _bind(
+        call,
+        positions,
+        all_touched=all_touched,
+        masked=masked,
+        scaled=scaled,
+        on_error=on_error,
+        max_bytes=max_bytes,
+        n_lanes=max_concurrent,
+        level=0,
+        **common,
+    )
+    taken = {*positions, *read.record_names.values()}
+    clash = [band for band in read.options.bands if band in taken]
+    if clash:
+        raise InputError.expected(
+            "bands",
+            "names that are no other column",
+            clash[0],
+            "rename the column in a SELECT over the collection",
+        )
+    own = with_error(pa.schema([*POSITION_FIELDS, *_band_fields(read)]), on_error)
+
+    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
+        read.check_max_bytes(scan)
+        bands = [b for b in read.options.bands if b in scan.columns] or read.options.bands[:1]
+        if "error" in scan.columns:
+            bands = list(read.options.bands)
+        records = read.records(scan, read.options.bands)
+        wanted = [*scan.columns, *(bands if "error" in scan.columns else [])]
+        found = pixel_rows(records, read.options, schema=own, columns=wanted, stop=scan.stop)
+        for batch, row, table in found:
+            rows = pa.array(np.full(table.num_rows, row, np.int64))
+            yield read.joined(scan, batch, rows, table)
+
+    return Stream(read.schema(own), run)
+
+
+def _bind(
+    call: Call,
+    own_names: Sequence[str],
+    *,
+    collection: object,
+    bands: object,
+    bbox: Sequence[float] | None,
+    geometry: object,
+    geometry_crs: object,
+    date_range: list[Any] | None,
+    ids: Sequence[str] | None,
+    level: int | None,
+    n_lanes: int | None = 64,
+    on_error: str = "error",
+    max_bytes: int | None = None,
+    all_touched: bool = False,
+    masked: bool = True,
+    scaled: bool = False,
+) -> _Read:
+    relation = resolve(call, collection)
+    chosen = check_bands(relation, bands)
+    aoi = parse_aoi(bbox=bbox, geometry=geometry, geometry_crs=geometry_crs)
+    dates = parse_range(date_range) if date_range else Instants(None, None)
+    if on_error not in ("error", "null", "report"):
+        raise InputError.expected("on_error", "'error', 'null' or 'report'", on_error, "choose one")
+    options = ReadOptions(
+        bands=chosen,
+        aoi=aoi,
+        level=_at_least("level", level, 0),
+        all_touched=bool(all_touched),
+        masked=bool(masked),
+        scaled=bool(scaled),
+        on_error=cast("OnError", on_error),
+        max_bytes=None if max_bytes is None else _at_least("max_bytes", max_bytes, 0),
+        n_lanes=_at_least("max_concurrent", n_lanes, 1),
+    )
+    names = {
+        name: _OWN_PREFIX + name if name in own_names else name
+        for name in relation.schema.names
+        if not name.endswith(METADATA_SUFFIX)
+    }
+    return _Read(call, relation, options, record_conditions(relation, aoi, dates, ids), names)
+
+
+def _band_fields(read: _Read) -> list[pa.Field]:
+    """One column per band, of the type its records hold."""
+    if read.options.scaled:
+        return [pa.field(band, pa.float64()) for band in read.options.bands]
+    parts = ", ".join(
+        f"list(DISTINCT {quote_identifier(metadata_column(band))}.dtype)"
+        for band in read.options.bands
+    )
+    where = f" WHERE {' AND '.join(read.conditions)}" if read.conditions else ""
+    with read.call.cursor() as cursor:
+        row = cursor.execute(f"SELECT {parts} FROM {read.relation.sql}{where}").fetchall()[0]
+    return [
+        pa.field(band, common_type([d for d in dtypes or [] if d] or ["uint8"]))
+        for band, dtypes in zip(read.options.bands, row, strict=True)
+    ]
+
+
+def _at_least(argument: str, value: object, low: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InputError.expected(argument, f"an integer of {low} or more", value, "correct it")
+    return value

@@ -1,0 +1,288 @@
+"""What a relation argument names: a table, view or collection, query text, or Parquet path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from rasteret_sql.duck.table_function import IS_DUCKDB_2, Call, quote_identifier, quote_text
+from rasteret_sql.errors import (
+    CollectionError,
+    InputError,
+    UnknownBandError,
+    UnknownCollectionError,
+)
+from rasteret_sql.grid.aoi import Aoi
+from rasteret_sql.records.datetimes import Instants
+from rasteret_sql.records.footers import CollectionInfo
+from rasteret_sql.records.workspace import Workspace
+from rasteret_sql.schema import bands_of, metadata_column
+from rasteret_sql.units import BBox
+
+_QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b|--|/\*)", re.IGNORECASE)
+_NAME_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s."]+))\s*(?:\.|$)')
+_BATCH_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation that a connection of our own can read.
+
+    Attributes:
+        sql: What stands after FROM.
+        schema: Its columns.
+        label: How the user named it.
+    """
+
+    sql: str
+    schema: pa.Schema
+    label: str
+
+    @property
+    def bands(self) -> list[str]:
+        """Bands whose header it caches."""
+        return bands_of(self.schema)
+
+    def batches(
+        self, call: Call, columns: Sequence[str], where: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of some rows."""
+        listed = ", ".join(quote_identifier(name) for name in columns)
+        condition = f" WHERE {' AND '.join(where)}" if where else ""
+        cursor = call.cursor()
+        try:
+            reader = stream(cursor, f"SELECT {listed} FROM {self.sql}{condition}", _BATCH_ROWS)
+            yield from (batch for batch in reader if batch.num_rows)
+        except duckdb.Error as error:
+            raise _unreadable(self.label, error) from error
+        finally:
+            cursor.close()
+
+
+def stream(con: duckdb.DuckDBPyConnection, query: str, batch_rows: int) -> pa.RecordBatchReader:
+    """Run a query and read its result as it comes; each version has one way that streams."""
+    result = con.sql(query) if IS_DUCKDB_2 else con.execute(query)
+    return result.to_arrow_reader(batch_rows)
+
+
+def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
+    """Find what the argument names and its columns.
+
+    Raises:
+        InputError: not text, or SQL that does not bind.
+        UnknownCollectionError: no such name; the known ones are listed.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise InputError.expected(
+            argument, "a name, SELECT text or Parquet path", text, "write it as a text constant"
+        )
+    cursor = call.cursor()
+    try:
+        sql = _from_clause(cursor, text, call.workspace)
+        if sql is None:
+            raise _unknown(cursor, text, call.workspace, argument)
+        try:
+            schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
+        except duckdb.Error as error:
+            raise _unreadable(f"{argument} {text!r}", error) from error
+    finally:
+        cursor.close()
+    return Relation(sql, schema, text)
+
+
+def find_visible(call: Call, text: object, argument: str) -> Relation | None:
+    """Like `resolve`, but None for what only the caller's own connection may see."""
+    try:
+        return resolve(call, text, argument)
+    except UnknownCollectionError:
+        return None
+    except CollectionError as error:
+        if isinstance(error.__cause__, duckdb.CatalogException):
+            return None
+        raise
+
+
+def caller_sql(text: str) -> str:
+    """FROM clause for the caller's own connection: a query, or a name of any kind."""
+    if _QUERY.match(text):
+        return f"({text.strip().rstrip(';')})"
+    return parse_name(text) or quote_identifier(text)
+
+
+def _from_clause(cursor: duckdb.DuckDBPyConnection, text: str, workspace: Workspace) -> str | None:
+    if _QUERY.match(text):
+        return f"({text.strip().rstrip(';')})"
+    name = parse_name(text)
+    if name is not None and _exists(cursor, name):
+        return name
+    if _is_path(text):
+        return parquet_sql(text)
+    found = kept(workspace, text)
+    return parquet_sql(str(found.path)) if found is not None else None
+
+
+def kept(workspace: Workspace, name: str) -> CollectionInfo | None:
+    """The collection of this name in the workspace, None if there is none."""
+    return next((info for info in workspace.collections() if info.name == name), None)
+
+
+def parse_name(text: str) -> str | None:
+    """A possibly qualified name, every part quoted; None where the text is no name.
+
+    Example:
+        >>> parse_name('lake.main."my s2"')
+        '"lake"."main"."my s2"'
+    """
+    parts, position = [], 0
+    while position < len(text):
+        match = _NAME_PART.match(text, position)
+        if match is None:
+            return None
+        quoted, plain = match.groups()
+        parts.append(quoted.replace('""', '"') if quoted else plain)
+        position = match.end()
+    return ".".join(quote_identifier(part) for part in parts) if parts else None
+
+
+def _exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
+    try:
+        cursor.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
+    except duckdb.CatalogException:
+        return False
+    except duckdb.BinderException as error:
+        if "does not exist" in str(error):
+            return False
+        raise
+    return True
+
+
+def _is_path(text: str) -> bool:
+    return "://" in text or text.endswith(".parquet") or "/" in text or Path(text).is_dir()
+
+
+def parquet_sql(path: str) -> str:
+    """A table function call that reads a Parquet file, or a folder with hive partitions."""
+    if not path.endswith(".parquet"):
+        path = path.rstrip("/") + "/**/*.parquet"
+    types = "{'year': BIGINT, 'month': BIGINT}" if "*" in path else None
+    hive = f", hive_partitioning = true, hive_types = {types}" if types and _is_hive(path) else ""
+    return f"read_parquet({quote_text(path)}{hive})"
+
+
+def _is_hive(pattern: str) -> bool:
+    root = Path(pattern.split("*", 1)[0])
+    return "://" in pattern or any(root.glob("year=*/month=*"))
+
+
+def _unknown(
+    cursor: duckdb.DuckDBPyConnection,
+    text: str,
+    workspace: Workspace,
+    argument: str,
+) -> UnknownCollectionError:
+    known = {info.name for info in workspace.collections()}
+    rows = cursor.execute(
+        "SELECT DISTINCT table_name FROM duckdb_columns() "
+        "WHERE column_name = 'assets' AND NOT internal"
+    ).fetchall()
+    known |= {row[0] for row in rows}
+    listed = ", ".join(sorted(known)) or "none yet"
+    return UnknownCollectionError.expected(
+        argument,
+        f"a collection (known: {listed})",
+        text,
+        "a TEMP table or registered frame is not seen here: make it a table or a Parquet file",
+    )
+
+
+def _unreadable(label: str, error: duckdb.Error) -> CollectionError:
+    first = str(error).strip().splitlines()[0]
+    return CollectionError(f"{label}: {first}")
+
+
+def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:
+    """The bands to read: those asked for, else all.
+
+    Raises:
+        UnknownBandError: names the known ones.
+    """
+    known = relation.bands
+    if not known:
+        raise CollectionError.expected(
+            f"collection {relation.label}",
+            "{band}_metadata columns",
+            "none",
+            "build it with enrich := true, or use rasteret_enrich",
+        )
+    if bands is None:
+        return tuple(known)
+    if isinstance(bands, str):
+        bands = [bands]
+    if not isinstance(bands, list) or not bands:
+        raise InputError.expected("bands", "a list of band names", bands, "or leave it out for all")
+    for band in bands:
+        if band not in known:
+            raise UnknownBandError.of(band, known)
+    if len(set(bands)) < len(bands):
+        raise InputError.expected("bands", "each band once", ", ".join(bands), "drop the repeats")
+    return tuple(bands)
+
+
+def record_conditions(
+    relation: Relation,
+    aoi: Aoi | None,
+    dates: Instants,
+    ids: Sequence[str] | None,
+) -> list[str]:
+    """SQL conditions that drop records before anything else is read.
+
+    Year and month are compared too, as DuckDB does not skip hive folders by datetime.
+    """
+    names = set(relation.schema.names)
+    conditions = []
+    if ids is not None:
+        conditions.append(f"id IN ({', '.join(quote_text(str(i)) for i in ids) or 'NULL'})")
+    if aoi is not None and "bbox" in names:
+        boxes = aoi.lonlat_boxes()
+        if boxes:
+            conditions.append(f"(bbox IS NULL OR {' OR '.join(_meets(box) for box in boxes)})")
+    hive = {"year", "month"} <= names
+    for micros, strictly, or_equal in ((dates.start, ">", ">="), (dates.end, "<", "<=")):
+        if micros is not None:
+            conditions.append(f"datetime {or_equal} make_timestamp({micros}::BIGINT)")
+            if hive:
+                conditions.append(_months(micros, strictly, or_equal))
+    return conditions
+
+
+def _months(micros: int, strictly: str, or_equal: str) -> str:
+    moment = datetime.fromtimestamp(micros // 1_000_000, UTC)
+    return (
+        f"(year {strictly} {moment.year} OR "
+        f"(year = {moment.year} AND month {or_equal} {moment.month}))"
+    )
+
+
+def _meets(box: BBox) -> str:
+    return (
+        f"(bbox.xmin <= {box.xmax!r}::DOUBLE AND bbox.xmax >= {box.xmin!r}::DOUBLE "
+        f"AND bbox.ymin <= {box.ymax!r}::DOUBLE AND bbox.ymax >= {box.ymin!r}::DOUBLE)"
+    )
+
+
+def reading_columns(relation: Relation, bands: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Columns that a read needs besides those wanted in the result."""
+    names = relation.schema.names
+    needed = ["id", "assets", "crs", "proj:epsg", *(metadata_column(band) for band in bands)]
+    for name in ("id", "assets"):
+        if name not in names:
+            raise CollectionError.expected(
+                f"collection {relation.label}", f"a column {name}", ", ".join(names[:12]), "add it"
+            )
+    return [name for name in dict.fromkeys([*wanted, *needed]) if name in names]

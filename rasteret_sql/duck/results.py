@@ -1,0 +1,55 @@
+"""Errors back from SQL: DuckDB keeps only their text, the engine keeps the object."""
+
+from __future__ import annotations
+
+import duckdb
+
+from rasteret_sql.duck.connection import Connection, instance_of
+from rasteret_sql.errors import InterruptedReadError, RasteretError
+
+
+def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDBPyRelation:
+    """Run a query and raise our own error classes, with their cause.
+
+    Args:
+        con: A registered connection.
+        query: One SELECT, FROM or WITH statement.
+        parameters: Values of ``?`` or ``$name``.
+
+    Returns:
+        The relation, with its rows already computed.
+
+    Raises:
+        RasteretError: the class that the function raised.
+        duckdb.Error: an error of DuckDB's own.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    with translated(con):
+        relation: duckdb.DuckDBPyRelation = con.sql(query, params=parameters)
+        relation.execute()  # type: ignore[operator]  # the stubs take it for a column
+        return relation
+
+
+class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
+    """Turn DuckDB's text-only errors into the error that caused them."""
+
+    def __init__(self, con: Connection) -> None:
+        instance = instance_of(con)
+        self._errors = instance.runtime.last_errors
+        self._id = instance.id_of(con) or ""
+
+    def __enter__(self) -> None:
+        """Forget earlier errors of this connection."""
+        self._errors.pop(self._id, None)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise the real error in place of DuckDB's."""
+        if not isinstance(error, (duckdb.Error, RuntimeError)):
+            return
+        cause = self._errors.pop(self._id, None)
+        if isinstance(cause, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from None
+        if isinstance(cause, InterruptedReadError) and isinstance(error, duckdb.InterruptException):
+            return
+        if isinstance(cause, RasteretError):
+            raise cause from cause.__cause__

@@ -1,0 +1,84 @@
+"""Relations that only the caller's connection sees, handed to Python row by row.
+
+TEMP tables, registered frames, CTEs and uncommitted rows can't be read by a connection of
+our own. The text that stands for the call then sends every row through a private UDF,
+``_rasteret_stage(token, row)``, which keeps the rows; an aggregate over that call is the
+argument of the UDF that does the work, so it runs when all rows have arrived.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_sql.duck.scalars import Scalar
+from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.errors import RasteretError
+
+STAGE_UDF = "_rasteret_stage"
+_KEPT = 256
+
+
+@dataclass
+class Staged:
+    """A call that waits for its rows.
+
+    Attributes:
+        finish: Does the work, given all rows as one table.
+    """
+
+    finish: Callable[[pa.Table], Any]
+    chunks: list[pa.Array] = field(default_factory=list)
+
+    def table(self) -> pa.Table:
+        """The rows so far; the next execution of the same statement starts afresh."""
+        chunks, self.chunks = self.chunks, []
+        return pa.Table.from_batches([pa.RecordBatch.from_struct_array(c) for c in chunks])
+
+
+class Stage:
+    """Calls that wait, by token. One per process: tokens are never reused."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._calls: OrderedDict[str, Staged] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, staged: Staged) -> str:
+        """Keep a call until its statement runs; the oldest are forgotten."""
+        with self._lock:
+            token = f"call{next(self._numbers)}"
+            self._calls[token] = staged
+            if len(self._calls) > _KEPT:
+                self._calls.popitem(last=False)
+            return token
+
+    def get(self, token: str) -> Staged:
+        """The call of a token."""
+        try:
+            return self._calls[token]
+        except KeyError:
+            raise RasteretError(
+                "statement: expected a recent one, got one bound long ago; prepare it again"
+            ) from None
+
+
+STAGE = Stage()
+
+
+def _stage(_runtime: Runtime) -> Callable[..., pa.Array]:
+    def stage(tokens: pa.Array, rows: pa.Array) -> pa.Array:
+        if len(rows):
+            STAGE.get(tokens[0].as_py()).chunks.append(rows)
+        return pa.array([True] * len(rows))
+
+    return stage
+
+
+SCALARS = (Scalar(STAGE_UDF, _stage, "BOOLEAN"),)

@@ -1,0 +1,287 @@
+"""Pixels as rows: one row per pixel of a record under the area.
+
+Rows come block by block (a block is a tile of the first band cut to the area), so memory
+is bounded by tiles, not by scenes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rasteret_sql.errors import CollectionError, InputError, RasteretError
+from rasteret_sql.grid.masks import polygon_mask
+from rasteret_sql.grid.windows import pixel_centres, tile_window
+from rasteret_sql.reading.patches import Patch, pixels_of, plan_patch, valid_pixels
+from rasteret_sql.reading.pipeline import Block, Pixels, Reader
+from rasteret_sql.reading.plan import Area, ReadOptions, TileSet, plan_band
+from rasteret_sql.reading.scenes import Band, BandLevel, Scene, scenes
+from rasteret_sql.schema import metadata_column
+from rasteret_sql.units import Affine
+
+POSITION_FIELDS = [
+    pa.field("x", pa.float64()),
+    pa.field("y", pa.float64()),
+    pa.field("row", pa.int32()),
+    pa.field("col", pa.int32()),
+]
+"""Pixel centre in CRS units (pixels where the raster has no transform), and its place."""
+
+
+def sql_type(dtype: str) -> pa.DataType:
+    """Arrow type of a band's values in SQL.
+
+    Half floats widen to FLOAT, which DuckDB has; complex numbers are STRUCT(re, im).
+
+    Example:
+        >>> sql_type("uint16"), sql_type("float16")
+        (DataType(uint16), DataType(float))
+    """
+    if dtype.startswith("complex"):
+        part = pa.float32() if dtype in ("complex64", "complex_int16") else pa.float64()
+        return pa.struct([("re", part), ("im", part)])
+    return pa.float32() if dtype == "float16" else pa.from_numpy_dtype(np.dtype(dtype))
+
+
+def common_type(dtypes: Sequence[str]) -> pa.DataType:
+    """The type that holds the values of all records of a band exactly, where one exists.
+
+    Example:
+        >>> common_type(["uint8", "int16"])
+        DataType(int16)
+    """
+    types = {sql_type(dtype) for dtype in dtypes}
+    if len(types) == 1:
+        return types.pop()
+    if any(pa.types.is_struct(t) for t in types):
+        return pa.struct([("re", pa.float64()), ("im", pa.float64())])
+    return pa.from_numpy_dtype(np.result_type(*(t.to_pandas_dtype() for t in types)))
+
+
+@dataclass(frozen=True, eq=False)
+class PixelBlock:
+    """A block of one scene on its way: where it lies, and a patch per band."""
+
+    batch: pa.RecordBatch
+    scene: Scene
+    area: Area
+    affine: Affine | None
+    patches: dict[str, Patch]
+
+
+def pixel_rows(
+    batches: Iterator[pa.RecordBatch],
+    options: ReadOptions,
+    *,
+    schema: pa.Schema,
+    columns: Sequence[str],
+    stop: threading.Event,
+) -> Iterator[tuple[pa.RecordBatch, int, pa.RecordBatch]]:
+    """Read pixels.
+
+    Args:
+        batches: Records with ``id``, ``assets``, the bands' metadata and the CRS columns.
+        options: What to read; `ReadOptions.level` is 0.
+        schema: Types of the position and band columns (and ``error`` for 'report').
+        columns: Which of them are wanted; bands left out are not requested.
+        stop: Ends the read.
+
+    Yields:
+        The records' batch, the record's row in it, and the pixels of a block.
+    """
+    wanted = set(columns)
+    bands = [band for band in options.bands if band in wanted]
+    reader = Reader(stop, n_lanes=options.n_lanes)
+    blocks = _blocks(batches, options, bands)
+    for block in reader.run(blocks):
+        item = block.payload
+        rows = _rows(item, options, schema, wanted)
+        if rows.num_rows:
+            yield item.batch, item.scene.row, rows
+
+
+def _blocks(
+    batches: Iterator[pa.RecordBatch], options: ReadOptions, bands: Sequence[str]
+) -> Iterator[Block[PixelBlock]]:
+    for batch in batches:
+        for scene in scenes(batch, options.bands):
+            yield from _scene_blocks(batch, scene, options, bands)
+
+
+def _scene_blocks(
+    batch: pa.RecordBatch, scene: Scene, options: ReadOptions, bands: Sequence[str]
+) -> Iterator[Block[PixelBlock]]:
+    present = {name: band for name, band in scene.bands.items() if band is not None}
+    if not present:
+        if options.on_error == "error":
+            raise missing_band(scene, next(iter(scene.bands)))
+        return
+    first = next(iter(present.values()))
+    plan = plan_band(scene, first, 0, options.aoi)
+    if not plan.tile_rows.size:
+        return
+    for name in bands:
+        band = scene.bands[name]
+        if band is None:
+            if options.on_error == "error":
+                raise missing_band(scene, name)
+        elif not _same_grid(band.levels[0], plan.level):
+            raise InputError.expected(
+                f"record {scene.id}, band {name}",
+                f"the grid of band {first.name} ({_grid_text(plan.level)})",
+                _grid_text(band.levels[0]),
+                "read bands of unlike resolution in separate calls",
+            )
+    tiles = TileSet()
+    blocks = [
+        _block(batch, scene, plan.area, plan.level, row, col, tiles, bands, options)
+        for row, col in zip(plan.tile_rows.tolist(), plan.tile_cols.tolist(), strict=True)
+    ]
+    tiles.request()
+    yield from blocks
+
+
+def _block(
+    batch: pa.RecordBatch,
+    scene: Scene,
+    area: Area,
+    level: BandLevel,
+    row: int,
+    col: int,
+    tiles: TileSet,
+    bands: Sequence[str],
+    options: ReadOptions,
+) -> Block[PixelBlock]:
+    block = level.format
+    window = tile_window(
+        row, col, block.tile_height, block.tile_width, level.height, level.width
+    ).intersection(area.window)
+    patches = {}
+    for name in bands:
+        band = scene.bands[name]
+        patches[name] = (
+            Patch(window, None)
+            if band is None
+            else plan_patch(tiles, band, 0, window, masked=options.masked)
+        )
+    needed = [tile for patch in patches.values() for tile in patch.tiles]
+    item = PixelBlock(batch, scene, Area(window, area.geometry_px), level.affine, patches)
+    return Block(needed, item)
+
+
+def _rows(
+    item: PixelBlock, options: ReadOptions, schema: pa.Schema, wanted: set[str]
+) -> pa.RecordBatch:
+    window, geometry = item.area.window, item.area.geometry_px
+    inside = None
+    if geometry is not None:
+        mask = polygon_mask(geometry, window, all_touched=options.all_touched)
+        inside = None if mask.all() else np.flatnonzero(mask)
+    n_rows = window.height * window.width if inside is None else inside.size
+    arrays: dict[str, pa.Array] = _positions(item, inside, wanted)
+    errors = []
+    for name, patch in item.patches.items():
+        kind = schema.field(name).type
+        error = patch.error
+        if error is not None and options.on_error == "error":
+            raise located(error, item.scene, name)
+        if patch.band is None or error is not None:
+            errors.append((name, error))
+            arrays[name] = pa.nulls(n_rows, kind)
+        else:
+            arrays[name] = _values(patch, patch.band, inside, kind, options)
+    if "error" in wanted and options.on_error == "report":
+        text = "; ".join(
+            f"{name}: {'no header' if error is None else error.message}" for name, error in errors
+        )
+        arrays["error"] = pa.array([text or None] * n_rows, pa.string())
+    names = [name for name in schema.names if name in arrays]
+    if not names:
+        return pa.RecordBatch.from_arrays([pa.nulls(n_rows)], ["_"])
+    return pa.RecordBatch.from_arrays([arrays[name] for name in names], names)
+
+
+def _positions(item: PixelBlock, inside: Pixels | None, wanted: set[str]) -> dict[str, pa.Array]:
+    window = item.area.window
+    shape = (window.height, window.width)
+    grids: dict[str, Pixels] = {}
+    if wanted & {"x", "y"}:
+        affine = item.affine or Affine(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        x, y = pixel_centres(affine, window)
+        if x.ndim == 1:
+            x, y = np.broadcast_to(x, shape), np.broadcast_to(y[:, np.newaxis], shape)
+        grids |= {"x": x, "y": y}
+    if "row" in wanted:
+        rows = np.arange(window.row_start, window.row_stop, dtype=np.int32)
+        grids["row"] = np.broadcast_to(rows[:, np.newaxis], shape)
+    if "col" in wanted:
+        cols = np.arange(window.col_start, window.col_stop, dtype=np.int32)
+        grids["col"] = np.broadcast_to(cols, shape)
+    return {name: pa.array(_take(grid, inside)) for name, grid in grids.items() if name in wanted}
+
+
+def _values(
+    patch: Patch, band: Band, inside: Pixels | None, kind: pa.DataType, options: ReadOptions
+) -> pa.Array:
+    grid = pixels_of(patch)
+    valid = valid_pixels(patch, grid) if options.masked else None
+    values = _take(grid, inside)
+    null = None if valid is None else ~_take(valid, inside)
+    if options.scaled and values.dtype.kind != "c":
+        scale = 1.0 if band.scale is None else band.scale
+        values = values.astype(np.float64) * scale + (band.offset or 0.0)
+    return to_arrow(values, kind, null)
+
+
+def to_arrow(values: Pixels, kind: pa.DataType, null: Pixels | None) -> pa.Array:
+    """A band's values as a column of this type, NULL where told."""
+    if pa.types.is_struct(kind):
+        part = kind.field(0).type
+        parts = [pa.array(np.ascontiguousarray(p), type=part) for p in (values.real, values.imag)]
+        mask = None if null is None else pa.array(null)
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=mask)
+    wide = values.astype(kind.to_pandas_dtype(), copy=False)
+    return pa.array(wide, type=kind, mask=null)
+
+
+def _take(grid: Pixels, inside: Pixels | None) -> Pixels:
+    flat = np.ascontiguousarray(grid).reshape(-1)
+    return flat if inside is None else flat[inside]
+
+
+def _same_grid(a: BandLevel, b: BandLevel) -> bool:
+    return (a.width, a.height) == (b.width, b.height) and _close(a.affine, b.affine)
+
+
+def _close(a: Affine | None, b: Affine | None) -> bool:
+    """Whether two grids of one scene agree to a thousandth of a pixel."""
+    if a is None or b is None:
+        return a is b
+    return bool(np.allclose(a, b, rtol=0, atol=1e-3 * abs(a.determinant) ** 0.5))
+
+
+def _grid_text(level: BandLevel) -> str:
+    return f"{level.width} x {level.height} px"
+
+
+def missing_band(scene: Scene, band: str) -> CollectionError:
+    """The error for a record without this band's header."""
+    return CollectionError.expected(
+        f"record {scene.id}, band {band}",
+        "a cached header",
+        "NULL",
+        f"see rasteret_errors, filter on {metadata_column(band)} IS NOT NULL, "
+        "or pass on_error := 'null'",
+    )
+
+
+def located(error: RasteretError, scene: Scene, band: str) -> RasteretError:
+    """The error, with the record and band it happened in."""
+    located: Any = type(error)(f"record {scene.id}, band {band}: {error.message}")
+    located.__cause__ = error
+    return located  # type: ignore[no-any-return]

@@ -1,0 +1,321 @@
+"""Which tiles a read needs: scenes x bands x area, vectorised over tiles. No I/O.
+
+Source: TIFF 6.0 section 15 (tiles are ordered left to right, top to bottom); COG
+driver documentation (blocks may lie next to each other with 8 bytes between them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import CollectionError, InputError, UnsupportedTiffError
+from rasteret_sql.grid.aoi import Aoi
+from rasteret_sql.grid.masks import is_box
+from rasteret_sql.grid.windows import bounds_of, tiles_under, to_pixels, window_of
+from rasteret_sql.reading.pipeline import Request, Tile, item_bytes
+from rasteret_sql.reading.scenes import Band, BandLevel, Scene, scenes
+from rasteret_sql.remote.ranges import merge_ranges
+from rasteret_sql.tiff.codecs import check_supported
+from rasteret_sql.units import Window
+
+OnError = Literal["error", "null", "report"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What every read takes.
+
+    Attributes:
+        bands: Bands, in output order.
+        aoi: Area; None is the whole raster.
+        level: 0 is full resolution, 1 the largest overview.
+        all_touched: Pixels that the area touches, not only those whose centre it holds.
+        masked: Hide nodata, masked, transparent and sparse pixels.
+        scaled: Apply the file's scale and offset.
+        on_error: What a tile or header that can't be read does.
+        max_bytes: Refuse a read that would fetch more.
+        n_lanes: Requests under way at once.
+    """
+
+    bands: tuple[str, ...]
+    aoi: Aoi | None = None
+    level: int = 0
+    all_touched: bool = False
+    masked: bool = True
+    scaled: bool = False
+    on_error: OnError = "error"
+    max_bytes: int | None = None
+    n_lanes: int = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """The part of one image level under the AOI.
+
+    Attributes:
+        window: Pixels to look at.
+        geometry_px: The AOI in pixel coordinates; None where every pixel of the window counts.
+    """
+
+    window: Window
+    geometry_px: shapely.Geometry | None
+
+    def __bool__(self) -> bool:
+        """Whether any pixel lies in it."""
+        return not self.window.is_empty
+
+
+@dataclass(frozen=True, eq=False)
+class BandPlan:
+    """The tiles of one band of one scene under the AOI; all arrays have one length."""
+
+    band: Band
+    level: BandLevel
+    area: Area
+    tile_rows: NDArray[np.int64]
+    tile_cols: NDArray[np.int64]
+    byte_offsets: NDArray[np.int64]
+    byte_counts: NDArray[np.int64]
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Size of one tile of this band alone."""
+        block = self.level.format
+        return block.tile_height * block.tile_width * item_bytes(block)
+
+
+def area_under(scene: Scene, level: BandLevel, aoi: Aoi | None) -> Area:
+    """Cut an image level with the AOI.
+
+    Raises:
+        InputError: the raster has no CRS or transform, and the AOI is on the map.
+    """
+    whole = Window(0, level.height, 0, level.width)
+    if aoi is None:
+        return Area(whole, None)
+    if aoi.is_pixel:
+        geometry = aoi.geometry
+    else:
+        if level.affine is None or scene.crs is None:
+            missing = "transform" if level.affine is None else "CRS"
+            raise InputError.expected(
+                f"record {scene.id}",
+                f"a raster with a {missing}",
+                "none",
+                "read it whole, or give the area in pixels with geometry_crs := 'pixel'",
+            )
+        bounds = bounds_of(level.affine, level.height, level.width)
+        geometry = to_pixels(aoi.to_crs(scene.crs, bounds), level.affine)
+    if geometry.is_empty:
+        return Area(Window(0, 0, 0, 0), None)
+    window = window_of(geometry, level.height, level.width)
+    return Area(window, None if _is_whole_pixels(geometry, window) else geometry)
+
+
+def _is_whole_pixels(geometry: shapely.Geometry, window: Window) -> bool:
+    """Whether the mask is all true: a box whose edges hold every pixel centre."""
+    if window.is_empty or not is_box(geometry):
+        return False
+    xmin, ymin, xmax, ymax = geometry.bounds
+    return bool(
+        xmin < window.col_start + 0.5
+        and xmax > window.col_stop - 0.5
+        and ymin < window.row_start + 0.5
+        and ymax > window.row_stop - 0.5
+    )
+
+
+def plan_band(scene: Scene, band: Band, level: int, aoi: Aoi | None) -> BandPlan:
+    """The tiles of one band under the AOI, row by row.
+
+    Raises:
+        InputError: the band has no such level.
+        UnsupportedTiffError: the codec is one that is refused by name.
+    """
+    if level >= len(band.levels):
+        raise InputError.expected(
+            "level",
+            f"at most {len(band.levels) - 1} for record {scene.id}, band {band.name}",
+            level,
+            "0 is full resolution, 1 the largest overview",
+        )
+    image = band.levels[level]
+    try:
+        check_supported(image.format)
+    except UnsupportedTiffError as error:
+        raise UnsupportedTiffError(f"{scene.id}, band {band.name}: {error.message}") from error
+    area = area_under(scene, image, aoi)
+    rows, cols = _tiles(area, image)
+    index = rows * image.tiles_across + cols
+    if index.size and int(index[-1]) >= len(image.tile_offsets):
+        raise CollectionError.expected(
+            f"{scene.id}, band {band.name}",
+            f"a tile table of {int(index[-1]) + 1} or more",
+            len(image.tile_offsets),
+            "build the collection again",
+        )
+    return BandPlan(
+        band,
+        image,
+        area,
+        rows,
+        cols,
+        image.tile_offsets[index],
+        image.tile_byte_counts[index],
+    )
+
+
+def _tiles(area: Area, level: BandLevel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    height, width = level.format.tile_height, level.format.tile_width
+    if not area:
+        nothing = np.empty(0, np.int64)
+        return nothing, nothing
+    span = tiles_under(area.window, height, width)
+    rows, cols = np.mgrid[span.row_start : span.row_stop, span.col_start : span.col_stop]
+    rows, cols = rows.ravel(), cols.ravel()
+    if area.geometry_px is not None and rows.size > 1:
+        boxes = shapely.box(cols * width, rows * height, (cols + 1) * width, (rows + 1) * height)
+        shapely.prepare(area.geometry_px)
+        touched = shapely.intersects(area.geometry_px, boxes)
+        rows, cols = rows[touched], cols[touched]
+    return rows, cols
+
+
+class TileSet:
+    """The tiles of one scene, each once, however many bands share it (chunky files)."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[tuple[str, int], Tile] = {}
+
+    def tile(self, href: str, level: BandLevel, row: int, col: int) -> Tile:
+        """The tile at this row and column of blocks of a level."""
+        index = row * level.tiles_across + col
+        offset, count = int(level.tile_offsets[index]), int(level.tile_byte_counts[index])
+        key = (href, offset) if count else (href, -1 - index)
+        tile = self._tiles.get(key)
+        if tile is None:
+            block = level.format
+            remaining = level.height - row * block.tile_height
+            is_strip = block.tile_width == level.width
+            rows = min(block.tile_height, remaining) if is_strip else block.tile_height
+            tile = self._tiles[key] = Tile(href, offset, count, block, rows)
+        return tile
+
+    def request(self) -> list[Request]:
+        """Join neighbours into requests; each tile then knows its own."""
+        by_href: dict[str, list[Tile]] = {}
+        for tile in self._tiles.values():
+            if tile.byte_count and tile.request is None:
+                by_href.setdefault(tile.href, []).append(tile)
+        requests = []
+        for href, tiles in by_href.items():
+            ranges = [(t.byte_offset, t.byte_offset + t.byte_count) for t in tiles]
+            for merged in merge_ranges(ranges):
+                members = [tiles[i] for i in merged.members]
+                request = Request(href, merged.start, merged.stop, members)
+                for tile in members:
+                    tile.request = request
+                requests.append(request)
+        return requests
+
+
+PLAN_SCHEMA = pa.schema(
+    [
+        ("band", pa.string()),
+        ("level", pa.int32()),
+        ("tile_row", pa.int32()),
+        ("tile_col", pa.int32()),
+        ("href", pa.string()),
+        ("byte_offset", pa.int64()),
+        ("byte_count", pa.int64()),
+        ("decoded_bytes", pa.int64()),
+        ("request", pa.int64()),
+    ]
+)
+"""Columns of a plan besides the record's own."""
+
+
+def plan_tables(
+    batches: Iterator[pa.RecordBatch], options: ReadOptions
+) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64], pa.RecordBatch]]:
+    """Plan batch by batch.
+
+    Yields:
+        The records, the record's row for each planned tile, and the plan (`PLAN_SCHEMA`).
+    """
+    first_request = 0
+    for batch in batches:
+        parts: list[pa.RecordBatch] = []
+        rows: list[NDArray[np.int64]] = []
+        for scene in scenes(batch, options.bands):
+            plans = [
+                plan_band(scene, band, options.level, options.aoi)
+                for band in scene.bands.values()
+                if band is not None
+            ]
+            part, n_requests = _plan_scene(plans, options.level, first_request)
+            first_request += n_requests
+            if part.num_rows:
+                parts.append(part)
+                rows.append(np.full(part.num_rows, scene.row, np.int64))
+        if parts:
+            table = pa.Table.from_batches(parts).combine_chunks()
+            yield batch, np.concatenate(rows), table.to_batches()[0]
+
+
+def _plan_scene(
+    plans: Sequence[BandPlan], level: int, first_request: int
+) -> tuple[pa.RecordBatch, int]:
+    requests, n_requests = _request_numbers(plans, first_request)
+    parts = [
+        pa.RecordBatch.from_arrays(
+            [
+                pa.repeat(plan.band.name, plan.tile_rows.size),
+                pa.array(np.full(plan.tile_rows.size, level, np.int32)),
+                pa.array(plan.tile_rows.astype(np.int32)),
+                pa.array(plan.tile_cols.astype(np.int32)),
+                pa.repeat(plan.band.href, plan.tile_rows.size),
+                pa.array(plan.byte_offsets),
+                pa.array(plan.byte_counts),
+                pa.array(np.full(plan.tile_rows.size, plan.decoded_bytes, np.int64)),
+                pa.array(numbers, mask=plan.byte_counts == 0),
+            ],
+            schema=PLAN_SCHEMA,
+        )
+        for plan, numbers in zip(plans, requests, strict=True)
+    ]
+    if not parts:
+        return pa.RecordBatch.from_pylist([], schema=PLAN_SCHEMA), 0
+    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0], n_requests
+
+
+def _request_numbers(plans: Sequence[BandPlan], first: int) -> tuple[list[NDArray[np.int64]], int]:
+    """Number the merged requests; a tile that two bands share has one number."""
+    number = first
+    known: dict[tuple[str, int], int] = {}
+    by_href: dict[str, dict[int, int]] = {}
+    for plan in plans:
+        ranges = by_href.setdefault(plan.band.href, {})
+        for offset, count in zip(
+            plan.byte_offsets.tolist(), plan.byte_counts.tolist(), strict=True
+        ):
+            if count:
+                ranges[offset] = count
+    for href, ranges in by_href.items():
+        spans = [(offset, offset + count) for offset, count in ranges.items()]
+        for merged in merge_ranges(spans):
+            for member in merged.members:
+                known[href, spans[member][0]] = number
+            number += 1
+    numbers = [
+        np.array([known.get((p.band.href, o), -1) for o in p.byte_offsets.tolist()], np.int64)
+        for p in plans
+    ]
+    return numbers, number - first

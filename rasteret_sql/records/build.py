@@ -1,0 +1,148 @@
+"""From records to a collection in the workspace: enrich, write, swap in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import pyarrow as pa
+
+from rasteret_sql.errors import CollectionError, InputError, InterruptedReadError
+from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
+from rasteret_sql.records.layout import write_collection
+from rasteret_sql.records.records import Records
+from rasteret_sql.records.workspace import Workspace, read_build, write_errors
+
+REPORT_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("path", pa.string()),
+        ("records", pa.int64()),
+        ("bands", pa.list_(pa.string())),
+        ("assets", pa.int64()),
+        ("enriched", pa.int64()),
+        ("failed", pa.int64()),
+        ("partitions", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("requests", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""The one row that a build returns."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    Attributes:
+        name: Of the collection.
+        kind: ``'stac'`` or ``'records'``, the folder's suffix.
+        source: What the collection is built from, as the user gave it and without secrets;
+            a later build of the same name with other options is refused unless forced.
+        enrich: Read headers.
+        on_error: ``'error'`` ends the build at the first unreadable asset.
+        n_lanes: Header requests under way at once.
+        force: Replace what stands under the name.
+    """
+
+    name: str
+    kind: Literal["stac", "records"]
+    source: Mapping[str, Any]
+    data_source: str
+    enrich: bool = True
+    on_error: Literal["report", "error"] = "report"
+    n_lanes: int = 300
+    force: bool = False
+
+
+def existing_report(workspace: Workspace, options: BuildOptions) -> dict[str, Any] | None:
+    """The report of a collection that stands already, None where it must be built.
+
+    Raises:
+        InputError: it was built from something else, or is of the other kind.
+    """
+    if options.force or all(info.name != options.name for info in workspace.collections()):
+        return None
+    found = workspace.find(options.name)
+    built = read_build(found.path)
+    if found.kind != options.kind or built.get("source") != _plain(options.source):
+        raise InputError.expected(
+            "name",
+            "a new name, or the source and options it was built with",
+            f"{options.name}, built from {built.get('source') or 'elsewhere'}",
+            "pass force := true to replace it",
+        )
+    report = cast("dict[str, Any]", built.get("report", {}))
+    return report | {"path": str(found.path), "requests": 0, "seconds": 0.0}
+
+
+def build_collection(
+    records: Records, workspace: Workspace, options: BuildOptions, stop: threading.Event
+) -> dict[str, Any]:
+    """Write a collection and swap it in whole.
+
+    Returns:
+        The build report, one value per field of `REPORT_SCHEMA`.
+
+    Raises:
+        CollectionError: another build of the name runs, or the disk is full or read-only.
+        ReadError, HeaderError: an asset, with ``on_error='error'``.
+        InterruptedReadError: ``stop`` was set; nothing of the build is left.
+    """
+    began = time.monotonic()
+    bands = [f.name for f in records.schema.field("assets").type]
+    result = Enrichment(failures=list(records.failures))
+    schema, batches = records.schema, _checked(records.batches(), stop)
+    if options.enrich:
+        schema = enriched_schema(schema, bands)
+        batches = enrich(batches, schema, bands, result, n_lanes=options.n_lanes, stop=stop)
+    if options.on_error == "error":
+        batches = strict(batches, result)
+    info = {"name": options.name, "data_source": options.data_source, "description": ""}
+    with workspace.build(options.name, options.kind, force=options.force) as build:
+        parts = write_collection(
+            schema, batches, build.folder, info=info, first_part=build.first_part
+        )
+        write_errors(build.folder, [failure._asdict() for failure in result.failures])
+        report = {
+            "name": options.name,
+            "kind": options.kind,
+            "path": "",
+            "records": sum(part.records for part in parts),
+            "bands": bands,
+            "assets": result.assets,
+            "enriched": result.enriched,
+            "failed": len(result.failures),
+            "partitions": len({part.path.parent for part in parts}),
+            "size_bytes": sum(part.size_bytes for part in parts),
+            "requests": result.requests,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        path = build.commit({"source": _plain(options.source), "report": report})
+    return report | {"path": str(path)}
+
+
+def _checked(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if stop.is_set():
+            raise InterruptedReadError("interrupted")
+        yield batch
+
+
+def strict(batches: Iterator[pa.RecordBatch], result: Enrichment) -> Iterator[pa.RecordBatch]:
+    """Pass batches on until an asset fails, then raise for it."""
+    for batch in batches:
+        if result.failures:
+            first = result.failures[0]
+            raise CollectionError(f"record {first.id}, band {first.band}: {first.error}")
+        yield batch
+
+
+def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON holds them, so that they compare equal after a round trip."""
+    return {key: value for key, value in sorted(source.items()) if value is not None}

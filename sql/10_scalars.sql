@@ -1,0 +1,140 @@
+-- Band math, bit tests and tile arithmetic. No table is read here; no Python is needed.
+
+CREATE OR REPLACE MACRO rasteret_normalized_difference(a, b) AS
+    (a::DOUBLE - b) / nullif(a::DOUBLE + b, 0);
+
+COMMENT ON MACRO rasteret_normalized_difference IS $doc$
+Normalized difference (a - b) / (a + b).
+
+a         numeric  first band
+b         numeric  second band
+returns   DOUBLE, NULL where either is NULL or the sum is 0
+example   SELECT rasteret_normalized_difference(3000, 1000)
+result    0.5
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_ndvi(red, nir) AS
+    (nir::DOUBLE - red) / nullif(nir::DOUBLE + red, 0);
+
+COMMENT ON MACRO rasteret_ndvi IS $doc$
+Normalized difference vegetation index.
+
+red       numeric  red reflectance, any scale
+nir       numeric  near infrared reflectance, same scale
+returns   DOUBLE from -1 to 1, NULL where either is NULL or the sum is 0
+example   SELECT rasteret_ndvi(1000, 3000)
+result    0.5
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_evi(blue, red, nir) AS
+    2.5::DOUBLE * (nir::DOUBLE - red)
+    / nullif(nir::DOUBLE + 6::DOUBLE * red - 7.5::DOUBLE * blue + 1::DOUBLE, 0);
+
+COMMENT ON MACRO rasteret_evi IS $doc$
+Enhanced vegetation index (MODIS coefficients); bands are reflectances from 0 to 1.
+
+blue      numeric  blue reflectance
+red       numeric  red reflectance
+nir       numeric  near infrared reflectance
+returns   DOUBLE, NULL where a band is NULL
+example   SELECT round(rasteret_evi(0.05, 0.1, 0.4), 4)
+result    0.4615
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_scl_clear(scl) AS
+    scl IN (4, 5, 6, 7, 11);
+
+COMMENT ON MACRO rasteret_scl_clear IS $doc$
+Whether a Sentinel-2 scene classification value is clear land, water or snow.
+
+scl       integer  class of the SCL band; 4 vegetation, 5 bare, 6 water, 7 unclassified, 11 snow
+returns   BOOLEAN, NULL for NULL
+example   SELECT rasteret_scl_clear(4), rasteret_scl_clear(9)
+result    true, false
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_qa_bit(value, bit) AS
+    ((value::BIGINT >> bit::INTEGER) & 1) = 1;
+
+COMMENT ON MACRO rasteret_qa_bit IS $doc$
+Whether one bit of a quality band is set.
+
+value     integer  quality value, such as Landsat's QA_PIXEL
+bit       integer  bit number, 0 is the lowest
+returns   BOOLEAN, NULL for NULL
+example   SELECT rasteret_qa_bit(8, 3), rasteret_qa_bit(8, 4)
+result    true, false
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_bbox_intersects(bbox, west, south, east, north) AS
+    bbox.ymin <= north::DOUBLE AND bbox.ymax >= south::DOUBLE
+    AND CASE
+        WHEN west::DOUBLE <= east::DOUBLE
+        THEN bbox.xmin <= east::DOUBLE AND bbox.xmax >= west::DOUBLE
+        ELSE bbox.xmin <= east::DOUBLE OR bbox.xmax >= west::DOUBLE
+    END;
+
+COMMENT ON MACRO rasteret_bbox_intersects IS $doc$
+Whether a record's bounds touch a box; west > east crosses the antimeridian.
+
+bbox      STRUCT   xmin, ymin, xmax, ymax in degrees, as the column bbox of a collection
+west      DOUBLE   longitude of the west edge
+south     DOUBLE   latitude of the south edge
+east      DOUBLE   longitude of the east edge
+north     DOUBLE   latitude of the north edge
+returns   BOOLEAN
+example   SELECT rasteret_bbox_intersects({xmin: 1.0, ymin: 1.0, xmax: 2.0, ymax: 2.0}, 2, 2, 3, 3)
+result    true
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_split(key, train := 0.8, val := 0.1) AS
+    CASE
+        WHEN key IS NULL THEN NULL
+        WHEN (('0x' || md5(key::VARCHAR)[1:8])::BIGINT / 4294967296.0) < train THEN 'train'
+        WHEN (('0x' || md5(key::VARCHAR)[1:8])::BIGINT / 4294967296.0) < train + val THEN 'val'
+        ELSE 'test'
+    END;
+
+COMMENT ON MACRO rasteret_split IS $doc$
+Deterministic train, val or test by the hash (MD5) of a key.
+
+key       any      what must stay together, such as a grid cell
+train     DOUBLE   share of train
+val       DOUBLE   share of val; the rest is test
+returns   VARCHAR, the same for a key in every version; NULL for NULL
+example   SELECT rasteret_split('32TQM'), rasteret_split('32TQN', train := 0.0, val := 0.0)
+result    train, test
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_tile_span(start_px, stop_px, tile_px) AS
+    CASE
+        WHEN stop_px > start_px
+        THEN {tile_start: start_px // tile_px, tile_stop: (stop_px - 1) // tile_px + 1}
+        WHEN stop_px <= start_px
+        THEN error('rasteret_tile_span: stop_px: expected more than ' || start_px || ', got '
+                   || stop_px || '; the range is half-open')
+    END;
+
+COMMENT ON MACRO rasteret_tile_span IS $doc$
+Tiles that a run of pixels touches, along one axis.
+
+start_px  BIGINT   first pixel read, counted from the image's upper-left corner
+stop_px   BIGINT   first pixel not read
+tile_px   BIGINT   length of a tile on this axis, in pixels
+returns   STRUCT(tile_start, tile_stop), tile indices, half-open
+raises    stop_px: an empty run
+example   SELECT rasteret_tile_span(200, 300, 256)
+result    {'tile_start': 0, 'tile_stop': 2}
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_num_tiles(metadata) AS
+    len(metadata.tile_offsets);
+
+COMMENT ON MACRO rasteret_num_tiles IS $doc$
+Tiles of a band at full resolution.
+
+metadata  STRUCT   a {band}_metadata column
+returns   BIGINT, NULL where the band is absent or was unreadable
+example   SELECT rasteret_num_tiles({tile_offsets: [8, 1032]})
+result    2
+$doc$;

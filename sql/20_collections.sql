@@ -1,0 +1,249 @@
+-- Collections: build, keep, share. Each macro calls the Python function of its name.
+
+CREATE OR REPLACE MACRO rasteret_build_stac(
+    name, stac_api, collection := NULL, bbox := NULL, date_range := NULL, query := NULL,
+    filter := NULL, ids := NULL, bands := NULL, band_map := NULL, band_index_map := NULL,
+    url_rewrite := NULL, data_source := NULL, static_catalog := NULL, max_items := NULL,
+    allow_local := false, enrich := true, workspace := NULL, max_concurrent := 300,
+    on_error := 'report', force := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_build_stac',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {name: name, stac_api: stac_api, collection: collection, bbox: bbox,
+         date_range: date_range, query: query, filter: filter, ids: ids, bands: bands,
+         band_map: band_map, band_index_map: band_index_map, url_rewrite: url_rewrite,
+         data_source: data_source, static_catalog: static_catalog, max_items: max_items,
+         allow_local: allow_local, enrich: enrich, workspace: workspace,
+         max_concurrent: max_concurrent, on_error: on_error, force: force}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_build_stac IS $doc$
+Build a collection from STAC items: metadata and headers of every asset, as Parquet and a view.
+
+name            VARCHAR    name of the collection and of its view
+stac_api        VARCHAR    API URL; static catalog or collection URL or path; or a file of items: .json, .ndjson, .parquet
+collection      VARCHAR    STAC collection id
+bbox            DOUBLE[]   [west, south, east, north] in degrees
+date_range      VARCHAR[]  [start, end]; NULL is open, a date as end means through that day
+query           any        STAC query extension: JSON text or STRUCT
+filter          any        CQL2 text or JSON
+ids             VARCHAR[]  item ids
+bands           VARCHAR[]  bands to keep; default: all raster assets
+band_map        MAP        band name to asset key
+band_index_map  MAP        band name to sample in its file, from 0
+url_rewrite     MAP        href prefix to the prefix that replaces it
+data_source     VARCHAR    name of the source; default: the STAC collection id
+static_catalog  BOOLEAN    whether stac_api is a static catalog; default: found out
+max_items       BIGINT     stop after so many items
+allow_local     BOOLEAN    accept hrefs to local files from a remote catalog
+enrich          BOOLEAN    read the headers of all assets and keep them
+workspace       VARCHAR    folder of collections; default: the connection's
+max_concurrent  INTEGER    header requests under way at once
+on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
+force           BOOLEAN    replace what stands under the name
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds
+raises          name: not a plain name, or taken; stac_api: not found, not STAC; bands: unknown
+example         FROM rasteret_build_stac('s2', stac_api := 'items.json', bands := ['B04', 'B08'])
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_build_table(
+    name, source, column_map := NULL, href_column := NULL, band_index_map := NULL,
+    url_rewrite := NULL, columns := NULL, "where" := NULL, enrich := false, bands := NULL,
+    data_source := NULL, workspace := NULL, max_concurrent := 300, on_error := 'report',
+    force := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_build_table',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {name: name, source: source, column_map: column_map, href_column: href_column,
+         band_index_map: band_index_map, url_rewrite: url_rewrite, columns: columns,
+         "where": "where", enrich: enrich, bands: bands, data_source: data_source,
+         workspace: workspace, max_concurrent: max_concurrent, on_error: on_error, force: force}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_build_table IS $doc$
+Build a collection from a table with one row per scene.
+
+name            VARCHAR    name of the collection and of its view
+source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet path
+column_map      MAP        source column to canonical column: id, datetime, geometry, bbox, assets, crs, …
+href_column     VARCHAR    column with the file's URL or path, where there is no assets column
+band_index_map  MAP        band name to sample in its file, from 0
+url_rewrite     MAP        href prefix to the prefix that replaces it
+columns         VARCHAR[]  source columns to keep; default: all
+where           VARCHAR    SQL condition on the source
+enrich          BOOLEAN    read the headers of all assets and keep them
+bands           VARCHAR[]  bands to keep; default: all
+data_source     VARCHAR    name of the source
+workspace       VARCHAR    folder of collections; default: the connection's
+max_concurrent  INTEGER    header requests under way at once
+on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
+force           BOOLEAN    replace what stands under the name
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds
+raises          source: not found, or without id and assets (the message names the argument to give)
+example         FROM rasteret_build_table('scenes', 'SELECT * FROM my_scenes', href_column := 'url', enrich := true)
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_enrich(
+    source, bands := NULL, href_column := NULL, band_index_map := NULL, on_error := 'report',
+    max_concurrent := 300
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_enrich',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {source: source, bands: bands, href_column: href_column,
+         band_index_map: band_index_map, on_error: on_error, max_concurrent: max_concurrent}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_enrich IS $doc$
+Read the headers of all assets of a relation, streaming; nothing is kept.
+
+source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet path
+bands           VARCHAR[]  bands to enrich; default: all of assets
+href_column     VARCHAR    column with the file's URL or path, where there is no assets column
+band_index_map  MAP        band name to sample in its file, from 0
+on_error        VARCHAR    'report' (NULL metadata) or 'error'
+max_concurrent  INTEGER    header requests under way at once
+returns         every input column, {band}_metadata STRUCT per band, "proj:epsg" INTEGER, crs VARCHAR, bbox STRUCT
+raises          source: not found, or without assets
+example         CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', bands := ['B04'])
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_load(
+    name, path, force := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_load',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {name: name, path: path, force: force}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_load IS $doc$
+Make a view over an exported collection.
+
+name     VARCHAR  name of the view
+path     VARCHAR  folder or file of an exported collection, ours or rasteret's
+force    BOOLEAN  replace what stands under the name
+returns  one row, as rasteret_describe
+raises   path: not found, or without id, assets, geometry, datetime
+example  FROM rasteret_load('s2', '/data/exports/s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_export(
+    collection, path, partition_by := ['year', 'month'], compression := 'zstd',
+    row_group_bytes := NULL, force := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_export',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, path: path, partition_by: partition_by,
+         compression: compression, row_group_bytes: row_group_bytes, force: force}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_export IS $doc$
+Write a collection, or any subset of one, as hive-partitioned GeoParquet.
+
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+path             VARCHAR    folder to write
+partition_by     VARCHAR[]  hive partition columns; [] for none
+compression      VARCHAR    Parquet codec
+row_group_bytes  BIGINT     size of a row group before compression
+force            BOOLEAN    replace what stands under the name
+returns          one row per file: path, records, size_bytes
+raises           path: not empty, or not writable
+example          FROM rasteret_export('SELECT * FROM s2 WHERE "eo:cloud_cover" < 10', '/data/exports/clear')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_collections(
+    workspace := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_collections',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {workspace: workspace}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_collections IS $doc$
+Collections of the workspace, from Parquet footers, and views of this database that are collections.
+
+workspace  VARCHAR  folder of collections; default: the connection's
+returns    name, kind ('stac', 'records' or 'view'), data_source, records, bands, start_datetime, end_datetime, bbox, size_bytes, created, path
+example    FROM rasteret_collections()
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_describe(
+    collection
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_describe',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_describe IS $doc$
+Describe a collection.
+
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+returns     one row: name, records, bands, epsg, crs, bounds, start_datetime, end_datetime, data_source, null_metadata MAP(band, count), size_bytes
+raises      collection: unknown (the known ones are listed)
+example     FROM rasteret_describe('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_errors(
+    collection, workspace := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_errors',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, workspace: workspace}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_errors IS $doc$
+Assets that could not be read when the collection was built.
+
+collection  VARCHAR  name of a collection of the workspace
+workspace   VARCHAR  folder of collections; default: the connection's
+returns     id, band, href, error
+raises      collection: unknown (the known ones are listed)
+example     FROM rasteret_errors('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_drop(
+    name, workspace := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_drop',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {name: name, workspace: workspace}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_drop IS $doc$
+Remove a collection: its view and its files in the workspace.
+
+name       VARCHAR  name of a collection
+workspace  VARCHAR  folder of collections; default: the connection's
+returns    one row: name, path, records
+raises     name: unknown (the known ones are listed)
+example    FROM rasteret_drop('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_functions() AS TABLE
+    SELECT
+        function_name AS name,
+        CASE function_type WHEN 'table_macro' THEN 'table' ELSE 'scalar' END AS kind,
+        function_name || '(' || array_to_string(parameters, ', ') || ')' AS signature,
+        regexp_extract(comment, '^\s*([^\n]*)', 1) AS description,
+        trim(regexp_extract(comment, '\nexample +([^\n]*)', 1)) AS example,
+        comment AS manual
+    FROM duckdb_functions()
+    WHERE starts_with(function_name, 'rasteret_') AND comment IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY function_name ORDER BY database_name) = 1
+    ORDER BY name;
+
+COMMENT ON MACRO TABLE rasteret_functions IS $doc$
+Every public function: the manual inside the database.
+
+returns  name, kind ('table' or 'scalar'), signature, description, example, manual
+example  SELECT name, description FROM rasteret_functions()
+$doc$;
