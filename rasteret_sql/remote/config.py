@@ -67,7 +67,7 @@ class StorageOptions:
     signer: str | SignHref | None = None
     token_url: str | None = None
     timeout_s: float = 30
-    retries: int = 5
+    retries: int = 6
 
 
 _DEFAULTS = StorageOptions()

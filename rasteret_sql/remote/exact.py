@@ -27,6 +27,8 @@ _N_HOSTS = 64
 _N_REDIRECTS = 5
 _SHORT_BODY_BYTES = 65536
 _LONGEST_PAUSE_S = 5.0
+_RETRIES_S = 60
+_GOOD = frozenset({200, 206})
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 
@@ -96,12 +98,13 @@ class ExactUrl:
         read: Callable[[urllib3.BaseHTTPResponse], Answer],
     ) -> Answer:
         n_tries = self._options.retries + 1
+        give_up_at = time.monotonic() + _RETRIES_S
         for n_failed in range(1, n_tries + 1):
             pause_s = random.uniform(0.5, 1) * 0.1 * 2**n_failed  # noqa: S311 - jitter
             try:
                 response = self._send(method, asked)
                 try:
-                    if response.status < 400:
+                    if response.status in _GOOD:
                         return read(response)
                     fault = TransferError(f"HTTP {response.status}", status=response.status)
                     pause_s = max(pause_s, _retry_after_s(response))
@@ -109,7 +112,8 @@ class ExactUrl:
                     _give_back(response)
             except HTTPError as error:
                 fault = TransferError(_reason(error))
-            if n_failed == n_tries or (fault.status and fault.status not in _BUSY):
+            is_final = fault.status is not None and fault.status not in _BUSY
+            if is_final or n_failed == n_tries or time.monotonic() > give_up_at:
                 raise fault
             time.sleep(min(pause_s, _LONGEST_PAUSE_S))
         raise AssertionError  # the last round returns or raises

@@ -22,7 +22,7 @@ _REASONS = (
     ("dns error", "an unknown host name"),
     ("ConnectionRefused", "a refused connection"),
     ("Connection refused", "a refused connection"),
-    ("invalid peer certificate", "a certificate that is not trusted"),
+    ("InvalidCertificate", "a certificate that is not trusted"),
     ("IncompleteMessage", "a closed connection"),
     ("IncompleteBody", "a body that stops early"),
     ("ConnectionReset", "a closed connection"),
@@ -40,9 +40,6 @@ _TODOS = {
     "a redirect elsewhere": "set the bucket's region with rasteret_sql.storage(...)",
     "a longer range than was asked for": "the server does not keep to HTTP",
 }
-_DENIED_TODO = (
-    "give credentials with rasteret_sql.storage(...) or the environment, or set requester_pays"
-)
 
 
 def status_of(error: Exception) -> int | None:
@@ -85,15 +82,23 @@ def is_refusal(error: Exception) -> bool:
     return denied or status_of(error) in {401, 403}
 
 
-def raise_remote(href: str, expected: str, error: Exception) -> NoReturn:
-    """Raise the package's error for one of the store's, without its text and cause."""
+def raise_remote(href: str, expected: str, error: Exception, if_denied: str) -> NoReturn:
+    """Raise the package's error for one of the store's, without its text and cause.
+
+    Args:
+        href: what was read.
+        expected: which bytes of it.
+        error: of obstore or `ExactUrl`.
+        if_denied: what to do about a refusal.
+    """
     reason = reason_of(error)
     kind: type[ReadError] = ReadError
     if status_of(error) in {404, 410}:
         kind = NotFoundError
     elif is_refusal(error):
         kind = AccessDeniedError
-    message = f"{redact(href)}: expected {expected}, got {reason}; {_todo(kind, reason)}"
+    todo = if_denied if kind is AccessDeniedError else _todo(kind, reason)
+    message = f"{redact(href)}: expected {expected}, got {reason}; {todo}"
     raise kind(message) from None
 
 
@@ -112,8 +117,6 @@ def raise_local(href: str, expected: str, error: OSError) -> NoReturn:
 def _todo(kind: type[ReadError], reason: str) -> str:
     if kind is NotFoundError:
         return "the file may have moved"
-    if kind is AccessDeniedError:
-        return _DENIED_TODO
     if reason.startswith("the whole file"):
         return "serve it from a store that answers byte ranges"
     return _TODOS.get(reason, "try again, or check the server")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +132,9 @@ def merge_ranges(
         By start; every range that is not empty is a member of exactly one.
 
     Example:
-        >>> merge_ranges([(108, 200), (0, 100), (900, 950)])
-        [MergedRange(start=0, stop=200, members=(1, 0)),
-         MergedRange(start=900, stop=950, members=(2,))]
+        >>> merged = merge_ranges([(108, 200), (0, 100), (900, 950)])
+        >>> [(m.start, m.stop, m.members) for m in merged]
+        [(0, 200, (1, 0)), (900, 950, (2,))]
     """
     order = sorted(
         (i for i, (start, stop) in enumerate(ranges) if stop > start), key=lambda i: ranges[i]
@@ -156,11 +155,9 @@ def merge_ranges(
 
 def _local_range(location: Location, start: int, length: int, what: str) -> bytes:
     try:
-        handle = os.open(location.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            return os.pread(handle, length, start)
-        finally:
-            os.close(handle)
+        with Path(location.path).open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(length)
     except OSError as error:
         raise_local(location.href, what, error)
 
@@ -226,7 +223,7 @@ def _tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T
             signed = with_credentials(location) if is_refusal(error) else None
             n_cut += is_cut(error)
             if signed is None and not (is_cut(error) and n_cut < _N_TRIES):
-                raise_remote(location.href, what, error)
+                raise_remote(location.href, what, error, location.if_denied)
             location = signed or location
 
 

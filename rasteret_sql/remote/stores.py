@@ -37,7 +37,7 @@ from rasteret_sql.remote.signers import SignedHref
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_N_LOCATIONS = 65536
+_N_LOCATIONS = 16384
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LEGAL = "/%!$&'()*+,;=:@~-._"
 # obstore takes a decoded key and encodes it anew; only these paths come out as they went in
@@ -46,6 +46,13 @@ _STABLE_PATH = re.compile(
 )
 # an Azure signature of a container, directory or account holds for all blobs in it
 _SHARED_SIGNATURE = re.compile(r"(?:^|&)(?:sr=[cd]|ss=[a-z]+)(?:&|$)")
+_IF_DENIED = {
+    "s3": "give credentials with rasteret_sql.storage(...) or AWS_*, or set requester_pays",
+    "gs": "give credentials with rasteret_sql.storage(...) or GOOGLE_*",
+    "az": "give credentials or a signer with rasteret_sql.storage(...), or AZURE_*",
+    "http": "give headers with rasteret_sql.storage(...)",
+    "signed": "the signature may have ended; sign anew, or set a signer with rasteret_sql.storage",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class Location:
         path: the key within the store, or the absolute path of a local file.
         store: None for a local file.
         source: the href as it was given.
+        if_denied: what the user can do if the store refuses.
         prepare: has a token ready, or raises what is wrong with it.
         refused: what to sign from now on, if the store refuses the unknown.
     """
@@ -65,6 +73,7 @@ class Location:
     path: str
     store: ObjectStore | ExactUrl | None = field(repr=False)
     source: str = field(default="", repr=False)
+    if_denied: str = field(default="", repr=False)
     prepare: Callable[[], None] | None = field(default=None, repr=False)
     refused: Bucket | None = field(default=None, repr=False)
 
@@ -200,6 +209,7 @@ def _locate_object(
         path=key,
         store=store,
         source=href,
+        if_denied=_IF_DENIED[bucket.cloud],
         prepare=signer.prepare if signer else None,
         refused=None if signed or options.anonymous or bucket.cloud == "az" else bucket,
     )
@@ -216,15 +226,16 @@ def _locate_http(href: str, target: str, options: StorageOptions) -> Location:
     parts = urlsplit(target)
     origin = f"{parts.scheme}://{parts.netloc}"
     path = quote(parts.path, safe=_LEGAL)
+    if_denied = _IF_DENIED["signed" if parts.query else "http"]
     shared = not parts.query or bool(_SHARED_SIGNATURE.search(parts.query))
     stable = _STABLE_PATH.fullmatch(path) and not {".", ".."} & set(path.split("/"))
     if stable and shared and not callable(options.signer) and not _forked:
         base = origin + (f"?{parts.query}" if parts.query else "")
         store, _ = _shared((base, options), lambda: (_http_store(base, options), None))
-        return Location(redact(target), unquote(path)[1:], store, href)
+        return Location(redact(target), unquote(path)[1:], store, href, if_denied)
     url = origin + path + (f"?{parts.query}" if parts.query else "")
     with _lock:  # or each lane that asks for a new href would sign it
-        return Location(redact(target), path, _exact_url(url, options), href)
+        return Location(redact(target), path, _exact_url(url, options), href, if_denied)
 
 
 @functools.lru_cache(maxsize=_N_LOCATIONS)

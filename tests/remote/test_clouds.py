@@ -221,7 +221,7 @@ def test_azure_containers_are_read_by_those_who_may(azure: AzureEmulator, key: s
     storage("az://", account=AZURE_ACCOUNT, endpoint=azure.endpoint)
     start = get_start(f"az://public/{key}", 64)
     assert (start.data, start.size) == (CONTENT[:64], len(CONTENT))
-    with pytest.raises(AccessDeniedError, match="HTTP 403; give credentials"):
+    with pytest.raises(AccessDeniedError, match="HTTP 403; give cred"):
         get_start(f"az://private/{key}")
     storage(
         "az://private/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,8 +68,8 @@ def test_a_server_without_etags_is_read_all_the_same(server: RangeServer) -> Non
     ("fault", "error", "words"),
     [
         ("404", NotFoundError, "HTTP 404"),
-        ("403", AccessDeniedError, "HTTP 403; give credentials"),
-        ("401", AccessDeniedError, "HTTP 401; give credentials"),
+        ("403", AccessDeniedError, "HTTP 403; "),
+        ("401", AccessDeniedError, "HTTP 401; "),
         ("500", ReadError, "HTTP 500"),
         ("429/9", ReadError, "HTTP 429; the server is busy"),
         ("reset", ReadError, "a closed connection"),
@@ -158,6 +159,27 @@ def test_a_refused_connection_and_an_unknown_host_are_told_apart() -> None:
             get_start("http://127.0.0.1:9/a.tif" + query)
         with pytest.raises(ReadError, match=r"got (an unknown host name|no connection)"):
             get_start("http://nosuch.invalid/a.tif" + query)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [("", "give headers with"), (SECRET, "may have ended"), (SHARED_SECRET, "may have ended")],
+)
+def test_a_refusal_says_what_can_be_done(server: RangeServer, query: str, words: str) -> None:
+    with pytest.raises(AccessDeniedError, match=words):
+        get_start(server.url("data", "a.tif", fault="private") + query)
+
+
+@QUERIES
+def test_a_redirect_to_nowhere_is_an_error(server: RangeServer, query: str) -> None:
+    with pytest.raises(ReadError, match=r"got (HTTP 301|a redirect elsewhere); set the bucket's r"):
+        get_start(server.url("data", "a.tif", fault="301") + query)
+
+
+def test_retry_after_is_kept_to_for_signed_urls(server: RangeServer) -> None:
+    begin = time.monotonic()
+    get_start(server.url("data", "a.tif", fault="wait") + SECRET)
+    assert time.monotonic() - begin >= 1
 
 
 def test_local_errors_keep_their_cause(tmp_path: Path) -> None:

@@ -130,14 +130,14 @@ def test_a_function_of_the_user_signs_each_href_once(server: RangeServer) -> Non
 
     def sign(href: str) -> str:
         asked.append(href)
-        return f"{href}?sig=mine"
+        return f"{href}?sig=good"
 
     storage(server.origin, signer=sign)
     href = server.url("data", "a+b.tif", fault="private")
     got = list(lanes(8).map(lambda _: bytes(get_range(href, 0, 3)), range(40)))
     assert got == [b"a+b"] * 40
     assert asked == [href]
-    assert "mine" not in repr(locate(href))
+    assert "good" not in repr(locate(href))
 
 
 def test_a_function_of_the_user_signs_anew_when_its_time_is_over(server: RangeServer) -> None:
@@ -145,7 +145,7 @@ def test_a_function_of_the_user_signs_anew_when_its_time_is_over(server: RangeSe
 
     def sign(href: str) -> tuple[str, datetime]:
         asked.append(href)
-        return f"{href}?sig=mine", datetime.now(UTC) + timedelta(seconds=30)
+        return f"{href}?sig=good", datetime.now(UTC) + timedelta(seconds=30)
 
     storage(server.origin, signer=sign)
     href = server.url("data", "a.tif", fault="private")

@@ -30,6 +30,8 @@ FAULTS = {
     "private": "403 without an Authorization header or a signature in the query",
     "404": "404 Not Found",
     "500": "500 for ever",
+    "301": "301 without a Location",
+    "wait": "503 with Retry-After: 1, the first time that each path is asked for",
     "html": "an HTML page with status 200",
     "short": "the body stops half-way, the connection closes",
     "short_once": "as short, the first time that each path is asked for",
@@ -115,6 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send(int(fault), b"busy", {"Retry-After": "0"})
                 return
             fault = ""
+        if fault == "wait":
+            if self.state.count(url.path) == 0:
+                self.send(503, b"busy", {"Retry-After": "1"})
+                return
+            fault = ""
         if fault.endswith("_once"):
             ends = "noetag" if "noetag" in fault else ""
             fault = fault.removesuffix("_once") if self.state.count(url.path) == 0 else ends
@@ -122,9 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def serve(self, fault: str, path: str, query: str) -> None:
         if fault == "private":
-            signed = "sig=" in query or "Authorization" in self.headers
+            signed = "sig=good" in query or "sig=azure" in query or "Authorization" in self.headers
             fault = "" if signed else "403"
-        if fault in {"401", "403", "404", "500"}:
+        if fault in {"301", "401", "403", "404", "500"}:
             self.send(int(fault), b"no")
         elif fault == "html":
             self.send(200, _PAGE, {"Content-Type": "text/html"})
