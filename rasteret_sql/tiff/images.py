@@ -21,6 +21,7 @@ _YCBCR: Final = 6
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _LERC1_MAGIC: Final = b"CntZImage "
 _MAX_JPEG_SCANS: Final = 100
+_JPEG_SPACES: Final = {1: "GRAYSCALE", 2: "UNKNOWN", 3: "RGB", 4: "CMYK"}
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 
 
@@ -101,12 +102,12 @@ def jpeg(fmt: BlockFormat) -> Decode:
         )
     if fmt.photometric == _YCBCR and fmt.samples == 3:
         spaces = {"colorspace": "YCBCR", "outcolorspace": "RGB"}
-    elif fmt.samples in (1, 3, 4):
-        same = {1: "GRAYSCALE", 3: "RGB", 4: "CMYK"}[fmt.samples]
+    elif fmt.samples in _JPEG_SPACES:
+        same = _JPEG_SPACES[fmt.samples]
         spaces = {"colorspace": same, "outcolorspace": same}
     else:
         raise UnsupportedTiffError.expected(
-            "JPEG", "1, 3 or 4 samples in a block", fmt.samples, "convert the file"
+            "JPEG", "1 to 4 samples in a block", fmt.samples, "convert the file"
         )
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:

@@ -1,0 +1,327 @@
+"""What decodes to what GDAL reads: run over real and made files, written as a table.
+
+python tests/tiff/matrix.py --check docs/formats.md
+python tests/tiff/matrix.py --write docs/formats.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import made_tiffs
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from rasteret_sql.errors import RasteretError
+from rasteret_sql.tiff.codecs import check_supported, decode_block, supported_compressions
+from rasteret_sql.tiff.header import parse_header
+from rasteret_sql.tiff.layout import CHUNKY, Header
+from rasteret_sql.tiff.unpack import sample_dtype
+
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+MAX_PIXELS = 25_000_000
+LOSSY = frozenset({7, 50001, 50002, 52546})
+SIGNS = {"equal": "=", "tolerance": "~", "refused": "x", "different": "!"}
+"""From best to worst."""
+LAYOUTS = ("strips", "tiles", "planes of strips", "planes of tiles")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file: what it is and how its pixels compare."""
+
+    name: str
+    codec: str
+    predictor: int
+    samples: str
+    layout: str
+    order: str
+    outcome: str
+    why: str = ""
+
+
+def read_bands(data: bytes, header: Header, count: int | None = None) -> np.ndarray:
+    """All pixels of the full resolution, shape (row, column, sample)."""
+    level, fmt = header.image, header.block_format(header.image)
+    check_supported(fmt)
+    planes = 1 if header.planar_configuration == CHUNKY else header.samples_per_pixel
+    planes = min(planes, count or planes)
+    shape = (level.height, level.width, fmt.samples * planes)
+    pixels = np.full(shape, header.nodata or 0, sample_dtype(fmt))
+    for number in range(planes * level.tiles_per_plane):
+        plane, place = divmod(number, level.tiles_per_plane)
+        top, left = (
+            step * size
+            for step, size in zip(
+                divmod(place, level.tiles_across),
+                (level.tile_height, level.tile_width),
+                strict=True,
+            )
+        )
+        rows, columns = (
+            min(level.tile_height, level.height - top),
+            min(level.tile_width, level.width - left),
+        )
+        start, size = int(level.tile_offsets[number]), int(level.tile_byte_counts[number])
+        if size == 0:
+            continue
+        block = decode_block(
+            memoryview(data)[start : start + size],
+            fmt,
+            rows=None if level.is_tiled else rows,
+            needed_rows=rows,
+        )
+        bands = slice(plane * fmt.samples, (plane + 1) * fmt.samples)
+        pixels[top : top + rows, left : left + columns, bands] = block[:, :columns]
+    return pixels
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray, header: Header) -> tuple[str, str]:
+    """Outcome and reason; lossy codecs may differ as decoders do."""
+    theirs = theirs[..., : ours.shape[2]]
+    ours = ours[..., : theirs.shape[2]].astype(theirs.dtype)
+    if np.array_equal(ours, theirs, equal_nan=theirs.dtype.kind in "fc"):
+        return "equal", ""
+    difference = np.abs(ours.astype(np.complex128) - theirs.astype(np.complex128))
+    worst, mean = float(np.nanmax(difference)), float(np.nanmean(difference))
+    codec, colour = header.image.compression, header.image.photometric
+    if codec in LOSSY and mean < 1:
+        # Decoders differ in how they widen subsampled chroma, hardly in the luma.
+        luma = np.abs((ours.astype(float) - theirs) @ [0.299, 0.587, 0.114])
+        is_cut = ((ours % 255 == 0) | (theirs % 255 == 0)).any(axis=-1)
+        if np.mean(luma[~is_cut] > 2) < 0.02:
+            return "tolerance", f"chroma of another decoder: mean {mean:.2f}, most {worst:.0f}"
+    if colour == 6 and codec not in LOSSY and worst <= 1:
+        return "tolerance", "YCbCr coefficients rounded otherwise: 1 grey level"
+    return "different", f"mean {mean:.3g}, most {worst:.3g}"
+
+
+def by_rasterio(data: bytes) -> np.ndarray | None:
+    """GDAL's pixels, (row, column, band); None where it refuses."""
+    try:
+        with rasterio.MemoryFile(data) as memory, memory.open() as file:
+            return np.moveaxis(file.read(), 0, -1)
+    except RasterioError:
+        return None
+
+
+def _describe(name: str, header: Header, outcome: str, why: str) -> Result:
+    level = header.image
+    bits, whole = level.bits_per_sample, {8, 16, 32, 64, 128}
+    samples = header.dtype
+    if bits == 24 and header.dtype == "float32":
+        samples = "float24"
+    elif bits not in whole:
+        samples = "1 bit" if bits == 1 else "2-31 bits"
+    layout = "tiles" if level.is_tiled else "strips"
+    if header.planar_configuration != CHUNKY and header.samples_per_pixel > 1:
+        layout = f"planes of {layout}"
+    codec = supported_compressions().get(level.compression, f"number {level.compression}")
+    predictor = level.predictor if level.compression in (5, 8, 32946, 34925, 50000) else 1
+    return Result(name, codec, predictor, samples, layout, header.byte_order, outcome, why)
+
+
+def real_results() -> Iterator[Result]:
+    """Every real file that GDAL reads, and those that only another reader does."""
+    truth = json.loads((DATA / "truth.json").read_text())["files"]
+    for name, facts in truth.items():
+        bands = [band for band in facts.get("bands") or [] if band.get("sha256")]
+        is_readable = bool(bands) and not facts.get("error")
+        lacks_codec = "missing codec JXL" in str(facts.get("error"))
+        other = facts["second_reader"].get("bands_sha256") if lacks_codec else None
+        if not is_readable and not other:
+            continue
+        if is_readable and facts["width"] * facts["height"] > MAX_PIXELS:
+            continue
+        data = (DATA / name).read_bytes()
+        header = parse_header(data)
+        try:
+            pixels = read_bands(data, header, 4)
+        except RasteretError as error:
+            yield _describe(name, header, "refused", str(error))
+            continue
+        hashes = [band["sha256"] for band in bands] if is_readable else other
+        dtype = facts["dtype"] if is_readable else facts["second_reader"]["dtype"]
+        dtype = {"complex_int16": "complex64"}.get(dtype, dtype)
+        numbers = [band["band"] - 1 for band in bands] if is_readable else range(len(other))
+        ours = [
+            hashlib.sha256(np.ascontiguousarray(pixels[..., n]).astype(dtype).tobytes()).hexdigest()
+            for n in numbers
+            if n < pixels.shape[2]
+        ]
+        if ours == hashes:
+            yield _describe(name, header, "equal", "")
+            continue
+        theirs = by_rasterio(data)
+        verdict = ("different", "hash of the second reader")
+        if theirs is not None:
+            verdict = compare(pixels, theirs, header)
+        yield _describe(name, header, *verdict)
+
+
+def made_results() -> Iterator[Result]:
+    """Every made file that GDAL reads."""
+    for number, data in enumerate(made_tiffs.all_files()):
+        theirs = by_rasterio(data)
+        header = parse_header(data)
+        if theirs is None:
+            continue
+        try:
+            ours = read_bands(data, header)
+        except RasteretError as error:
+            yield _describe(f"made {number}", header, "refused", str(error))
+            continue
+        yield _describe(f"made {number}", header, *compare(ours, theirs, header))
+
+
+def collect() -> tuple[list[Result], list[Result]]:
+    """Results of the real and of the made files."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return list(real_results()), list(made_results())
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+Cells = dict[tuple[str, str], Counter[str]]
+
+
+def cells(results: list[Result]) -> tuple[Cells, Cells]:
+    """Outcomes by codec and sample type, and by codec and layout."""
+    by_type: Cells = defaultdict(Counter)
+    by_layout: Cells = defaultdict(Counter)
+    for result in results:
+        row = f"{result.codec} {result.predictor}"
+        by_type[row, result.samples][SIGNS[result.outcome]] += 1
+        by_layout[row, f"{result.layout}, {result.order}"][SIGNS[result.outcome]] += 1
+    return by_type, by_layout
+
+
+def _table(table: Cells, columns: list[str]) -> list[str]:
+    rows = sorted({row for row, _ in table})
+    lines = [f"| codec, predictor | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
+    for row in rows:
+        texts = [
+            " ".join(f"{sign} {n}" for sign in SIGNS.values() if (n := table[row, column][sign]))
+            for column in columns
+        ]
+        lines.append(f"| {row} | {' | '.join(texts)} |")
+    return lines
+
+
+def _counts(results: list[Result]) -> str:
+    counted = Counter(result.outcome for result in results)
+    parts = [f"{counted[outcome]} {outcome}" for outcome in SIGNS]
+    return f"{len(results)} files: {', '.join(parts)}"
+
+
+def render(real: list[Result], made: list[Result]) -> str:
+    """The page."""
+    by_type, by_layout = cells(real + made)
+    types = sorted({column for _, column in by_type})
+    layouts = [f"{layout}, {order}" for layout in LAYOUTS for order in ("little", "big")]
+    lines = [
+        "# TIFF formats that are read",
+        "",
+        "Written by `python tests/tiff/matrix.py --write docs/formats.md` from real runs;",
+        "`tests/tiff/test_matrix.py` fails when a cell gets worse.",
+        "",
+        f"- Real files: {_counts(real)}.",
+        f"- Made files: {_counts(made)}.",
+        "",
+        "Oracle: the pixels GDAL reads (for JPEG XL, which that build lacks: tifffile).",
+        "`=` equal, `~` within tolerance, `x` refused by name, `!` different;",
+        "each followed by the number of files. Predictor 1 is none.",
+        "",
+        "Tolerance is for subsampled YCbCr only: a mean of less than 1 grey level, and the luma",
+        "within 2 levels for 98 % of the pixels that have no sample at 0 or 255; one level where",
+        "the YCbCr coefficients of the file are not quite those of BT.601.",
+        "",
+        "## By sample type",
+        "",
+        *_table(by_type, types),
+        "",
+        "## By layout and byte order",
+        "",
+        *_table(by_layout, layouts),
+        "",
+        "## Real files that are not equal",
+        "",
+        "| file | outcome | why |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{result.name}` | {result.outcome} | {result.why.replace('|', '/')} |"
+        for result in real
+        if result.outcome != "equal"
+    ]
+    reasons = sorted({result.why for result in made if result.outcome == "refused"})
+    lines += ["", "## Why made files are refused", "", *(f"- {reason}" for reason in reasons)]
+    return "\n".join(lines) + "\n"
+
+
+def parse_cells(page: str) -> dict[tuple[str, str, str], Counter[str]]:
+    """The cells of a written page, by section, row and column."""
+    found: dict[tuple[str, str, str], Counter[str]] = {}
+    section, columns = "", []
+    for line in page.splitlines():
+        if line.startswith("## "):
+            section, columns = line[3:], []
+        elif line.startswith("| codec"):
+            columns = [part.strip() for part in line.strip("|").split("|")][1:]
+        elif columns and line.startswith("|") and "---" not in line:
+            row, *texts = [part.strip() for part in line.strip("|").split("|")]
+            for column, text in zip(columns, texts, strict=True):
+                words = text.split()
+                found[section, row, column] = Counter(
+                    {sign: int(n) for sign, n in zip(words[::2], words[1::2], strict=True)}
+                )
+    return found
+
+
+def worse(before: str, after: str) -> list[str]:
+    """Cells of ``before`` that lost an equal file or gained a different one."""
+    old, new = parse_cells(before), parse_cells(after)
+    lines = []
+    for key, counts in old.items():
+        now = new.get(key, Counter())
+        good = now["="] >= counts["="] and now["="] + now["~"] >= counts["="] + counts["~"]
+        if not good or now["!"] > counts["!"]:
+            lines.append(f"{' / '.join(key)}: was {dict(counts)}, is {dict(now)}")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", type=Path, metavar="PAGE")
+    action.add_argument("--check", type=Path, metavar="PAGE")
+    options: Any = parser.parse_args(arguments)
+    real, made = collect()
+    page = render(real, made)
+    print("real:", _counts(real))
+    print("made:", _counts(made))
+    if options.write:
+        options.write.write_text(page)
+        return 0
+    lost = worse(options.check.read_text(), page)
+    print("\n".join(lost) or "no cell is worse")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
