@@ -53,8 +53,8 @@ example   SELECT rasteret_scl_clear(4), rasteret_scl_clear(9)
 result    true, false
 $doc$;
 
-CREATE OR REPLACE MACRO rasteret_qa_bit(value, bit) AS
-    ((value::BIGINT >> bit::INTEGER) & 1) = 1;
+CREATE OR REPLACE MACRO rasteret_qa_bit(value, "bit") AS
+    ((value::BIGINT >> "bit"::INTEGER) & 1) = 1;
 
 COMMENT ON MACRO rasteret_qa_bit IS $doc$
 Whether one bit of a quality band is set.
