@@ -198,7 +198,7 @@ def _area(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
         todo = "use rasteret_sample_points for points" if point else "a line has no pixels inside"
         if kind in {"Polygon", "MultiPolygon", "GeometryCollection"}:
             kind, todo = f"{kind} without area", "draw it larger, or buffer it"
-        raise InputError.expected("geometry", "a Polygon or MultiPolygon", kind, todo)
+        raise InputError(f"geometry: expected a Polygon or MultiPolygon, got {kind}; {todo}")
     if crs is not None and crs.is_geographic:
         _check_degrees("geometry", area.bounds)
         area = fold_longitudes(area)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
@@ -39,20 +40,18 @@ def read_geometry(value: object) -> tuple[BaseGeometry, str | int | None]:
     geometry, crs = _read(value)
     geometry = shapely.force_2d(geometry)
     if geometry.is_empty:
-        raise InputError.expected(
-            "geometry",
-            "a Polygon or MultiPolygon",
-            f"an empty {geometry.geom_type}",
-            "leave it out for all",
+        raise InputError(
+            "geometry: expected a Polygon or MultiPolygon, got an empty"
+            f" {geometry.geom_type}; leave it out to read everything"
         )
-    if not shapely.get_coordinates(geometry).sum() < float("inf"):
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
         raise _malformed(value, "a coordinate is not finite")
     return geometry, crs
 
 
 def _read(value: object) -> tuple[BaseGeometry, str | int | None]:
     if isinstance(value, BaseGeometry):
-        return value, shapely.get_srid(value) or None
+        return value, int(shapely.get_srid(value)) or None
     if isinstance(value, bytes | bytearray | memoryview):
         return _from_wkb(bytes(value))
     if isinstance(value, Mapping):
@@ -70,17 +69,19 @@ def _read(value: object) -> tuple[BaseGeometry, str | int | None]:
     named = _EWKT.fullmatch(text)
     srid, wkt = (int(named[1]), named[2]) if named else (0, text)
     try:
-        return shapely.from_wkt(wkt), srid or None
+        with np.errstate(invalid="ignore"):  # a NaN is refused later, by name
+            return shapely.from_wkt(wkt), srid or None
     except ShapelyError as error:
         raise _malformed(text, _reason(error)) from None
 
 
 def _from_wkb(data: bytes) -> tuple[BaseGeometry, int | None]:
     try:
-        geometry = shapely.from_wkb(data)
+        with np.errstate(invalid="ignore"):  # a NaN is refused later, by name
+            geometry = shapely.from_wkb(data)
     except ShapelyError as error:
         raise _malformed(f"{len(data)} bytes", _reason(error)) from None
-    return geometry, shapely.get_srid(geometry) or None
+    return geometry, int(shapely.get_srid(geometry)) or None
 
 
 def _from_geojson(document: Mapping[str, Any]) -> tuple[BaseGeometry, str | None]:

@@ -20,7 +20,7 @@ from rasteret_sql.units import Window
 _MARGIN = 0.25
 """Pixels: what a geometry may leave of a window's border and still cover all its centres."""
 
-_ALIGNED = 3e-4
+_ALIGNED = 1e-4
 """Pixels: an axis-parallel edge so close to a pixel edge touches no pixel beyond it."""
 
 _AXIS = 0.01
@@ -132,10 +132,11 @@ def _burn(spans: list[_Spans], height: int, width: int) -> NDArray[np.bool_]:
     keep = (stop > start) & (row >= 0) & (row < height)
     base = row[keep] * (width + 1)
     start, stop = (np.clip(cols[keep], 0, width) for cols in (start, stop))
-    size = height * (width + 1)
-    change = np.bincount(base + start, minlength=size) - np.bincount(base + stop, minlength=size)
-    depth = np.cumsum(change.astype(np.int32).reshape(height, width + 1), axis=1)
-    covered: NDArray[np.bool_] = depth[:, :width] > 0
+    depth = np.zeros(height * (width + 1), dtype=np.int32)
+    np.add.at(depth, base + start, 1)
+    np.subtract.at(depth, base + stop, 1)
+    np.cumsum(depth, out=depth)  # every span ends in its row, so rows begin with 0
+    covered: NDArray[np.bool_] = depth.reshape(height, width + 1)[:, :width] > 0
     return covered
 
 

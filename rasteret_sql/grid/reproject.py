@@ -22,7 +22,7 @@ _FIRST_PARTS = 16  # of the extent: no edge is longer, so that an S-curve cannot
 _MAX_ROUNDS = 12
 _LARGE_DEGREES = 30.0
 _POLAR_DEGREES = 84.0
-_SEAM = 1e-9  # degrees: distance kept from a projection's own antimeridian
+_SEAM = 1e-10  # degrees from a projection's own antimeridian: PROJ lets 6e-11 pass over it
 _MERIDIANS = frozenset(
     {"Longitude of natural origin", "Longitude of false origin", "Longitude of origin"}
 )
@@ -40,7 +40,8 @@ def reproject(
         src: CRS of the area.
         dst: CRS of the result, coordinates as x, y.
         around: A box in ``dst``; the area is clipped to its surroundings beforehand, so
-            that an area too large for the projection keeps what matters.
+            that an area too large for the projection keeps what matters. Of an area that
+            covers them, the box itself is returned.
 
     Returns:
         Polygon or MultiPolygon. Edges deviate by at most 1e-7 of the extent; vertices that
@@ -49,7 +50,10 @@ def reproject(
     if around is not None:
         if not is_same(src, crs_of(LONLAT)):
             geometry, src = reproject(geometry, src, crs_of(LONLAT)), crs_of(LONLAT)
-        geometry = shapely.intersection(geometry, _surroundings(around, dst))
+        place = _surroundings(around, dst)
+        if shapely.covers(geometry, place):
+            return shapely.box(*around)
+        geometry = shapely.intersection(geometry, place)
     if src.is_geographic and not dst.is_geographic:
         geometry = _wrap(geometry, _central_meridian(dst), seam=_SEAM)
     polygons = shapely.get_parts(polygonal(geometry))
@@ -77,13 +81,15 @@ def shift_into(geometry: BaseGeometry, bounds: BBox) -> BaseGeometry:
         >>> shift_into(shapely.box(-20, 0, -10, 1), BBox(0, -90, 360, 90)).bounds
         (340.0, 0.0, 350.0, 1.0)
     """
-    if geometry.is_empty:
+    parts = shapely.get_parts(geometry)
+    west, _, east, _ = shapely.bounds(parts).T
+    turns = np.array([-360.0, 0.0, 360.0])[:, None]
+    reaches = (west + turns < bounds.xmax) & (east + turns > bounds.xmin)
+    if not reaches[[0, 2]].any():
         return geometry
-    xmin, _, xmax, _ = geometry.bounds
-    turns = [t for t in (-360, 0, 360) if xmin + t < bounds.xmax and xmax + t > bounds.xmin]
-    if turns in ([], [0]):
-        return geometry
-    return polygonal(shapely.union_all([_translate(geometry, turn) for turn in turns]))
+    turn, part = np.nonzero(reaches)
+    moved = [_translate(parts[p], float(turns[t, 0])) for t, p in zip(turn, part, strict=True)]
+    return polygonal(shapely.union_all(moved))
 
 
 def lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
