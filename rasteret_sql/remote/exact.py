@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError
@@ -119,8 +119,8 @@ class ExactUrl:
         raise AssertionError  # the last round returns or raises
 
     def _send(self, method: str, asked: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        url = self._url()
-        own = dict(self._options.headers or {})
+        url, auth = _without_user(self._url())
+        own = auth | dict(self._options.headers or {})
         for _ in range(_N_REDIRECTS):
             response = _connections(url).request(
                 method,
@@ -155,16 +155,27 @@ def _give_back(response: urllib3.BaseHTTPResponse) -> None:
         response.close()
 
 
+def _without_user(url: str) -> tuple[str, dict[str, str]]:
+    """Take ``user:password@`` out of a URL; urllib3 does not send it."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    headers = urllib3.make_headers(basic_auth=unquote(user))
+    return parts._replace(netloc=host).geturl(), dict(headers)
+
+
 def _ranged(
     response: urllib3.BaseHTTPResponse, start: int, length: int, whole_max_bytes: int
 ) -> Answer:
     etag = response.headers.get("ETag")
     size = _length(response)
     if response.status != 206:
-        if size is None or size > whole_max_bytes:
-            whole = "the whole file" if size is None else f"the whole file of {size} bytes"
-            raise TransferError(f"{whole} instead of a range")
-        return Answer(response.read()[start : start + length], size, etag)
+        whole = response.read(whole_max_bytes + 1) if (size or 0) <= whole_max_bytes else b""
+        if not whole or len(whole) > whole_max_bytes:
+            many = f"{size} bytes" if size else f"over {whole_max_bytes} bytes"
+            raise TransferError(f"the whole file of {many} instead of a range")
+        return Answer(whole[start : start + length], len(whole), etag)
     if size is None or size > length:
         raise TransferError("a longer range than was asked for")
     data = response.read()

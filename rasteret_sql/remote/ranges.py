@@ -11,9 +11,15 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
 from rasteret_sql.errors import InputError, ReadError
-from rasteret_sql.remote.exact import ExactUrl, TransferError
+from rasteret_sql.remote.exact import Answer, ExactUrl, TransferError
 from rasteret_sql.remote.faults import is_cut, is_refusal, raise_local, raise_remote, status_of
-from rasteret_sql.remote.stores import Location, locate, with_credentials
+from rasteret_sql.remote.stores import (
+    Location,
+    locate,
+    sign_from_now_on,
+    whole_url,
+    with_credentials,
+)
 
 if TYPE_CHECKING:
     from obstore import Bytes
@@ -169,7 +175,7 @@ def _remote_range(location: Location, start: int, length: int) -> Bytes | bytes:
     try:
         return obstore.get_range(store, location.path, start=start, length=length)
     except NotSupportedError:
-        return _small_file(store, location).data[start : start + length]
+        return _of_whole(location, start, length).data
 
 
 def _remote_start(location: Location, length: int) -> Start:
@@ -180,13 +186,21 @@ def _remote_start(location: Location, length: int) -> Start:
             return Start(answer.data, answer.size, answer.etag)
         got = obstore.get(store, location.path, options={"range": (0, length)})
     except NotSupportedError:
-        whole = _small_file(cast("ObjectStore", store), location)
-        return Start(whole.data[:length], whole.size, whole.etag)
+        answer = _of_whole(location, 0, length)
+        return Start(answer.data, answer.size, answer.etag)
     except (BaseError, TransferError) as error:
         if status_of(error) == 416:  # no file is too short to have a start, but an empty one
             return Start(b"", 0, None)
         raise
     return Start(bytes(got.bytes()), got.meta["size"], got.meta["e_tag"])
+
+
+def _of_whole(location: Location, start: int, length: int) -> Answer:
+    """Fetch a range from a server that sends the whole file; obstore let go of that."""
+    url = whole_url(location)
+    if url is None:
+        raise TransferError("the whole file instead of a range")
+    return url.get(start, length, whole_max_bytes=_SMALL_FILE_BYTES)
 
 
 def _remote_stat(location: Location) -> tuple[int | None, str | None]:
@@ -204,27 +218,25 @@ def _store(location: Location) -> ObjectStore | ExactUrl:
     return cast("ObjectStore | ExactUrl", location.store)
 
 
-def _small_file(store: ObjectStore, location: Location) -> Start:
-    """Fetch a whole file from a server that ignores ranges, unless it is long."""
-    got = obstore.get(store, location.path)
-    size = got.meta["size"]
-    if size > _SMALL_FILE_BYTES:
-        raise TransferError(f"the whole file of {size} bytes instead of a range")
-    return Start(bytes(got.bytes()), size, got.meta["e_tag"])
-
-
 def _tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
     """Fetch; ask once more as somebody if nobody is refused, and again if the body was cut."""
     n_cut = 0
+    signed: Location | None = None
     while True:
         try:
-            return fetch(location)
+            found = fetch(signed or location)
         except _FAULTS as error:
-            signed = with_credentials(location) if is_refusal(error) else None
+            if signed is None and is_refusal(error):
+                signed = with_credentials(location)
+                if signed is not None:
+                    continue
             n_cut += is_cut(error)
-            if signed is None and not (is_cut(error) and n_cut < _N_TRIES):
+            if not is_cut(error) or n_cut == _N_TRIES:
                 raise_remote(location.href, what, error, location.if_denied)
-            location = signed or location
+        else:
+            if signed is not None:
+                sign_from_now_on(location)
+            return found
 
 
 def _short(location: Location, what: str, expected: int, got: int) -> ReadError:

@@ -141,7 +141,13 @@ class SignedHref:
         return self._kept.get().value
 
     def _fetch(self) -> Dated[str]:
-        signed = self._sign(self._href)
+        try:
+            signed = self._sign(self._href)
+        except Exception as error:
+            kind = type(error).__name__
+            raise ReadError(
+                f"{redact(self._href)}: expected a signed URL, got {kind}; see the signer"
+            ) from error
         if isinstance(signed, str):
             # without a date it is trusted for a minute
             return Dated(signed, datetime.now(UTC) + _EARLY + _UNDATED)

@@ -47,7 +47,8 @@ _STABLE_PATH = re.compile(
 # an Azure signature of a container, directory or account holds for all blobs in it
 _SHARED_SIGNATURE = re.compile(r"(?:^|&)(?:sr=[cd]|ss=[a-z]+)(?:&|$)")
 _IF_DENIED = {
-    "s3": "give credentials with rasteret_sql.storage(...) or AWS_*, or set requester_pays",
+    "s3": "give credentials with rasteret_sql.storage(...) or AWS_*, or set requester_pays; "
+    "S3 also refuses what is not there",
     "gs": "give credentials with rasteret_sql.storage(...) or GOOGLE_*",
     "az": "give credentials or a signer with rasteret_sql.storage(...), or AZURE_*",
     "http": "give headers with rasteret_sql.storage(...)",
@@ -147,18 +148,38 @@ def locate(href: str) -> Location:
     """
     if is_local(href):
         return Location(href=href, path=_local_path(href), store=None, source=href)
-    return _locate_remote(href)
+    return _locate_remote(href, _generation)
 
 
 def with_credentials(location: Location) -> Location | None:
-    """Sign from now on what refused the unknown; None if nothing is there to sign with."""
+    """Locate what was refused to the unknown, to ask signed; None without credentials."""
     bucket = location.refused
     if bucket is None or not has_credentials(bucket.cloud):
         return None
-    if bucket not in _refusing:
-        _refusing.add(bucket)
-        _locate_remote.cache_clear()
-    return locate(location.source)
+    target = _config.rewritten(location.source)
+    options = _config.options_for(target, bucket.address + location.path)
+    return _locate_object(location.source, target, (bucket, location.path), options, signed=True)
+
+
+def sign_from_now_on(location: Location) -> None:
+    """Sign all requests to a bucket that refused the unknown and took the signed one.
+
+    Not before it did: the environment's keys may be stale, and S3 refuses the unknown the
+    objects that are missing from a public bucket.
+    """
+    global _generation
+    if location.refused is not None:
+        with _lock:
+            _refusing.add(location.refused)
+            _generation += 1
+
+
+def whole_url(location: Location) -> ExactUrl | None:
+    """Return the web address of a location as it stands; None if it is no plain one."""
+    target = _config.rewritten(location.source)
+    if not isinstance(location.store, HTTPStore):
+        return None
+    return ExactUrl(lambda: target, _config.options_for(target))
 
 
 def _local_path(href: str) -> str:
@@ -169,7 +190,8 @@ def _local_path(href: str) -> str:
 
 
 @functools.lru_cache(maxsize=_N_LOCATIONS)
-def _locate_remote(href: str) -> Location:
+def _locate_remote(href: str, _: int) -> Location:
+    """Locate under the options of one generation, which is part of the cache's key."""
     target = _config.rewritten(href)
     if is_local(target):
         return Location(href=target, path=_local_path(target), store=None, source=href)
@@ -188,18 +210,19 @@ def _locate_remote(href: str) -> Location:
     if not is_sayable:
         names = "a key without empty names and dots between its slashes"
         raise InputError.expected(redact(target), names, key, "use the https:// form of the URL")
-    return _locate_object(href, target, bucket, key, options)
+    signed = bucket in _refusing or signs_first(bucket, options)
+    return _locate_object(href, target, found, options, signed=signed)
 
 
 def _locate_object(
-    href: str, target: str, bucket: Bucket, key: str, options: StorageOptions
+    href: str, target: str, found: tuple[Bucket, str], options: StorageOptions, *, signed: bool
 ) -> Location:
+    bucket, key = found
     if _forked:
         raise ReadError(
             f"{redact(target)}: expected a process that was not forked from one that reads, "
             "got a fork; use multiprocessing's 'spawn' or 'forkserver'"
         )
-    signed = bucket in _refusing or signs_first(bucket, options)
     store, signer = _shared(
         (bucket, options, signed),
         lambda: _with_signer(bucket, options, signed=signed),
@@ -229,7 +252,8 @@ def _locate_http(href: str, target: str, options: StorageOptions) -> Location:
     if_denied = _IF_DENIED["signed" if parts.query else "http"]
     shared = not parts.query or bool(_SHARED_SIGNATURE.search(parts.query))
     stable = _STABLE_PATH.fullmatch(path) and not {".", ".."} & set(path.split("/"))
-    if stable and shared and not callable(options.signer) and not _forked:
+    special = callable(options.signer) or "@" in parts.netloc or _forked
+    if stable and shared and not special:
         base = origin + (f"?{parts.query}" if parts.query else "")
         store, _ = _shared((base, options), lambda: (_http_store(base, options), None))
         return Location(redact(target), unquote(path)[1:], store, href, if_denied)
@@ -269,6 +293,7 @@ _slots: dict[object, _Slot] = {}
 _refusing: set[Bucket] = set()
 _lock = threading.Lock()
 _forked = False
+_generation = 0
 
 
 def _shared(key: object, make: Callable[[], _Shared]) -> _Shared:
@@ -281,7 +306,9 @@ def _shared(key: object, make: Callable[[], _Shared]) -> _Shared:
 
 
 def _forget_stores() -> None:
+    global _generation
     with _lock:
+        _generation += 1
         _slots.clear()
         _refusing.clear()
         _exact_url.cache_clear()

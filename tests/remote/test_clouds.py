@@ -207,6 +207,18 @@ def test_who_is_refused_asks_again_with_keys_and_signs_from_then_on(
     assert [r["status"] for r in server.requests()] == [403, 206, 206]
 
 
+def test_stale_keys_do_not_spoil_a_public_bucket(
+    server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "STALE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "STALE")
+    storage("s3://403/", endpoint=server.origin)  # each of its objects is refused to everybody
+    for _ in range(2):
+        with pytest.raises(AccessDeniedError, match="S3 also refuses what is not there"):
+            get_range("s3://403/missing.tif", 0, 4)
+    assert ["authorization" in r["headers"] for r in server.requests()] == [False, True] * 2
+
+
 def test_anonymous_is_never_signed(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")

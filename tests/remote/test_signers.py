@@ -154,6 +154,16 @@ def test_a_function_of_the_user_signs_anew_when_its_time_is_over(server: RangeSe
     assert len(asked) >= 2
 
 
+def test_a_function_of_the_user_that_fails_is_named() -> None:
+    def sign(href: str) -> str:
+        raise ValueError(href)
+
+    storage("https://a.org/", signer=sign)
+    with pytest.raises(ReadError, match="expected a signed URL, got ValueError") as caught:
+        get_start("https://a.org/a.tif?token=SECRET")
+    assert "SECRET" not in str(caught.value)
+
+
 def test_earthdata_without_its_service_says_what_to_give() -> None:
     storage("s3://data/", signer="earthdata")
     with pytest.raises(InputError, match="token_url"):

@@ -147,6 +147,14 @@ def test_new_options_reach_the_next_request(server: RangeServer) -> None:
         get_start(href)
 
 
+@pytest.mark.parametrize("query", ["", "?sr=c&sig=1", "?sig=1"])
+def test_user_and_password_of_a_url_are_sent(server: RangeServer, query: str) -> None:
+    href = server.url("data", "a.tif", fault="private").replace("//", "//me:p%40w@") + query
+    assert get_start(href, 4).size
+    (request,) = server.requests()
+    assert request["headers"]["authorization"] == "Basic bWU6cEB3"
+
+
 def test_keys_for_one_host_are_not_sent_to_another(server: RangeServer) -> None:
     with RangeServer() as other:
         for query in ("", "?X-Amz-Signature=1"):

@@ -42,6 +42,7 @@ FAULTS = {
     "429": "/429/N/...: 429 the first N times for each path, with Retry-After: 0",
     "503": "/503/N/...: 503 the first N times for each path",
     "norange": "the Range header is ignored: 200 and the whole file",
+    "chunked": "as norange, without a Content-Length",
     "noetag": "no ETag, no Last-Modified",
     "hang": "never answers, until the server stops",
     "slow": "half a second before the answer",
@@ -172,7 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = f'"{facts.st_mtime_ns:x}-{size:x}"'
             headers["Last-Modified"] = formatdate(facts.st_mtime, usegmt=True)
         start, stop, status = 0, size, 200
-        asked = _RANGE.match(self.headers.get("Range", "")) if fault != "norange" else None
+        asked = (
+            _RANGE.match(self.headers.get("Range", ""))
+            if fault not in {"norange", "chunked"}
+            else None
+        )
         if asked:
             first, last = asked.groups()
             start = int(first) if first else max(size - int(last), 0)
@@ -187,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
         with file.open("rb") as handle:
             handle.seek(start)
             body = handle.read(stop - start)
+        if fault == "chunked":
+            headers["Transfer-Encoding"] = "chunked"
         self.send(status, body, headers, cut=len(body) // 2 if fault.startswith("short") else None)
 
     def send(
@@ -202,7 +209,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if "Transfer-Encoding" in (headers or {}):
+            sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(sent), sent) if sent else b""
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         try:
             self.wfile.write(sent)
