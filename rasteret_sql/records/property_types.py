@@ -27,6 +27,7 @@ DATETIME_PROPERTIES = frozenset(
 _MAX_FIELDS = 64
 _MIN_FILL = 0.5
 _INT64 = range(-(2**63), 2**63)
+_DOUBLE_LIMIT = 2**1023
 _SCALARS = {
     frozenset({"bool"}): pa.bool_(),
     frozenset({"int"}): pa.int64(),
@@ -67,7 +68,8 @@ class PropertyType:
         elif isinstance(value, bool):
             self._scalars.add("bool")
         elif isinstance(value, int):
-            self._scalars.add("int" if value in _INT64 else "big")
+            is_double = abs(value) < _DOUBLE_LIMIT
+            self._scalars.add("int" if value in _INT64 else "big" if is_double else "huge")
         elif isinstance(value, float):
             self._scalars.add("float")
         elif isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ Item = dict[str, Any]
 FetchText = Callable[[str], bytes]
 """Reads a whole remote document."""
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 LOCATION = "rasteret:location"
 
 
@@ -51,7 +53,7 @@ def parse_json(data: bytes, location: str) -> Json:
     """
     try:
         text = data.decode("utf-8-sig")
-        return json.loads(text)
+        return _loads(text)
     except UnicodeDecodeError as error:
         fault = f"a byte that is not UTF-8 at {error.start}"
     except RecursionError:
@@ -60,14 +62,32 @@ def parse_json(data: bytes, location: str) -> Json:
         if error.msg == "Extra data" and (values := _json_lines(text)) is not None:
             return values
         fault = _describe(error, text)
+    except ValueError:
+        fault = "a number of thousands of digits"
     raise CollectionError.expected(redact(location), "JSON", fault, "check the document")
 
 
 def _json_lines(text: str) -> list[Any] | None:
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (json.JSONDecodeError, RecursionError):
+        return [_loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
         return None
+
+
+def _loads(text: str) -> Json:
+    r"""JSON values; half of a surrogate pair (``\ud800``), which is no text, becomes ``?``."""
+    value = json.loads(text)
+    return _whole_text(value) if _SURROGATE.search(text) else value
+
+
+def _whole_text(value: Json) -> Json:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_whole_text(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_whole_text(name): _whole_text(inner) for name, inner in value.items()}
+    return value
 
 
 def _describe(error: json.JSONDecodeError, text: str) -> str:
