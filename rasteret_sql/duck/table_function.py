@@ -181,7 +181,10 @@ class Runtime:
             if not name.is_valid or not caller.is_valid:
                 raise InputError.expected("arguments", "constants", "NULL", "write them out")
             call = Call(name.as_py(), Caller(**caller.as_py()), self)
-            texts.append(self._bind_one(call, _to_python(values)))
+            try:
+                texts.append(self._bind_one(call, _to_python(values)))
+            except RasteretError as error:
+                texts.append(_failing(error))
         return pa.array(texts, pa.string())
 
     def stop(self, connection: str | None = None) -> None:
@@ -282,6 +285,16 @@ def _expose(source: LazySource, connections: Connections, number: int) -> _Expos
         cursor.execute(f"USE {catalog}")
         cursor.from_arrow(source).create_view("source")
     return _Exposed(f"FROM {catalog}.main.source", source, catalog)
+
+
+def _failing(error: RasteretError) -> str:
+    """SQL that fails to bind with exactly the error's message.
+
+    To what a UDF raises, DuckDB 1.5 adds a line for every Python frame on the stack, also
+    the user's and dbt's. A nested ``query()`` is bound before any column of the statement,
+    so "column not found" does not come first.
+    """
+    return f"FROM query(error({quote_text(error.message)})::VARCHAR)"
 
 
 def quote_identifier(name: str) -> str:
