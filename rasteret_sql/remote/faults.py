@@ -28,6 +28,7 @@ _REASONS = (
     ("ConnectionReset", "a closed connection"),
     ("BrokenPipe", "a closed connection"),
     ("Received redirect without LOCATION", "a redirect elsewhere"),
+    ("error following redirect", "redirects without end"),
     ("error sending request", "no connection"),
     ("request or response body error", "a body that stops early"),
 )
@@ -66,7 +67,8 @@ def reason_of(error: Exception) -> str:
     if cut := _CUT.search(text):
         return f"bytes {cut[3]}-{cut[4]}"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return _URL.sub(lambda url: redact(url[0]), first)
+    # what stands before the last dash is the URL and the time that it took
+    return _URL.sub(lambda url: redact(url[0]), first.rpartition(" - ")[2])
 
 
 def is_cut(error: Exception) -> bool:

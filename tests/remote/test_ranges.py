@@ -179,6 +179,25 @@ def test_a_redirect_to_nowhere_is_an_error(server: RangeServer, query: str) -> N
         get_start(server.url("data", "a.tif", fault="301") + query)
 
 
+@QUERIES
+def test_redirects_come_to_an_end(impatient: RangeServer, query: str) -> None:
+    with pytest.raises(ReadError, match="got redirects without end"):
+        get_start(impatient.url("data", "a.tif", fault="loop") + query)
+    assert len(impatient.requests()) <= 30
+
+
+@QUERIES
+def test_the_environments_proxy_is_used(
+    server: RangeServer, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setenv("http_proxy", server.origin)
+    assert get_start(f"http://beyond.invalid/data/a.tif{query}", 64).data == CONTENT[:64]
+    monkeypatch.setenv("no_proxy", "beyond.invalid")
+    storage("http://beyond.invalid/", retries=0)
+    with pytest.raises(ReadError, match=r"got (no connection|an unknown host name)"):
+        get_start(f"http://beyond.invalid/data/a.tif{query}", 64)
+
+
 def test_retry_after_is_kept_to_for_signed_urls(server: RangeServer) -> None:
     begin = time.monotonic()
     get_start(server.url("data", "a.tif", fault="wait") + SECRET)

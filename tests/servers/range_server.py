@@ -47,6 +47,7 @@ FAULTS = {
     "hang": "never answers, until the server stops",
     "slow": "half a second before the answer",
     "redirect": "302 to the rest of the path",
+    "loop": "302 to itself",
     "elsewhere": "302 to the host and path that follow",
     "tokens": "JSON with the keys of token services, which end after token_ttl_s",
 }
@@ -136,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(int(fault), b"no")
         elif fault == "html":
             self.send(200, _PAGE, {"Content-Type": "text/html"})
+        elif fault == "loop":
+            self.send(302, b"", {"Location": self.path})
         elif fault == "elsewhere":
             self.send(302, b"", {"Location": f"http://{path}" + (f"?{query}" if query else "")})
         elif fault == "tokens":
