@@ -28,7 +28,7 @@ _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 def _run(name: str, decode: Callable[..., Any], data: Bytes, **options: object) -> NDArray[Any]:
     try:
         return np.asarray(decode(data, **options))
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise corrupt(name, error) from None
 
 
@@ -160,10 +160,32 @@ def jpeg2000(fmt: BlockFormat) -> Decode:
     _require_little_endian(fmt, "JPEG 2000")
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:
+        _check_jpeg2000_size(bytes(data), fmt, rows)
         out = _out(fmt, rows)
         return _run("JPEG 2000", imagecodecs.jpeg2k_decode, data, numthreads=1, out=out)
 
     return decode
+
+
+def _check_jpeg2000_size(data: bytes, fmt: BlockFormat, rows: int) -> None:
+    """Compare the size segment first: the decoder makes all pixels before it looks.
+
+    Source:
+        ITU-T T.800, section A.5.1.
+    """
+    start = data.find(b"\xff\x4f\xff\x51")
+    wanted = (fmt.tile_width, rows, fmt.samples)
+    got = (0, 0, 0)
+    if 0 <= start <= len(data) - 42:
+        right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+        samples = int.from_bytes(data[start + 40 : start + 42])
+        steps = [data[start + 43 + 3 * n : start + 45 + 3 * n] for n in range(min(samples, 8))]
+        if all(step == b"\x01\x01" for step in steps):
+            got = (right - left, bottom - top, samples)
+    if got != wanted:
+        raise DecodeError.expected(
+            "block", f"a JPEG 2000 image of {wanted}", got, "the file is corrupt"
+        )
 
 
 _LERC_TYPES: Final = (
@@ -213,7 +235,7 @@ def lerc(fmt: BlockFormat) -> Decode:
 def _lerc(blob: bytes, out: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     try:
         values, valid = imagecodecs.lerc_decode(blob, masks=True, out=out)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OverflowError) as error:
         raise corrupt("LERC", error) from None
     return values, None if valid is None else np.asarray(valid, np.bool_)
 

@@ -85,7 +85,7 @@ def _into(decode: Callable[..., Any], name: str, data: Bytes, size: int) -> NDAr
     out = np.empty(size, np.uint8)
     try:
         decoded = decode(data, out=out)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OverflowError) as error:
         raise corrupt(name, error) from None
     return out[: len(decoded)]
 

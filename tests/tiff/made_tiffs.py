@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 
@@ -14,9 +15,9 @@ from rasterio.errors import RasterioError
 
 HEIGHT, WIDTH = 37, 45
 TYPES = (
-    "uint8 int8 uint16 int16 uint32 int32 uint64 int64 float32 float64 "
-    "complex_int16 complex64 complex128"
-).split()
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+    *("float32", "float64", "complex_int16", "complex64", "complex128"),
+)
 PREDICTED = ("DEFLATE", "LZW", "ZSTD")
 
 
@@ -75,7 +76,8 @@ def by_gdal(pixels: np.ndarray, **options: object) -> bytes | None:
     count, height, width = pixels.shape
     options.setdefault("dtype", pixels.dtype.name)
     try:
-        with rasterio.MemoryFile() as memory:
+        with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
+            warnings.simplefilter("ignore")
             with memory.open(
                 driver="GTiff", count=count, height=height, width=width, **options
             ) as file:

@@ -1,0 +1,62 @@
+"""The table of formats must not get worse, and the whole-file fuzzer must stay quiet."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fuzz
+import matrix
+
+PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+KNOWN = {
+    # Its third strip has no byte count: the header infers one byte, GDAL reads 0.
+    "geotiff/gdal/gcore/data/stripbytecounts_count_not_same_as_stripoffsets_count.tif",
+}
+needs_data = pytest.mark.skipif(
+    not (matrix.DATA / "truth.json").is_file(), reason="the shared test data are not here"
+)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return matrix.collect()
+
+
+@needs_data
+def test_no_cell_of_the_table_is_worse_than_the_page_says(results):
+    assert matrix.worse(PAGE.read_text(), matrix.render(*results)) == []
+
+
+@needs_data
+def test_of_the_files_gdal_reads_all_but_two_percent_are_read_and_one_differ(results):
+    real, made = results
+    assert len(real) > 400
+    refused = [result for result in real if result.outcome == "refused"]
+    assert len(refused) <= 0.02 * len(real)
+    different = {result.name for result in real + made if result.outcome == "different"}
+    assert different == KNOWN
+
+
+def test_a_lost_file_and_a_new_difference_are_seen():
+    head = "## By sample type\n| codec, predictor | uint8 |\n| --- | --- |\n"
+    before = head + "| LZW 1 | = 3 ~ 1 x 1 |\n"
+    assert matrix.worse(before, before) == []
+    assert matrix.worse(before, head + "| LZW 1 | = 5 |\n") == []
+    assert matrix.worse(before, head + "| LZW 1 | = 2 ~ 2 x 1 |\n")
+    assert matrix.worse(before, head + "| LZW 1 | = 3 ~ 1 x 1 ! 1 |\n")
+    assert matrix.worse(before, head)
+
+
+@needs_data
+def test_damaged_files_give_arrays_or_errors_of_this_package():
+    files = fuzz.seeds()
+    for number in range(1500):
+        rng = random.Random(number)
+        _, data = rng.choice(files)
+        fuzz.attempt(fuzz.damage(data, rng))
