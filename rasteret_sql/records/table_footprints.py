@@ -48,7 +48,7 @@ class GeometryColumn:
 
     Attributes:
         name: of the column.
-        kind: GeoArrow extension name, "" if it has none.
+        kind: GeoArrow extension name, or what the `geo` key's encoding stands for; else "".
         crs: None if no metadata name one.
     """
 
@@ -56,26 +56,37 @@ class GeometryColumn:
     kind: str
     crs: pyproj.CRS | None
 
-    def degrees(self, column: pa.Array, note: Callable[[str, int], None]) -> Shapes:
+    def degrees(self, column: pa.Array, note: Callable[[str, int], None]) -> tuple[Shapes, bool]:
         """The geometries of a column, two-dimensional, in longitude and latitude.
 
         Args:
             column: of this name.
             note: is told of what could not be used, and how often.
 
+        Returns:
+            The geometries, and whether a CRS was declared for them.
+
         Raises:
             InputError: if the type of the column holds no geometries, or coordinates
                 without a CRS are not degrees.
         """
         n_given = len(column) - column.null_count
-        shapes = shapely.force_2d(self._decode(column))
+        decoded = self._decode(column)
+        srids = shapely.get_srid(decoded)
+        shapes = np.asarray(shapely.force_2d(decoded), object)
         shapes[shapely.is_empty(shapes)] = None
         bounds = shapely.bounds(shapes)
         shapes[~np.isfinite(bounds).all(axis=1)] = None
         n_lost = n_given - int((~shapely.is_missing(shapes)).sum())
         if n_lost:
             note(f"{self.name}: a geometry that is empty or can't be read; it is NULL", n_lost)
-        return self._to_degrees(shapes)
+        if self.crs is not None:
+            return to_lonlat(shapes, self.crs), True
+        for srid in np.unique(srids[srids > 0]).tolist():
+            rows = srids == srid
+            shapes[rows] = to_lonlat(shapes[rows], crs_of(int(srid)))
+        self._check_degrees(shapes)
+        return shapes, bool((srids > 0).any())
 
     def _decode(self, column: pa.Array) -> Shapes:
         kind = column.type
@@ -96,13 +107,7 @@ class GeometryColumn:
             "name the geometry column in column_map, MAP {'<column>': 'geometry'}",
         )
 
-    def _to_degrees(self, shapes: Shapes) -> Shapes:
-        if self.crs is not None:
-            return to_lonlat(shapes, self.crs)
-        srids = shapely.get_srid(shapes)
-        for srid in np.unique(srids[srids > 0]).tolist():
-            rows = srids == srid
-            shapes[rows] = to_lonlat(shapes[rows], crs_of(int(srid)))
+    def _check_degrees(self, shapes: Shapes) -> None:
         bounds = shapely.bounds(shapes)
         outside = (np.abs(bounds[:, [0, 2]]) > _LON_LIMIT).any(axis=1)
         outside |= (np.abs(bounds[:, [1, 3]]) > _LAT_LIMIT).any(axis=1)
@@ -113,7 +118,6 @@ class GeometryColumn:
                 tuple(bounds[outside][0].tolist()),
                 "give geometry_crs, or make it degrees with ST_Transform",
             )
-        return shapes
 
 
 def find_geometry(
@@ -140,9 +144,12 @@ def find_geometry(
     crs: Any = geometry_crs
     if crs is None:
         crs = declared
+    of_geo = geo.get(name, {})
+    encoding = str(of_geo.get("encoding", "WKB")).lower()
+    kind = kind or ("" if encoding == "wkb" else f"geoarrow.{encoding}")
     if crs is None and name in geo:
         # GeoParquet: no crs is CRS84, a null one is unknown
-        crs = geo[name].get("crs", LONLAT)
+        crs = of_geo.get("crs", LONLAT)
     return GeometryColumn(name, kind, _parse_crs(crs, name))
 
 

@@ -312,8 +312,7 @@ class _Reading:
         is_moved = False
         if self.geometry is not None:
             column = self.layout.column(batch, self.geometry.name)
-            shapes = self.geometry.degrees(column, self._note)
-            is_moved = self.geometry.crs is not None
+            shapes, is_moved = self.geometry.degrees(column, self._note)
         of_shapes = boxes_of(shapes)
         boxes = of_shapes
         given = self._boxes(batch)
