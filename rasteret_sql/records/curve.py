@@ -38,10 +38,10 @@ def hilbert_keys(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[
     finite = np.isfinite(lon) & np.isfinite(lat)
     x = _cells(np.where(finite, lon, 0.0), 180.0)
     y = _cells(np.where(finite, lat, 0.0), 90.0)
-    key = np.zeros(len(x), np.int64)
+    key: NDArray[np.int64] = np.zeros(len(x), np.int64)
     for bit in range(_BITS - 1, -1, -1):
         in_x, in_y = (x >> bit) & 1, (y >> bit) & 1
-        key += ((3 * in_x) ^ in_y) << (2 * bit)
+        np.add(key, ((3 * in_x) ^ in_y) << (2 * bit), out=key)
         # A quadrant is entered rotated: flip both axes, then swap them.
         flip = (in_y == 0) & (in_x == 1)
         mask = (np.int64(1) << bit) - 1

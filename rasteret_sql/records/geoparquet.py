@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rasteret_sql.errors import CollectionError
 from rasteret_sql.schema import METADATA_SUFFIX
 from rasteret_sql.units import BBox
 
@@ -164,12 +165,20 @@ def writer_options(schema: pa.Schema) -> dict[str, object]:
 def leaves(schema: pa.Schema) -> list[str]:
     """Parquet paths of all leaf columns.
 
+    Raises:
+        CollectionError: for a type that Parquet cannot hold, as a struct without fields.
+
     Example:
         >>> leaves(pa.schema([("a", pa.list_(pa.int64()))]))
         ['a.list.element']
     """
     sink = io.BytesIO()
-    pq.write_table(schema.empty_table(), sink)
+    try:
+        pq.write_table(schema.empty_table(), sink)
+    except pa.ArrowNotImplementedError as error:
+        raise CollectionError.expected(
+            "columns", "types that Parquet can hold", str(error), "drop or cast the column"
+        ) from error
     columns = pq.ParquetFile(sink).schema
     return [columns.column(index).path for index in range(len(columns))]
 
@@ -179,3 +188,11 @@ def with_info(schema: pa.Schema, info: Mapping[str, str]) -> pa.Schema:
     known = {"name": "", "data_source": "", "description": "", "date_range": ""}
     version = {"rasteret_collection_version": "1"}
     return schema.with_metadata({**known, **version, **info})
+
+
+def with_geo(schema: pa.Schema, footprint: Footprint) -> pa.Schema:
+    """The schema with the ``geo`` key of a file, where there is a geometry column."""
+    if "geometry" not in schema.names:
+        return schema
+    geo = footprint.geo_key(has_bbox="bbox" in schema.names)
+    return schema.with_metadata({**(schema.metadata or {}), "geo": geo})

@@ -22,7 +22,13 @@ import pyarrow.parquet as pq
 from rasteret_sql.errors import InputError
 from rasteret_sql.records.curve import key_columns, record_order
 from rasteret_sql.records.disk import disk_errors, replace_folder
-from rasteret_sql.records.geoparquet import Footprint, plain_schema, with_info, writer_options
+from rasteret_sql.records.geoparquet import (
+    Footprint,
+    plain_schema,
+    with_info,
+    with_geo,
+    writer_options,
+)
 from rasteret_sql.records.partitions import NULL_SEGMENT, Partitions, partition_types
 from rasteret_sql.schema import PARTITION_KEYS
 
@@ -100,7 +106,7 @@ def write_collection(
     _check_codec(compression)
     types = partition_types(schema, partition_by)
     plain = plain_schema(schema, partition_by)
-    spool = Partitions(plain, partition_by, folder / _SPOOL, memory_bytes // 2)
+    spool = Partitions(plain, partition_by, folder / _SPOOL, max(memory_bytes // 2, 1))
     span = _Span()
     try:
         with disk_errors(folder):
@@ -116,13 +122,16 @@ def write_collection(
             if span.records == 0:
                 path = "/".join(f"{key}={NULL_SEGMENT}" for key in partition_by)
                 values: dict[str, object] = dict.fromkeys(partition_by)
-                return [writer.write(folder / path, values, iter(()))]
+                return [writer.write(folder / path, values, iter(()), Footprint())]
             parts = []
             for path, partition in spool:
+                footprint = Footprint()
+                for pieces in spool.tables(path):
+                    footprint.add(pieces)
                 rows = _sorted_tables(
-                    spool, path, plain, folder / _SPOOL / _RANGE, memory_bytes // 2
+                    spool, path, plain, folder / _SPOOL / _RANGE, max(memory_bytes // 2, 1)
                 )
-                parts.append(writer.write(folder / path, partition, rows))
+                parts.append(writer.write(folder / path, partition, rows, footprint))
                 spool.drop(path)
             return parts
     finally:
@@ -267,23 +276,28 @@ class _Writer:
         }
 
     def write(
-        self, folder: Path, partition: Mapping[str, object], tables: Iterator[pa.Table]
+        self,
+        folder: Path,
+        partition: Mapping[str, object],
+        tables: Iterator[pa.Table],
+        footprint: Footprint,
     ) -> PartFile:
         """Write one file of tables that are already in order."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self._name
-        footprint = Footprint()
+        schema = with_geo(self._schema, footprint)
         records = 0
         with pa.OSFile(str(path), "wb") as sink:
-            writer = pq.ParquetWriter(sink, self._schema, **self._options)
-            for table in tables:
-                footprint.add(table)
-                records += table.num_rows
-                self._write_groups(writer, sink, table)
-            if "geometry" in self._schema.names:
-                has_bbox = "bbox" in self._schema.names
-                writer.add_key_value_metadata({"geo": footprint.geo_key(has_bbox=has_bbox)})
-            writer.close()
+            writer = pq.ParquetWriter(sink, schema, **self._options)
+            try:
+                for table in tables:
+                    records += table.num_rows
+                    self._write_groups(writer, sink, table)
+                writer.close()
+            except BaseException:
+                # Else its destructor tries to finish the file that failed.
+                writer.is_open = False
+                raise
         return PartFile(path, partition, records, path.stat().st_size)
 
     def _write_groups(self, writer: pq.ParquetWriter, sink: pa.OSFile, table: pa.Table) -> None:

@@ -49,6 +49,10 @@ def partition_types(schema: pa.Schema, partition_by: Sequence[str]) -> dict[str,
         if key not in schema.names:
             listed = ", ".join([*PARTITION_KEYS, *schema.names])
             raise InputError.expected("partition_by", f"one of {listed}", key, "name a column")
+        if any(sign in key for sign in "/=%"):
+            raise InputError.expected(
+                "partition_by", "names without / = %", key, "rename the column"
+            )
         kind = schema.field(key).type
         named = [name for test, name in _DUCKDB_TYPES if test(kind)]
         if not named:
@@ -198,7 +202,7 @@ def _key_column(batch: pa.RecordBatch, key: str) -> pa.Array:
 def _segments(key: str, column: pa.Array) -> pa.Array:
     """Folder names ``key=value``, one a row, percent-encoded."""
     encoded = column.dictionary_encode()
-    start = quote(key, safe="") + "="
+    start = key + "="  # DuckDB decodes values, but not keys
     names = [start + _folder_value(value) for value in encoded.dictionary.to_pylist()]
     taken = pa.array(names, pa.string()).take(encoded.indices)
     return pc.fill_null(taken, start + NULL_SEGMENT)

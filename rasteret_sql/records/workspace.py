@@ -14,6 +14,7 @@ listed, read and replaced as well.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from rasteret_sql.errors import (
@@ -91,6 +94,7 @@ class Build:
         with disk_errors(self._root):
             text = json.dumps(facts, indent=1, default=str)
             (self.folder / BUILD_FILE).write_text(text, encoding="utf-8")
+            self._lend_partitions()
             sync_tree(self.folder)
             link = self._versions / "link"
             remove(link)
@@ -101,6 +105,30 @@ class Build:
             if self._force:
                 _remove_visible(self._root, self._name, _other(self._kind))
         return self._visible
+
+    def _lend_partitions(self) -> None:
+        """Put files without rows where the visible version lacks a partition of the new one.
+
+        A reader that lists folders while the link moves then holds, for each partition it
+        came to before, a name that is gone, which is an error, and has passed over none.
+        """
+        if self.current is None:
+            return
+        like = next(part_files(self.current), None)
+        if like is None:
+            return
+        sink = io.BytesIO()
+        try:
+            pq.write_table(pq.read_schema(like).empty_table(), sink)
+        except pa.ArrowInvalid:
+            return  # nobody can read that version
+        for folder in {path.parent for path in part_files(self.folder)}:
+            lent = self.current / folder.relative_to(self.folder)
+            if not any(lent.glob("*.parquet")):
+                lent.mkdir(parents=True, exist_ok=True)
+                whole = self._versions / "none"
+                whole.write_bytes(sink.getvalue())
+                whole.replace(lent / f"part-{self.first_part}-none.parquet")
 
     def abandon(self) -> None:
         """Remove what was written; nobody has seen it."""
@@ -238,16 +266,16 @@ class Workspace:
             versions.mkdir(parents=True, exist_ok=True)
         holder = versions / f"{name}.pid"
         lock = FileLock(versions / f"{name}.lock", thread_local=False)
-        try:
-            with disk_errors(self.root):
+        with disk_errors(self.root):
+            try:
                 lock.acquire(blocking=False)
-        except Timeout:
-            raise CollectionError.expected(
-                name,
-                f"no other build of {name}",
-                f"one running ({_holder(holder)})",
-                "wait or use another name",
-            ) from None
+            except Timeout:
+                raise CollectionError.expected(
+                    name,
+                    f"no other build of {name}",
+                    f"one running ({_holder(holder)})",
+                    "wait or use another name",
+                ) from None
         try:
             with disk_errors(self.root):
                 holder.write_text(str(os.getpid()), encoding="ascii")
@@ -361,6 +389,7 @@ def _remove_visible(root: Path, name: str, kind: str) -> None:
     if visible.is_symlink():
         visible.unlink()
     else:
+        remove(versions / "dropped")
         visible.rename(versions / "dropped")
     _sweep(versions, None, used)
 
