@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from rasteret_sql.duck.connection import Connection, instance_of
+from rasteret_sql.duck.table_function import IS_DUCKDB_2
 from rasteret_sql.errors import InterruptedReadError, RasteretError
 
 
@@ -26,6 +27,8 @@ def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDB
     """
     with translated(con):
         relation: duckdb.DuckDBPyRelation = con.sql(query, params=parameters)
+        if IS_DUCKDB_2:  # which keeps no rows in a relation, and has no `execute`
+            return relation.materialize()
         relation.execute()  # type: ignore[operator]  # the stubs take it for a column
         return relation
 

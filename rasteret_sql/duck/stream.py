@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from rasteret_sql.grid.crs import keep_context
+
 Batches = Generator[pa.RecordBatch, None, None]
 OpenScan = Callable[[list[str], "pc.Expression | None"], Batches]
 
@@ -139,6 +141,8 @@ class _CStream:
             text = " ".join(str(error).split()) or type(error).__name__
             self._error = ctypes.create_string_buffer(text.encode("utf-8", "replace"))
             return _EIO
+        finally:
+            keep_context()
         batch._export_to_c(out)  # noqa: SLF001
         return 0
 
