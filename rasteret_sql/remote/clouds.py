@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _N_IDLE = 512
 _CONNECT_S = 5
+_LONGEST_S = 900
 _S3_ORIGIN = "https://s3.amazonaws.com"
 _AZURE_DOMAIN = ".blob.core.windows.net"
 _S3_HOST = re.compile(
@@ -274,16 +276,25 @@ def _any_set(names: tuple[str, ...]) -> bool:
 
 def _boto3_provider() -> S3CredentialProvider | None:
     """Return keys of the AWS profile and config files, where boto3 is installed."""
+    names = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
     files = ("~/.aws/credentials", "~/.aws/config")
-    named = _any_set(("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"))
-    if not named and not any(Path(file).expanduser().exists() for file in files):
+    paths = [
+        os.environ.get(n) or str(Path(f).expanduser()) for n, f in zip(names, files, strict=True)
+    ]
+    if not any(Path(path).exists() for path in paths):
         return None  # boto3 would go on to ask the cloud's machines, and wait
     if not importlib.util.find_spec("boto3"):
         return None
+    return _profile_provider(os.environ.get("AWS_PROFILE"), *paths)
+
+
+@functools.lru_cache(maxsize=8)
+def _profile_provider(profile: str | None, *_: str) -> S3CredentialProvider | None:
+    """Make it once for each profile and pair of files; it renews its keys itself."""
     import boto3  # type: ignore[import-untyped,unused-ignore]
     from obstore.auth.boto3 import Boto3CredentialProvider
 
-    session = boto3.Session()
+    session = boto3.Session(profile_name=profile)
     return Boto3CredentialProvider(session) if session.get_credentials() else None
 
 
@@ -292,7 +303,8 @@ def client_options(options: StorageOptions, base: str | None) -> ClientConfig:
     found: ClientConfig = {
         "allow_http": bool(base) and str(base).lower().startswith("http://"),
         "connect_timeout": timedelta(seconds=_CONNECT_S),
-        "timeout": timedelta(seconds=options.timeout_s),
+        "read_timeout": timedelta(seconds=options.timeout_s),
+        "timeout": timedelta(seconds=_LONGEST_S),
         "pool_max_idle_per_host": str(_N_IDLE),
         "user_agent": "rasteret_sql",
     }

@@ -52,7 +52,7 @@ class StorageOptions:
         signer: ``planetary_computer``, ``earthdata``, or a function from an href to a signed
             URL or to ``(signed URL, time of expiry)``.
         token_url: where the signer asks for tokens.
-        timeout_s: for one request.
+        timeout_s: longest silence of a server within a request.
         retries: after 429, 5xx and broken connections.
     """
 
