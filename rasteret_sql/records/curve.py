@@ -38,10 +38,10 @@ def hilbert_keys(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[
     finite = np.isfinite(lon) & np.isfinite(lat)
     x = _cells(np.where(finite, lon, 0.0), 180.0)
     y = _cells(np.where(finite, lat, 0.0), 90.0)
-    key: NDArray[np.int64] = np.zeros(len(x), np.int64)
+    key = np.zeros(len(x), np.int64)
     for bit in range(_BITS - 1, -1, -1):
         in_x, in_y = (x >> bit) & 1, (y >> bit) & 1
-        np.add(key, ((3 * in_x) ^ in_y) << (2 * bit), out=key)
+        key += ((3 * in_x) ^ in_y) << (2 * bit)
         # A quadrant is entered rotated: flip both axes, then swap them.
         flip = (in_y == 0) & (in_x == 1)
         mask = (np.int64(1) << bit) - 1
@@ -56,7 +56,8 @@ def _cells(degrees: NDArray[np.float64], half: float) -> NDArray[np.int64]:
     """Degrees to cells 0 .. 2^bits - 1."""
     top = 2**_BITS - 1
     scaled = (degrees + half) * (2**_BITS / (2 * half))
-    return np.clip(np.floor(scaled), 0, top).astype(np.int64)
+    cells: NDArray[np.int64] = np.clip(np.floor(scaled), 0, top).astype(np.int64)
+    return cells
 
 
 def bbox_keys(bbox: pa.Array) -> NDArray[np.int64]:

@@ -25,22 +25,23 @@ from rasteret_sql.records.disk import disk_errors, replace_folder
 from rasteret_sql.records.geoparquet import (
     Footprint,
     plain_schema,
-    with_info,
     with_geo,
+    with_info,
     writer_options,
 )
 from rasteret_sql.records.partitions import NULL_SEGMENT, Partitions, partition_types
 from rasteret_sql.schema import PARTITION_KEYS
 
 ROW_GROUP_BYTES = 2 << 20
-"""Compressed bytes of a row group, unless the caller says otherwise."""
+"""Compressed bytes of a row group, unless the caller says otherwise; 2048 records at most."""
 
 MEMORY_BYTES = 256 << 20
 """Arrow bytes of records held in memory while a collection is written."""
 
 _ZSTD_LEVEL = 3
-_MAX_GROUP_RECORDS = 122_880
-"""DuckDB's own row group; longer ones would not be read in parallel."""
+_MAX_GROUP_RECORDS = 2048
+"""A vector of DuckDB. Records without tile tables are so small that groups by bytes alone
+would hold a whole month, which no box can skip (benchmarks/layout_pruning.py)."""
 _FIRST_GUESS = 0.4
 """Compressed per Arrow bytes, before the first row group has told."""
 _SPOOL = "_spool"
@@ -92,7 +93,7 @@ def write_collection(
         partition_by: Folder levels; ``year`` and ``month`` come from ``datetime`` in UTC.
         first_part: N of ``part-N.parquet``: give each version of a collection another, so
             that a reader with an old list of files never opens a new one by an old name.
-        row_group_bytes: Compressed bytes of a row group, about.
+        row_group_bytes: Compressed bytes of a row group, about; it has 2048 records at most.
         compression: A Parquet codec.
         memory_bytes: Arrow bytes held in memory; what is beyond waits on disk.
 
