@@ -59,6 +59,23 @@ def resolve(href: str, base: str | None) -> str:
     return f"{scheme}://{bucket}{joined}"
 
 
+def resolve_link(href: str, base: str) -> str | None:
+    """The document that a link leads to; None if a remote document links a local file.
+
+    Unlike an asset's, a link's absolute path is one of the same server.
+
+    Example:
+        >>> resolve_link("/stac/a.json", "https://host/root.json")
+        'https://host/stac/a.json'
+        >>> resolve_link("file:///etc/a.json", "https://host/root.json") is None
+        True
+    """
+    if base.lower().startswith(("http://", "https://")) and not _SCHEME.match(href):
+        return urljoin(base, href)
+    found = resolve(href, base)
+    return None if is_remote(base) and not is_remote(found) else found
+
+
 def local_path(location: str) -> str:
     """The path of a local location, which may be a ``file://`` URL.
 

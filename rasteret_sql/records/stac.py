@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from rasteret_sql.errors import CollectionError, InputError, redact
-from rasteret_sql.records.datetimes import parse_range
+from rasteret_sql.records.datetimes import Instants, parse_range
 from rasteret_sql.records.footprints import parse_bbox, parse_geometry
 from rasteret_sql.records.hrefs import local_path
 from rasteret_sql.records.item_filter import ItemFilter, parse_query
@@ -84,10 +84,13 @@ class StacSource:
             raise InputError.expected("max_items", "1 or more", self.max_items, "NULL is all")
         if self.bbox is not None and self.intersects is not None:
             raise InputError.expected("bbox", "bbox or intersects", "both", "give one of them")
+        instants = None if self.date_range is None else parse_range(self.date_range)
+        if instants == Instants(None, None):
+            instants = None
         return ItemFilter(
             collection=self.collection or None,
             bbox=None if self.bbox is None else _checked_bbox(self.bbox),
-            instants=None if self.date_range is None else parse_range(self.date_range),
+            instants=instants,
             ids=None if self.ids is None else frozenset(self.ids),
             query=None if self.query is None else parse_query(self.query),
             intersects=None if self.intersects is None else _checked_geometry(self.intersects),

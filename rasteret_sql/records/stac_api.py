@@ -8,8 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from urllib3.util import Retry
-
 from rasteret_sql.errors import (
     AccessDeniedError,
     CollectionError,
@@ -19,7 +17,6 @@ from rasteret_sql.errors import (
     ReadError,
     redact,
 )
-from rasteret_sql.records.datetimes import Instants
 from rasteret_sql.records.footprints import split_at_antimeridian
 from rasteret_sql.records.item_filter import ItemFilter
 from rasteret_sql.records.stac_documents import Item, Json, item_fault, links, parse_json, settle
@@ -44,7 +41,9 @@ class StacApi:
     """
 
     def __init__(self, url: str, warnings: list[str]) -> None:
+        # half a second, which only a search should cost
         from pystac_client.stac_api_io import StacApiIO
+        from urllib3.util import Retry
 
         self._url = url
         self._warnings = warnings
@@ -252,7 +251,7 @@ def _parameters(
         filter_lang=language,
     )
     parameters: dict[str, Any] = search.get_parameters()
-    if wanted.instants is not None and wanted.instants != Instants(None, None):
+    if wanted.instants is not None:
         parameters["datetime"] = wanted.instants.rfc3339()
     return parameters
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from rasteret_sql.errors import CollectionError, InputError, RasteretError, redact
-from rasteret_sql.records.hrefs import resolve
+from rasteret_sql.errors import CollectionError, InputError, RasteretError, redact, shorten
+from rasteret_sql.records.hrefs import resolve_link
 from rasteret_sql.records.stac_documents import (
     FetchText,
     Item,
@@ -148,8 +148,10 @@ class CatalogWalk:
         commons: dict[str, Any],
     ) -> Iterator[_Pending]:
         for link in found:
-            location = resolve(link["href"], base)
-            if location not in self._seen:
+            location = resolve_link(link["href"].strip(), base)
+            if location is None:
+                self._warn(base, f"links a local file ({shorten(link['href'])}), left out")
+            elif location not in self._seen:
                 self._seen.add(location)
                 yield _Pending(location, collection, commons)
 

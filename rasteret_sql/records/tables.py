@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-import weakref
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +30,8 @@ from rasteret_sql.records.table_footprints import (
     to_bbox,
     to_wkb,
 )
+from rasteret_sql.records.table_layout import TableLayout, plain, plain_type
+from rasteret_sql.records.table_spool import TableSpool
 from rasteret_sql.schema import (
     BBOX,
     CRS,
@@ -80,7 +79,7 @@ def records_from_table(
         UnknownBandError: if `bands` names one that is not there.
     """
     source = reader()
-    layout = _Layout.of(source.schema, dict(column_map or {}), columns, href_column)
+    layout = TableLayout.of(source.schema, dict(column_map or {}), columns, href_column)
     indices = dict(band_index_map or {})
     for band, index in indices.items():
         if not isinstance(index, int) or index < 0:
@@ -92,112 +91,28 @@ def records_from_table(
     reading = _Reading(layout, geometry, assets)
     spool = reading.spool(source)
     chosen = assets.bands()
+    if reading.n_rows and not chosen:
+        raise InputError.expected(
+            "assets", "an href of a raster", "none", "give href_column, or bands to say which"
+        )
     return reading.records(spool, chosen)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Which column of the source is what.
-
-    Attributes:
-        schema: of the source with aliases in front.
-        sources: canonical or source name to the column it is read from.
-        kept: columns that pass through, as named in the source.
-    """
-
-    schema: pa.Schema
-    sources: dict[str, str]
-    kept: list[str]
-
-    @classmethod
-    def of(
-        cls,
-        schema: pa.Schema,
-        column_map: dict[str, str],
-        columns: list[str] | None,
-        href_column: str | None,
-    ) -> _Layout:
-        names = schema.names
-        listed = ", ".join(names)
-        if len(set(names)) < len(names):
-            twice = [name for name, n in Counter(names).items() if n > 1]
-            raise InputError.expected("source", "column names once each", twice, "rename them")
-        for subject, given in (
-            ("column_map", list(column_map)),
-            ("columns", columns or []),
-            ("href_column", [] if href_column is None else [href_column]),
-        ):
-            unknown = [name for name in given if name not in names]
-            if unknown:
-                raise InputError.expected(
-                    subject, f"columns of the source ({listed})", unknown, "check the spelling"
-                )
-        sources = {name: name for name in names}
-        for name, canonical in column_map.items():
-            if sources.get(canonical, name) != name and canonical not in names:
-                raise InputError.expected(
-                    "column_map", f"one column for {canonical!r}", "two", "leave one out"
-                )
-            sources.setdefault(canonical, name)
-        if "id" not in sources:
-            raise _missing("id", listed, "column_map := MAP {'<column>': 'id'}")
-        if "assets" not in sources and href_column is None:
-            raise _missing(
-                "assets", listed, "href_column := '<column>', or MAP {'<column>': 'assets'}"
-            )
-        fields = [schema.field(name).with_name(alias) for alias, name in sources.items()]
-        kept = [name for name in names if columns is None or name in columns]
-        return cls(pa.schema(fields), sources, kept)
-
-    def column(self, batch: pa.RecordBatch, name: str) -> pa.Array | None:
-        """The column that has or is given this name, plain: neither dictionary nor extension."""
-        source = self.sources.get(name)
-        return None if source is None else _plain(batch.column(source))
-
-
-def _missing(name: str, listed: str, todo: str) -> InputError:
-    return InputError.expected(name, f"a column {name}", f"columns {listed}", f"give {todo}")
-
-
-class _TableSpool:
-    """Batches in a temporary Arrow stream, which goes when the object does."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        file = tempfile.NamedTemporaryFile(prefix="rasteret-", suffix=".arrows", delete=False)  # noqa: SIM115
-        file.close()
-        self.path = Path(file.name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
-        self._sink = pa.OSFile(file.name, "wb")
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        self._writer = pa.ipc.new_stream(self._sink, schema, options=options)
-
-    def append(self, batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch)
-
-    def close(self) -> None:
-        self._writer.close()
-        self._sink.close()
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        with pa.OSFile(str(self.path), "rb") as file, pa.ipc.open_stream(file) as stream:
-            yield from stream
 
 
 @dataclass
 class _Reading:
     """The pass over the source, and what it learns."""
 
-    layout: _Layout
+    layout: TableLayout
     geometry: GeometryColumn | None
     assets: AssetReader
     _notes: Counter[str] = field(default_factory=Counter)
     _id_hashes: array[int] = field(default_factory=lambda: array("q"))
     _disagree: dict[str, None] = field(default_factory=dict)
-    _n_rows: int = 0
+    n_rows: int = 0
 
-    def spool(self, source: pa.RecordBatchReader) -> _TableSpool:
+    def spool(self, source: pa.RecordBatchReader) -> TableSpool:
         """Read the source; canonical columns are made, `ENTRIES` stands for the assets."""
-        spool = _TableSpool(self._spool_schema())
+        spool = TableSpool(self._spool_schema())
         with source:
             for whole in source:
                 for start in range(0, whole.num_rows, BATCH_ROWS):
@@ -205,7 +120,7 @@ class _Reading:
         spool.close()
         return spool
 
-    def records(self, spool: _TableSpool, bands: list[str]) -> Records:
+    def records(self, spool: TableSpool, bands: list[str]) -> Records:
         """The records of the spool, with the bands that are now known."""
         names = dict(zip(self._passed(), self._passed_names(), strict=True))
         dropped = {key for key in PARTITION_KEYS if key in names and key not in self._disagree}
@@ -224,7 +139,7 @@ class _Reading:
                 arrays += [batch.column(n_canonical + i) for i, _ in final]
                 yield pa.record_batch(arrays, schema=schema)
 
-        return Records(schema, batches, self._warnings(spool, bands))
+        return Records(schema, batches, self._warnings(spool))
 
     def _passed(self) -> list[str]:
         """Source columns that are not canonical ones."""
@@ -248,7 +163,7 @@ class _Reading:
         passed = []
         for name in self._passed():
             column = self.layout.schema.field(name)
-            passed.append(pa.field(name, _plain_type(column.type), metadata=column.metadata))
+            passed.append(pa.field(name, plain_type(column.type), metadata=column.metadata))
         return pa.schema([*_canonical(ENTRIES), *passed])
 
     def _convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -263,7 +178,7 @@ class _Reading:
         if collection is None:
             collection = pa.nulls(n_rows, COLLECTION.type)
         self._compare_keys(batch, datetime)
-        self._n_rows += n_rows
+        self.n_rows += n_rows
         arrays = [
             ids,
             datetime,
@@ -280,7 +195,7 @@ class _Reading:
         return pa.record_batch(arrays, schema=self._spool_schema())
 
     def _pass(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        column = _plain(batch.column(name))
+        column = plain(batch.column(name))
         if name != self.assets.href_column:
             return column
         return self.assets.stored(column, is_rewritten=False).cast(column.type)
@@ -288,7 +203,7 @@ class _Reading:
     def _ids(self, batch: pa.RecordBatch) -> pa.Array:
         ids = _text(batch.column(self.layout.sources["id"]), "id")
         if ids.null_count:
-            row = self._n_rows + pc.index(ids.is_null(), value=True).as_py()
+            row = self.n_rows + pc.index(ids.is_null(), value=True).as_py()
             raise InputError.expected(
                 "id", "a value in every row", f"NULL in row {row}", 'give "where" to leave it out'
             )
@@ -362,20 +277,18 @@ class _Reading:
             if not agrees:
                 self._disagree[key] = None
 
-    def _warnings(self, spool: _TableSpool, bands: list[str]) -> list[str]:
+    def _warnings(self, spool: TableSpool) -> list[str]:
         lines = [f"{text} ({n} rows)" if n > 1 else text for text, n in self._notes.items()]
         for old, new in zip(self._passed(), self._passed_names(), strict=True):
             if old != new:
                 lines.append(f"{old}: differs from datetime, so it is column {new}")
-        if self._n_rows and not bands:
-            lines.append("assets: no asset of a band; give href_column or bands")
         twice = self._duplicates(spool)
         if twice:
             more = f" and {len(twice) - _N_SHOWN} more" if len(twice) > _N_SHOWN else ""
             lines.append(f"id: {', '.join(twice[:_N_SHOWN])}{more}: more than one row has this id")
         return lines
 
-    def _duplicates(self, spool: _TableSpool) -> list[str]:
+    def _duplicates(self, spool: TableSpool) -> list[str]:
         hashes = np.array(self._id_hashes, np.int64)
         values, counts = np.unique(hashes, return_counts=True)
         repeated = set(values[counts > 1].tolist())
@@ -405,22 +318,8 @@ def _position(name: str) -> int:
     return [column.name for column in _canonical(ENTRIES)].index(name)
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
 def _text(column: pa.Array, name: str) -> pa.Array:
-    column = _plain(column)
+    column = plain(column)
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

@@ -363,11 +363,9 @@ def test_band_maps_reach_the_samples_of_one_asset():
         bands_of({"a": tif("a"), "b": tif("b")}, band_index_map={"c": 0})
 
 
-def test_items_without_any_raster_are_records_with_a_warning():
-    records, table = records_of([item(assets={"data": {"href": "a.laz"}})])
-    assert table.num_rows == 1
-    assert records.schema.field("assets").type == pa.struct([])
-    assert "no asset is a TIFF (assets: data)" in records.warnings[0]
+def test_items_without_any_raster_are_refused_with_their_assets():
+    with pytest.raises(InputError, match="assets that are TIFFs, got 'data'"):
+        records_of([item(assets={"data": {"href": "a.laz"}})])
 
 
 def test_no_items_are_no_rows():

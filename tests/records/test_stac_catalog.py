@@ -227,6 +227,26 @@ def test_a_remote_item_can_not_point_at_local_files(tmp_path, href, is_linked_fr
     assert allowed.failures == []
 
 
+@pytest.mark.parametrize("scheme", ["https", "s3"])
+def test_a_remote_catalog_can_not_link_local_documents(tmp_path, scheme):
+    write(tmp_path, {"secret.json": item("secret")})
+    secret = str(tmp_path / "secret.json")
+    root = f"{scheme}://host/a/catalog.json"
+    links = [("item", f"file://{secret}"), ("item", secret), ("item", "./i.json")]
+    web = Web({root: catalog("root", *links), f"{scheme}://host/a/i.json": item("i")})
+    found, warnings = read(root, fetch_text=web)
+    assert [one["id"] for one in found] == ["i"]
+    assert len(warnings) == 2
+    assert any("links a local file" in warning for warning in warnings)
+
+
+def test_a_link_with_an_absolute_path_stays_on_its_server():
+    root = "https://host/a/catalog.json"
+    web = Web({root: catalog("root", ("item", "/b/i.json")), "https://host/b/i.json": item("i")})
+    found, _ = read(root, fetch_text=web)
+    assert found[0]["assets"]["red"]["href"] == "https://host/b/red.tif"
+
+
 def test_a_rewrite_of_the_caller_may_lead_to_local_files():
     web = Web({"https://host/i.json": item("i", href="/eodata/a/red.tif")})
     found = list(read_items(StacSource("https://host/i.json"), fetch_text=web))

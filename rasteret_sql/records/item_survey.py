@@ -1,0 +1,239 @@
+"""The first pass over STAC items: rows on disk, and the bands, types and ids of all."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rasteret_sql.errors import shorten
+from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sample_names
+from rasteret_sql.records.crs_hints import crs_hint
+from rasteret_sql.records.datetimes import parse_micros
+from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
+from rasteret_sql.records.item_filter import collection_of
+from rasteret_sql.records.item_spool import ItemSpool
+from rasteret_sql.records.property_types import DATETIME_PROPERTIES, PropertyType
+from rasteret_sql.records.stac_documents import LOCATION, Item
+from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.schema import DATETIME
+
+_N_SHOWN = 5
+_N_NOTES = 100
+# Consumed by canonical columns of the same name; not kept beside them.
+_CONSUMED = frozenset({"datetime", "proj:epsg"})
+
+
+class Notes:
+    """Warnings; of each kind only the first are written out, the rest are counted."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self._n: Counter[str] = Counter()
+
+    def add(self, subject: str, text: str, kind: str | None = None) -> None:
+        """Note something of an item or property; `kind` names what is counted together."""
+        kind = kind or text
+        self._n[kind] += 1
+        if self._n[kind] <= _N_NOTES:
+            self.lines.append(f"{subject}: {text}")
+
+    def finish(self, duplicates: list[str]) -> None:
+        """Add the counts of what was not written out, and the ids that are there twice."""
+        for kind, n in self._n.items():
+            if n > _N_NOTES:
+                self.lines.append(f"{n - _N_NOTES} more items: {kind}")
+        if duplicates:
+            shown = ", ".join(duplicates[:_N_SHOWN])
+            more = f" and {len(duplicates) - _N_SHOWN} more" if len(duplicates) > _N_SHOWN else ""
+            self.lines.append(f"id: {shown}{more}: more than one item has this id")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """What is kept of an item, in the order of the spool.
+
+    Attributes:
+        datetime: UTC microseconds since 1970.
+        geometry: WKB in hexadecimal.
+        bbox: west, south, east, north.
+        is_remote: whether the item's document came over a network.
+        assets: asset key to href and sample names.
+    """
+
+    id: str
+    datetime: int | None
+    geometry: str | None
+    bbox: list[float] | None
+    collection: str | None
+    epsg: int | None
+    crs: str | None
+    is_remote: bool
+    assets: dict[str, list[Any]]
+    properties: dict[str, Any]
+
+    def as_list(self) -> list[Any]:
+        """The values in order, as JSON writes them."""
+        return [getattr(self, name) for name in self.__slots__]
+
+
+@dataclass
+class ItemSurvey:
+    """What one pass over the items learned.
+
+    Attributes:
+        keys: every asset key, rasters or not, in order of appearance.
+        id_hashes: of every id; eight bytes an item is all that grows in memory.
+    """
+
+    spool: ItemSpool
+    bands: BandSurvey
+    keys: dict[str, None]
+    properties: dict[str, ItemProperty]
+    id_hashes: array[int]
+    n_items: int = 0
+
+    def duplicates(self) -> list[str]:
+        """Ids that more than one item has, in order of first repetition."""
+        hashes = np.frombuffer(self.id_hashes, np.int64) if self.n_items else np.empty(0, np.int64)
+        values, counts = np.unique(hashes, return_counts=True)
+        repeated = set(values[counts > 1].tolist())
+        if not repeated:
+            return []
+        seen: Counter[str] = Counter()
+        for row in self.spool:
+            if hash(row[0]) in repeated:
+                seen[row[0]] += 1
+        return [name for name, n in seen.items() if n > 1]
+
+
+class ItemProperty:
+    """A property over all items: its type, and whether it is a time everywhere."""
+
+    __slots__ = ("is_time", "type")
+
+    def __init__(self, name: str) -> None:
+        self.type = PropertyType()
+        self.is_time = name in DATETIME_PROPERTIES
+
+    def add(self, value: object) -> None:
+        """Take one more value into account."""
+        self.type.add(value)
+        if self.is_time and value is not None:
+            try:
+                parse_micros(value)
+            except ValueError:
+                self.is_time = False
+
+    def arrow(self) -> pa.DataType | None:
+        """The type of the column; None is JSON text."""
+        return DATETIME.type if self.is_time else self.type.arrow()
+
+
+def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | None) -> ItemSurvey:
+    """Read all items once.
+
+    Args:
+        items: as from `read_items`.
+        notes: is told what is odd.
+        wanted_keys: the assets to keep, whatever they are; None keeps rasters.
+    """
+    found = ItemSurvey(ItemSpool(), BandSurvey(), {}, {}, array("q"))
+    for item in items:
+        found.keys |= dict.fromkeys(item["assets"])
+        assets = _assets_of(item, wanted_keys)
+        found.bands.add(assets)
+        row = _row_of(item, assets, notes)
+        for name, value in row.properties.items():
+            seen = found.properties.get(name)
+            if seen is None:
+                seen = found.properties[name] = ItemProperty(name)
+            seen.add(value)
+        found.id_hashes.append(hash(row.id))
+        found.n_items += 1
+        found.spool.append(row.as_list())
+    found.spool.close()
+    return found
+
+
+def _assets_of(item: Item, wanted_keys: set[str] | None) -> dict[str, RasterAsset]:
+    found = {}
+    for key, asset in item["assets"].items():
+        if not isinstance(asset, dict):
+            continue
+        is_wanted = is_raster(key, asset) if wanted_keys is None else key in wanted_keys
+        href = _href_of(asset)
+        if is_wanted and href:
+            found[key] = RasterAsset(href, sample_names(asset, item["properties"]))
+    return found
+
+
+def _href_of(asset: Mapping[str, Any]) -> str | None:
+    """The main href; only an asset without one is read at an alternate address."""
+    if asset.get("href"):
+        return str(asset["href"])
+    alternates = asset.get("alternate")
+    for alternate in alternates.values() if isinstance(alternates, dict) else ():
+        if isinstance(alternate, dict) and alternate.get("href"):
+            return str(alternate["href"])
+    return None
+
+
+def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow:
+    properties = item["properties"]
+    raw_assets = item["assets"]
+    geometry, bbox = _footprint(item, notes)
+    hint = crs_hint(properties, (raw_assets[key] for key in assets))
+    return ItemRow(
+        id=item["id"],
+        datetime=_datetime(item["id"], properties, notes),
+        geometry=geometry,
+        bbox=bbox,
+        collection=collection_of(item),
+        epsg=hint.epsg,
+        crs=hint.crs,
+        is_remote=is_remote(str(item.get(LOCATION, ""))),
+        assets={key: [asset.href, list(asset.names)] for key, asset in assets.items()},
+        properties={name: value for name, value in properties.items() if name not in _CONSUMED},
+    )
+
+
+def _datetime(name: str, properties: Mapping[str, Any], notes: Notes) -> int | None:
+    for field in ("datetime", "start_datetime"):
+        value = properties.get(field)
+        if value is None:
+            continue
+        try:
+            return parse_micros(value)
+        except ValueError:
+            notes.add(
+                f"item {name}",
+                f"{field}: expected an RFC 3339 time, got {shorten(value)}; it is NULL",
+                f"{field} that is no time",
+            )
+    return None
+
+
+def _footprint(item: Item, notes: Notes) -> tuple[str | None, list[float] | None]:
+    """Geometry as WKB in hexadecimal, and bounds; each from the other if one is missing."""
+    geometry, box = None, None
+    try:
+        geometry = parse_geometry(item.get("geometry"))
+    except ValueError as error:
+        text = f"geometry: expected GeoJSON, got {shorten(error)}"
+        notes.add(f"item {item['id']}", text, "geometry that is no GeoJSON")
+    try:
+        box = parse_bbox(item.get("bbox"))
+    except ValueError as error:
+        text = f"bbox: expected [west, south, east, north], got {shorten(error)}"
+        notes.add(f"item {item['id']}", text, "bbox that is no box")
+    if box is None and geometry is not None:
+        box = bbox_of(geometry)
+    if geometry is None and box is not None:
+        geometry = geometry_of(box)
+    return (None if geometry is None else geometry.wkb_hex), (None if box is None else list(box))
