@@ -75,12 +75,13 @@ def test_a_server_without_etags_is_read_all_the_same(server: RangeServer) -> Non
         ("reset", ReadError, "a closed connection"),
         ("truncated", ReadError, "bytes 1000-3500"),
         ("hang", ReadError, "no answer in time"),
+        ("stall", ReadError, "no answer in time"),
     ],
 )
 def test_what_goes_wrong_is_told_in_one_line_without_secrets(
     impatient: RangeServer, fault: str, error: type[ReadError], words: str, query: str
 ) -> None:
-    if "/" not in fault and fault != "truncated":
+    if "/" not in fault and fault not in {"truncated", "stall"}:
         with pytest.raises(error, match=words):
             stat(impatient.url("data", "a.tif", fault=fault) + query)
     with pytest.raises(error) as caught:
@@ -107,6 +108,17 @@ def test_what_passes_is_tried_again(server: RangeServer, fault: str, query: str)
     href = server.url("data", "a.tif", fault=fault) + query
     assert bytes(get_range(href, 1000, 5000)) == CONTENT[1000:6000]
     assert get_start(server.url("data", "a.tif", fault=fault) + query, 50).data == CONTENT[:50]
+
+
+@QUERIES
+def test_a_body_may_take_longer_than_the_server_may_be_silent(
+    impatient: RangeServer, query: str
+) -> None:
+    begin = time.monotonic()
+    href = impatient.url("data", "a.tif", fault="trickle") + query
+    assert bytes(get_range(href, 1000, 5000)) == CONTENT[1000:6000]
+    assert time.monotonic() - begin > 0.6  # the limit is half a second
+    assert len(impatient.requests()) == 1
 
 
 def test_a_cut_body_without_an_etag_is_tried_again(server: RangeServer) -> None:

@@ -45,6 +45,8 @@ FAULTS = {
     "chunked": "as norange, without a Content-Length",
     "noetag": "no ETag, no Last-Modified",
     "hang": "never answers, until the server stops",
+    "trickle": "the body comes in eight parts, a tenth of a second apart",
+    "stall": "half of the body, then nothing until the server stops",
     "slow": "half a second before the answer",
     "redirect": "302 to the rest of the path",
     "loop": "302 to itself",
@@ -88,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
     state: _State
+    pause_s = 0.0
 
     def setup(self) -> None:
         super().setup()
@@ -197,7 +200,16 @@ class _Handler(BaseHTTPRequestHandler):
             body = handle.read(stop - start)
         if fault == "chunked":
             headers["Transfer-Encoding"] = "chunked"
-        self.send(status, body, headers, cut=len(body) // 2 if fault.startswith("short") else None)
+        if fault == "trickle":
+            self.pause_s = 0.1
+        self.send(
+            status,
+            body,
+            headers,
+            cut=len(body) // 2 if fault.startswith(("short", "stall")) else None,
+        )
+        if fault == "stall":
+            self.state.stopping.wait()
 
     def send(
         self,
@@ -217,8 +229,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        step = len(sent) // 8 + 1 if self.pause_s else len(sent) or 1
         try:
-            self.wfile.write(sent)
+            for start in range(0, len(sent), step):
+                self.wfile.write(sent[start : start + step])
+                self.wfile.flush()
+                time.sleep(self.pause_s)
             self.wfile.flush()
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
