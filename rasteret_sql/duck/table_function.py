@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 BIND_UDF = "_rasteret_bind"
 IS_DUCKDB_2 = int(duckdb.__version__.split(".")[0]) >= 2
 
+_EXTENSION_METADATA = b"ARROW:extension:metadata"
+
 _KEPT_SOURCES = 1024 if IS_DUCKDB_2 else 48
 """Sources kept for statements bound earlier. 1.5 needs an attached catalog for each, and
 600 of them add 0.3 ms to every query; 2.0 needs a few kB."""
@@ -218,7 +220,8 @@ class Runtime:
         with self._lock:
             exposed = self._sources.get(key)
             if exposed is None:
-                exposed = _expose(self._source(call, bound), self.connections, next(self._numbers))
+                source = self._source(call, bound)
+                exposed = _expose(source, bound.schema, self.connections, next(self._numbers))
                 self._sources[key] = exposed
                 if len(self._sources) > _KEPT_SOURCES:
                     self._sources.popitem(last=False)[1].release(self.connections)
@@ -232,7 +235,8 @@ class Runtime:
         def remember(error: BaseException) -> None:
             self.last_errors[call.caller.connection] = error
 
-        return LazySource(stream.schema, open_scan, remember)
+        schema = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
+        return LazySource(schema, open_scan, remember)
 
     def _run(
         self, call: Call, stream: Stream, columns: list[str], pushed: pc.Expression | None
@@ -265,7 +269,7 @@ class _Exposed:
     sql: str
     source: LazySource
     catalog: str | None = None
-    relation: object = None
+    held: object = None
 
     def release(self, connections: Connections) -> None:
         """Detach its catalog; a result that still streams from it goes on (measured)."""
@@ -274,17 +278,29 @@ class _Exposed:
                 cursor.execute(f"DETACH DATABASE IF EXISTS {self.catalog}")
 
 
-def _expose(source: LazySource, connections: Connections, number: int) -> _Exposed:
+def _expose(
+    source: LazySource, schema: pa.Schema, connections: Connections, number: int
+) -> _Exposed:
     cursor = connections.cursor()
     if IS_DUCKDB_2:
         relation = cursor.from_arrow(source)
-        return _Exposed(relation.sql_query(), source, relation=(cursor, relation))
+        return _Exposed(relation.sql_query(), source, held=(cursor, relation))
     catalog = f"_rasteret_{number}"
-    with cursor:
-        cursor.execute(f"ATTACH ':memory:' AS {catalog} (READ_WRITE)")
-        cursor.execute(f"USE {catalog}")
-        cursor.from_arrow(source).create_view("source")
-    return _Exposed(f"FROM {catalog}.main.source", source, catalog)
+    cursor.execute(f"ATTACH ':memory:' AS {catalog} (READ_WRITE)")
+    cursor.execute(f"USE {catalog}")
+    cursor.from_arrow(source).create_view("source")
+    sql = f"SELECT *{_crs_casts(schema)} FROM {catalog}.main.source"
+    return _Exposed(sql, source, catalog, held=cursor)
+
+
+def _crs_casts(schema: pa.Schema) -> str:
+    """The CRS again, in SQL; lon/lat is the only one that DuckDB knows without extensions."""
+    casts = [
+        f"{quote_identifier(field.name)}::GEOMETRY('OGC:CRS84') AS {quote_identifier(field.name)}"
+        for field in schema
+        if b"CRS84" in (field.metadata or {}).get(_EXTENSION_METADATA, b"")
+    ]
+    return f" REPLACE ({', '.join(casts)})" if casts else ""
 
 
 def _failing(error: RasteretError) -> str:
@@ -295,6 +311,22 @@ def _failing(error: RasteretError) -> str:
     so "column not found" does not come first.
     """
     return f"FROM query(error({quote_text(error.message)})::VARCHAR)"
+
+
+def _without_crs(schema: pa.Schema) -> pa.Schema:
+    """The schema, its geometries without CRS.
+
+    1.5 looks the CRS of an Arrow source up in its catalog when it executes, where no
+    transaction is active: "INTERNAL Error: TransactionContext::ActiveTransaction".
+    """
+    fields = []
+    for one in schema:
+        metadata = one.metadata or {}
+        has_crs = _EXTENSION_METADATA in metadata
+        fields.append(
+            one.with_metadata(metadata | {_EXTENSION_METADATA: b"{}"}) if has_crs else one
+        )
+    return pa.schema(fields)
 
 
 def quote_identifier(name: str) -> str:
