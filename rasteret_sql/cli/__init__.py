@@ -1,1 +1,25 @@
-"""The command line, rasteret-sql."""
+"""The command line, ``rasteret-sql``: every command is SQL underneath."""
+
+from __future__ import annotations
+
+import click
+
+from rasteret_sql import __version__
+from rasteret_sql.cli.demo import demo
+from rasteret_sql.cli.failures import Commands
+
+__all__ = ["main"]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rasteret-sql")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(*, debug: bool) -> None:
+    """Satellite imagery from SQL.
+
+    Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage,
+    130 interrupted.
+    """
+
+
+main.add_command(demo)

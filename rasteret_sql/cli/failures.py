@@ -1,0 +1,77 @@
+"""What a failed command says and returns: exit codes 0, 1, 2, 130."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import IO, Any
+
+import click
+import duckdb
+
+from rasteret_sql.errors import RasteretError, redact
+
+FAILED = 1
+INTERRUPTED = 130
+
+_URL = re.compile(r"\w+://[^\s'\"]+")
+_POSITION = re.compile(r"^(LINE \d+:|\s*\^|At:|Traceback )", re.MULTILINE)
+
+
+class Failure(click.ClickException):
+    """An error of ours or DuckDB's: one line on stderr, exit code 1."""
+
+    exit_code = FAILED
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(f"error: {self.message}", file=file or sys.stderr)
+
+
+class Commands(click.Group):
+    """A group that turns exceptions of its commands into exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; with ``--debug`` its exception comes through as it is."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            raise _interrupted(ctx) from None
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if _is_interrupt(error):
+                raise _interrupted(ctx) from None
+            if ctx.params.get("debug"):
+                raise
+            raise Failure(one_line(error)) from error
+
+
+def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
+    click.echo("error: interrupted", err=True)
+    ctx.close()
+    return click.exceptions.Exit(INTERRUPTED)
+
+
+def _is_interrupt(error: Exception) -> bool:
+    """DuckDB reports a Ctrl-C that it saw first as an error of its own."""
+    return isinstance(error, duckdb.InterruptException)
+
+
+def one_line(error: Exception) -> str:
+    r"""The text of an error on one line, without the query, stack traces or secrets of URLs.
+
+    Example:
+        >>> one_line(ValueError("a:\n  no 'http://me:pw@host/a.tif?sig=1'"))
+        "a: no 'http://host/a.tif'"
+    """
+    if isinstance(error, RasteretError):
+        return error.message
+    text = str(error)
+    position = _POSITION.search(text)
+    if position:
+        text = text[: position.start()]
+    text = _URL.sub(lambda found: redact(found[0]), " ".join(text.split()))
+    if isinstance(error, (duckdb.Error, OSError, ValueError)):
+        return text
+    return f"{type(error).__name__}: {text}; this is a bug, run again with --debug to see where"
