@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import shapely
 
 from rasteret_sql.units import BBox
@@ -88,21 +89,17 @@ def bbox_of(geometry: Geometry) -> BBox:
 
     Source: RFC 7946, section 3.1.9 and 5.2.
     """
-    parts = shapely.get_parts(geometry)
-    bounds = shapely.bounds(parts)
-    west_of_line = bounds[:, 2] >= _MERIDIAN - _TOUCH_DEG
-    east_of_line = bounds[:, 0] <= -_MERIDIAN + _TOUCH_DEG
-    is_split = west_of_line.any() and east_of_line.any() and not (west_of_line & east_of_line).any()
-    if is_split:
-        is_western = bounds[:, 0] >= 0
-        if is_western.any() and (bounds[~is_western, 2] <= 0).all():
-            return BBox(
-                float(bounds[is_western, 0].min()),
-                float(bounds[:, 1].min()),
-                float(bounds[~is_western, 2].max()),
-                float(bounds[:, 3].max()),
-            )
-    return BBox(*(float(bound) for bound in geometry.bounds))
+    whole = BBox(*(float(bound) for bound in geometry.bounds))
+    if whole.xmin > _TOUCH_DEG - _MERIDIAN or whole.xmax < _MERIDIAN - _TOUCH_DEG:
+        return whole
+    bounds = shapely.bounds(shapely.get_parts(geometry))
+    bounds = bounds[np.argsort(bounds[:, 0])]
+    easts = np.maximum.accumulate(bounds[:, 2])
+    gaps = bounds[1:, 0] - easts[:-1]
+    if len(gaps) == 0 or gaps.max() <= 0:
+        return whole
+    gap = int(gaps.argmax())
+    return whole._replace(xmin=float(bounds[gap + 1, 0]), xmax=float(easts[gap]))
 
 
 def geometry_of(box: BBox) -> Geometry:
