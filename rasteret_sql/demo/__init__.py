@@ -26,9 +26,9 @@ def run(folder: Path, show: Callable[[str], None], *, live: bool = False) -> Non
         RasteretError: from a statement.
     """
     # one thread adds up in one order, so that each run prints the same digits
-    config = {"threads": 1, "enable_progress_bar": False}
-    con = connect(workspace=folder / "workspace", config=config)
+    con = connect(workspace=folder / "workspace", config={"threads": 1})
     try:
+        con.execute("SET enable_progress_bar = false")
         if not live:
             items = write_scenes(folder / "scenes")
             setting = f"SET VARIABLE items = {quote_text(str(items))}"
