@@ -205,12 +205,13 @@ def _locate_remote(href: str, _: int) -> Location:
     bucket, key = found
     options = _config.options_for(target, bucket.address + key)
     is_sayable = not {"", ".", ".."} & set(key.split("/"))  # to obstore
-    if is_http and (callable(options.signer) or not is_sayable):
+    signed = bucket in _refusing or signs_first(bucket, options)
+    is_public = _forked and not signed and options.endpoint is None
+    if is_http and (callable(options.signer) or not is_sayable or is_public):
         return _locate_http(href, target, options)
     if not is_sayable:
         names = "a key without empty names and dots between its slashes"
         raise InputError.expected(redact(target), names, key, "use the https:// form of the URL")
-    signed = bucket in _refusing or signs_first(bucket, options)
     return _locate_object(href, target, found, options, signed=signed)
 
 
@@ -221,7 +222,7 @@ def _locate_object(
     if _forked:
         raise ReadError(
             f"{redact(target)}: expected a process that was not forked from one that reads, "
-            "got a fork; use multiprocessing's 'spawn' or 'forkserver'"
+            "got a fork; use the https:// form, or multiprocessing's 'spawn'"
         )
     store, signer = _shared(
         (bucket, options, signed),

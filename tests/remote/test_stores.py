@@ -16,10 +16,18 @@ from hypothesis import strategies as st
 from servers.range_server import RangeServer
 
 from rasteret_sql.errors import InputError, ReadError
+from rasteret_sql.remote import stores
 from rasteret_sql.remote.exact import ExactUrl
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range, get_start
-from rasteret_sql.remote.stores import is_local, is_remote, locate, rewrite, storage
+from rasteret_sql.remote.stores import (
+    is_local,
+    is_remote,
+    locate,
+    reload_storage,
+    rewrite,
+    storage,
+)
 
 ODD_NAMES = ["a b.tif", "a+b.tif", "a#b.tif", "a?b.tif", "a%2Bb.tif", "ä^[1]{2}|'.tif"]
 
@@ -250,4 +258,17 @@ def test_a_forked_child_is_told_what_it_can_not_read(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.origin)
     said = _parent_and_child(tmp_path, "fork", "s3://data/a.tif")
-    assert "use multiprocessing's 'spawn'" in said
+    assert "or multiprocessing's 'spawn'" in said
+
+
+def test_a_forked_child_reads_public_buckets_by_their_web_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    href = "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a/B04.tif"
+    assert not isinstance(locate(href).store, ExactUrl)
+    reload_storage()
+    monkeypatch.setattr(stores, "_forked", True)
+    assert isinstance(locate(href).store, ExactUrl)
+    storage("s3://sentinel-cogs/", credentials={"access_key_id": "a", "secret_access_key": "b"})
+    with pytest.raises(ReadError, match="got a fork"):
+        locate(href)
