@@ -99,7 +99,7 @@ def _expression(batch: pa.RecordBatch, tree: _Tree) -> pc.Expression:
     schema = pa.schema(list(batch.schema), metadata=pa.KeyValueMetadata(tree))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+        writer.write_batch(batch)
     return pc.Expression._deserialize(sink.getvalue())  # noqa: SLF001 (what its pickle calls)
 
 
