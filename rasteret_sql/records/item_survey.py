@@ -20,7 +20,7 @@ from rasteret_sql.records.item_filter import collection_of
 from rasteret_sql.records.item_spool import ItemSpool
 from rasteret_sql.records.property_types import DATETIME_PROPERTIES, PropertyType
 from rasteret_sql.records.stac_documents import LOCATION, Item
-from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import DATETIME
 
 _N_SHOWN = 5
@@ -88,6 +88,7 @@ class ItemSurvey:
 
     Attributes:
         keys: every asset key, rasters or not, in order of appearance.
+        has_local: whether an asset is a local file.
         id_hashes: of every id; eight bytes an item is all that grows in memory.
     """
 
@@ -97,6 +98,7 @@ class ItemSurvey:
     properties: dict[str, ItemProperty]
     id_hashes: array[int]
     n_items: int = 0
+    has_local: bool = False
 
     def duplicates(self) -> list[str]:
         """Ids that more than one item has, in order of first repetition."""
@@ -148,6 +150,7 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
         found.keys |= dict.fromkeys(item["assets"])
         assets = _assets_of(item, wanted_keys)
         found.bands.add(assets)
+        found.has_local |= any(is_local(asset.href) for asset in assets.values())
         row = _row_of(item, assets, notes)
         for name, value in row.properties.items():
             seen = found.properties.get(name)

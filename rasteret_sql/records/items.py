@@ -84,7 +84,8 @@ def records_from_items(
     hrefs = _Hrefs(dict(url_rewrite or {}), is_remote=is_remote, allow_local=allow_local)
     table = _Table(survey.spool, chosen, _property_columns(survey.properties, notes), hrefs)
     notes.finish(survey.duplicates())
-    return Records(table.schema, table.batches, notes.lines, list(table.refused()))
+    refused = list(table.refused()) if survey.has_local and not allow_local else []
+    return Records(table.schema, table.batches, notes.lines, refused)
 
 
 def _property_columns(
@@ -205,8 +206,6 @@ class _Table:
 
     def refused(self) -> Iterator[AssetFailure]:
         """Assets of remote items that name local files."""
-        if self.hrefs.allow_local:
-            return
         for values in self.spool:
             row = ItemRow(*values)
             for band, (href, _) in self._located(row):

@@ -180,9 +180,12 @@ class _Reader:
                 yield from self._of_api(urljoin(location, root["href"]), collection)
                 return
         self._refuse_filter()
-        if kind in {"item", "items"}:
+        further = next(links(document, "next"), None) if isinstance(document, dict) else None
+        if kind == "item" or (kind == "items" and (further is None or not is_remote(location))):
             members = [document] if kind == "item" else features(document, location)
             yield from self._of_file(iter(members), location, is_whole_document=kind == "item")
+            if further is not None:
+                self.warnings.append(f"{location}: is one page of several; the next is not read")
             return
         walk = CatalogWalk(self.fetch_text, self.wanted.collection, self.warnings)
         for item in walk.items(location, document):

@@ -115,7 +115,7 @@ class CatalogWalk:
             yield from self._accept([document], at, is_whole_document=True)
         elif kind == "items":
             yield from self._accept(features(document, at.location), at, is_whole_document=False)
-            further = links(document, "next") if isinstance(document, dict) else iter(())
+            further = self._next_pages(document, at.location)
             pages = self._unseen(further, at.location, at.collection, at.commons)
             for pending, page in self._read_all(pages, pool):
                 yield self._enter(pending, page, pool)
@@ -125,6 +125,13 @@ class CatalogWalk:
             inner = self._inherit(at, document, is_collection=kind == "collection")
             for pending, child in self._read_all(inner, pool):
                 yield self._enter(pending, child, pool)
+
+    def _next_pages(self, document: Json, location: str) -> Iterator[dict[str, Any]]:
+        for link in links(document, "next") if isinstance(document, dict) else ():
+            if str(link.get("method", "GET")).upper() == "GET":
+                yield link
+            else:
+                self._warn(location, "the next page is not read; search the API instead")
 
     def _inherit(
         self, at: _Pending, document: dict[str, Any], *, is_collection: bool

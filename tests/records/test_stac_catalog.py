@@ -189,6 +189,27 @@ def test_a_page_of_items_leads_to_the_next():
     assert found[0]["assets"]["red"]["href"] == "s3://bucket/c/red.tif"
 
 
+def test_an_address_of_one_page_of_items_is_followed_to_the_last():
+    first = {"type": "FeatureCollection", "features": [item("a")]}
+    second = {"type": "FeatureCollection", "features": [item("b")]}
+    first["links"] = [{"rel": "next", "href": "https://host/items?page=2"}]
+    second["links"] = [{"rel": "next", "href": "https://host/search", "method": "POST"}]
+    web = Web({"https://host/items": first, "https://host/items?page=2": second})
+    found, warnings = read("https://host/items", fetch_text=web)
+    assert [one["id"] for one in found] == ["a", "b"]
+    assert warnings == ["https://host/items: the next page is not read; search the API instead"]
+
+
+def test_a_saved_page_says_that_there_are_more(tmp_path):
+    page = {"type": "FeatureCollection", "features": [item("a")]}
+    page["links"] = [{"rel": "next", "href": "https://host/items?page=2"}]
+    write(tmp_path, {"page.json": page})
+    found, warnings = read(tmp_path / "page.json")
+    assert [one["id"] for one in found] == ["a"]
+    assert len(warnings) == 1
+    assert "one page of several" in warnings[0]
+
+
 def test_remote_documents_are_fetched_side_by_side_and_stay_in_order():
     together = threading.Barrier(8, timeout=10)
     names = [f"{n:03d}" for n in range(8)]
