@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.errors import AccessDeniedError, InputError, redact
+from rasteret_sql.errors import InputError
 from rasteret_sql.records.bands import (
     Band,
     RasterAsset,
@@ -20,7 +20,7 @@ from rasteret_sql.records.hrefs import unsigned
 from rasteret_sql.records.item_spool import ItemSpool
 from rasteret_sql.records.item_survey import ItemProperty, ItemRow, Notes, survey_items
 from rasteret_sql.records.property_types import DATETIME_PROPERTIES, to_array
-from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records
+from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records, local_refused
 from rasteret_sql.records.stac_documents import Item
 from rasteret_sql.remote.stores import is_local, rewrite
 from rasteret_sql.schema import (
@@ -210,10 +210,4 @@ class _Table:
             row = ItemRow(*values)
             for band, (href, _) in self._located(row):
                 if self.hrefs.stored(href, is_remote=row.is_remote) is None:
-                    error = AccessDeniedError.expected(
-                        redact(href),
-                        "a remote file, as the item is remote",
-                        "a local path",
-                        "use url_rewrite if it is mounted here",
-                    )
-                    yield AssetFailure(row.id, band, redact(href), error.message)
+                    yield local_refused(row.id, band, href)

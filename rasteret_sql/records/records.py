@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from rasteret_sql.errors import AccessDeniedError, redact
+
 BATCH_ROWS = 1000
 
 
@@ -18,6 +20,17 @@ class AssetFailure(NamedTuple):
     band: str
     href: str
     error: str
+
+
+def local_refused(name: str, band: str, href: str) -> AssetFailure:
+    """The failure of a remote source's asset that is a local file."""
+    error = AccessDeniedError.expected(
+        redact(href),
+        "a remote file, as the item is remote",
+        "a local path",
+        "use url_rewrite if it is mounted here",
+    )
+    return AssetFailure(name, band, redact(href), error.message)
 
 
 @dataclass(frozen=True)

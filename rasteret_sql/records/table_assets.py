@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.records.bands import is_raster
 from rasteret_sql.records.hrefs import unsigned
-from rasteret_sql.remote.stores import rewrite
+from rasteret_sql.records.records import AssetFailure, local_refused
+from rasteret_sql.remote.stores import is_local, rewrite
 from rasteret_sql.schema import ASSET, assets_type
 
 ENTRY = pa.struct([("band", pa.string()), *ASSET])
@@ -220,6 +221,29 @@ class AssetReader:
             [None if href is None else rewrite(unsigned(href), mapping) for href in values],
             pa.string(),
         )
+
+
+def refuse_local(
+    entries: pa.Array, ids: pa.Array, url_rewrite: Mapping[str, str]
+) -> tuple[pa.Array, list[AssetFailure]]:
+    """Take out the assets of a remote table that are local files.
+
+    Those that a rewrite of the caller leads to stay.
+    """
+    allowed = tuple(target for target in url_rewrite.values() if target)
+    hrefs = pc.list_flatten(entries).field("href").to_pylist()
+    if not any(is_local(href) and not href.startswith(allowed) for href in hrefs):
+        return entries, []
+    kept: list[list[dict[str, Any]]] = []
+    failures = []
+    for name, row in zip(ids.to_pylist(), entries.to_pylist(), strict=True):
+        kept.append([])
+        for entry in row or []:
+            if is_local(entry["href"]) and not entry["href"].startswith(allowed):
+                failures.append(local_refused(name, entry["band"], entry["href"]))
+            else:
+                kept[-1].append(entry)
+    return pa.array(kept, ENTRIES), failures
 
 
 def scatter(entries: pa.Array, bands: list[str]) -> pa.Array:

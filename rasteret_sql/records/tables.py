@@ -17,8 +17,8 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.records.crs_hints import CrsHint, crs_hint
 from rasteret_sql.records.datetimes import to_timestamps
 from rasteret_sql.records.items import COLLECTION
-from rasteret_sql.records.records import BATCH_ROWS, Records
-from rasteret_sql.records.table_assets import ENTRIES, AssetReader, scatter
+from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records
+from rasteret_sql.records.table_assets import ENTRIES, AssetReader, refuse_local, scatter
 from rasteret_sql.records.table_footprints import (
     BBOX_COLUMNS,
     GeometryColumn,
@@ -59,6 +59,8 @@ def records_from_table(
     columns: list[str] | None = None,
     bands: list[str] | None = None,
     geometry_crs: str | int | None = None,
+    is_remote: bool = False,
+    allow_local: bool = False,
 ) -> Records:
     """Records of a table, one a row; the table is read once, through a temporary file.
 
@@ -73,6 +75,8 @@ def records_from_table(
         columns: columns to keep besides the canonical ones; None keeps all.
         bands: bands to keep; with `href_column` and no `band_index_map`, the one band's name.
         geometry_crs: CRS of the footprints, if no metadata say it.
+        is_remote: whether the table came over a network.
+        allow_local: whether a remote table may name local files.
 
     Raises:
         InputError: if a column is missing or can't be understood; says which argument helps.
@@ -88,7 +92,7 @@ def records_from_table(
             )
     assets = AssetReader(href_column, indices, dict(url_rewrite or {}), bands)
     geometry = find_geometry(layout.schema, geo_metadata, geometry_crs)
-    reading = _Reading(layout, geometry, assets)
+    reading = _Reading(layout, geometry, assets, is_foreign=is_remote and not allow_local)
     spool = reading.spool(source)
     chosen = assets.bands()
     if reading.n_rows and not chosen:
@@ -105,6 +109,8 @@ class _Reading:
     layout: TableLayout
     geometry: GeometryColumn | None
     assets: AssetReader
+    is_foreign: bool
+    failures: list[AssetFailure] = field(default_factory=list)
     _notes: Counter[str] = field(default_factory=Counter)
     _id_hashes: array[int] = field(default_factory=lambda: array("q"))
     _disagree: dict[str, None] = field(default_factory=dict)
@@ -139,7 +145,7 @@ class _Reading:
                 arrays += [batch.column(n_canonical + i) for i, _ in final]
                 yield pa.record_batch(arrays, schema=schema)
 
-        return Records(schema, batches, self._warnings(spool))
+        return Records(schema, batches, self._warnings(spool), self.failures)
 
     def _passed(self) -> list[str]:
         """Source columns that are not canonical ones."""
@@ -177,6 +183,10 @@ class _Reading:
         collection = self.layout.column(batch, COLLECTION.name)
         if collection is None:
             collection = pa.nulls(n_rows, COLLECTION.type)
+        entries = self.assets.entries(column)
+        if self.is_foreign:
+            entries, refused = refuse_local(entries, ids, self.assets.url_rewrite)
+            self.failures += refused
         self._compare_keys(batch, datetime)
         self.n_rows += n_rows
         arrays = [
@@ -184,7 +194,7 @@ class _Reading:
             datetime,
             geometry,
             bbox,
-            self.assets.entries(column),
+            entries,
             pa.nulls(n_rows, pa.string())
             if collection is None
             else _text(collection, "collection"),

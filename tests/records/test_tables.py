@@ -406,6 +406,20 @@ def test_hrefs_are_rewritten_and_unsigned():
     assert found["assets"].to_pylist()[0]["red"]["href"] == "s3://b/r.tif"
 
 
+def test_a_remote_table_can_not_point_at_local_files():
+    assets = [{"a": "/etc/a.tif", "b": "https://h/b.tif"}, {"a": "https://h/a.tif", "b": None}]
+    table = plain(2, assets=assets)
+    records, found = records_of(table, is_remote=True)
+    (first, second) = found["assets"].to_pylist()
+    assert first == {"a": None, "b": {"href": "https://h/b.tif", "band_index": 0}}
+    assert second["a"]["href"] == "https://h/a.tif"
+    assert [(one.id, one.band, one.href) for one in records.failures] == [("r0", "a", "/etc/a.tif")]
+    for options in ({"allow_local": True}, {"url_rewrite": {"/etc/": "/mnt/"}}):
+        records, found = records_of(table, is_remote=True, **options)
+        assert records.failures == []
+        assert found["assets"].to_pylist()[0]["a"] is not None
+
+
 def test_an_index_map_reaches_into_the_only_asset_or_by_name():
     _, found = records_of(plain(), band_index_map={"r": 0, "g": 1})
     assert found["assets"].to_pylist()[0]["g"] == {"href": "r.tif", "band_index": 1}
