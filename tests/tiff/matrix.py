@@ -26,7 +26,7 @@ from rasterio.errors import RasterioError
 from rasteret_sql.errors import RasteretError
 from rasteret_sql.tiff.codecs import check_supported, decode_block, supported_compressions
 from rasteret_sql.tiff.header import parse_header
-from rasteret_sql.tiff.layout import CHUNKY, Header
+from rasteret_sql.tiff.layout import CHUNKY, Header, Level
 from rasteret_sql.tiff.unpack import sample_dtype
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -51,9 +51,12 @@ class Result:
     why: str = ""
 
 
-def read_bands(data: bytes, header: Header, count: int | None = None) -> np.ndarray:
-    """All pixels of the full resolution, shape (row, column, sample)."""
-    level, fmt = header.image, header.block_format(header.image)
+def read_bands(
+    data: bytes, header: Header, count: int | None = None, level: Level | None = None
+) -> np.ndarray:
+    """All pixels of a level, the full resolution by default, shape (row, column, sample)."""
+    level = level or header.image
+    fmt = header.block_format(level)
     check_supported(fmt)
     planes = 1 if header.planar_configuration == CHUNKY else header.samples_per_pixel
     planes = min(planes, count or planes)
@@ -107,10 +110,10 @@ def compare(ours: np.ndarray, theirs: np.ndarray, header: Header) -> tuple[str, 
     return "different", f"mean {mean:.3g}, most {worst:.3g}"
 
 
-def by_rasterio(data: bytes) -> np.ndarray | None:
+def by_rasterio(data: bytes, **options: object) -> np.ndarray | None:
     """GDAL's pixels, (row, column, band); None where it refuses."""
     try:
-        with rasterio.MemoryFile(data) as memory, memory.open() as file:
+        with rasterio.MemoryFile(data) as memory, memory.open(**options) as file:
             return np.moveaxis(file.read(), 0, -1)
     except RasterioError:
         return None
@@ -170,6 +173,29 @@ def real_results() -> Iterator[Result]:
         yield _describe(name, header, *verdict)
 
 
+def overview_results() -> Iterator[Result]:
+    """Every overview of a real file, found by its size: the header sorts them."""
+    truth = json.loads((DATA / "truth.json").read_text())["files"]
+    for name, facts in truth.items():
+        levels = facts.get("overview_truth") or []
+        if facts.get("error") or not levels or facts["width"] * facts["height"] > MAX_PIXELS:
+            continue
+        data = (DATA / name).read_bytes()
+        header = parse_header(data)
+        ours = {(level.width, level.height): level for level in header.overviews}
+        for number, facts_of in enumerate(levels):
+            level = ours[facts_of["width"], facts_of["height"]]
+            label = f"{name} overview {number}"
+            try:
+                pixels = read_bands(data, header, level=level)
+            except RasteretError as error:
+                yield _describe(label, header, "refused", str(error))
+                continue
+            theirs = by_rasterio(data, overview_level=number)
+            if theirs is not None:
+                yield _describe(label, header, *compare(pixels, theirs, header))
+
+
 def made_results() -> Iterator[Result]:
     """Every made file that GDAL reads."""
     for number, data in enumerate(made_tiffs.all_files()):
@@ -185,13 +211,13 @@ def made_results() -> Iterator[Result]:
         yield _describe(f"made {number}", header, *compare(ours, theirs, header))
 
 
-def collect() -> tuple[list[Result], list[Result]]:
-    """Results of the real and of the made files."""
+def collect() -> tuple[list[Result], list[Result], list[Result]]:
+    """Results of the real files, of the made ones, and of the real files' overviews."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return list(real_results()), list(made_results())
+            return list(real_results()), list(made_results()), list(overview_results())
     finally:
         logging.disable(logging.NOTSET)
 
@@ -225,10 +251,10 @@ def _table(table: Cells, columns: list[str]) -> list[str]:
 def _counts(results: list[Result]) -> str:
     counted = Counter(result.outcome for result in results)
     parts = [f"{counted[outcome]} {outcome}" for outcome in SIGNS]
-    return f"{len(results)} files: {', '.join(parts)}"
+    return f"{len(results)}: {', '.join(parts)}"
 
 
-def render(real: list[Result], made: list[Result]) -> str:
+def render(real: list[Result], made: list[Result], overviews: list[Result]) -> str:
     """The page."""
     by_type, by_layout = cells(real + made)
     types = sorted({column for _, column in by_type})
@@ -241,6 +267,7 @@ def render(real: list[Result], made: list[Result]) -> str:
         "",
         f"- Real files: {_counts(real)}.",
         f"- Made files: {_counts(made)}.",
+        f"- Overviews of the real files: {_counts(overviews)}.",
         "",
         "Oracle: the pixels GDAL reads (for JPEG XL, which that build lacks: tifffile).",
         "`=` equal, `~` within tolerance, `x` refused by name, `!` different;",
@@ -311,10 +338,10 @@ def main(arguments: list[str] | None = None) -> int:
     action.add_argument("--write", type=Path, metavar="PAGE")
     action.add_argument("--check", type=Path, metavar="PAGE")
     options: Any = parser.parse_args(arguments)
-    real, made = collect()
-    page = render(real, made)
-    print("real:", _counts(real))
-    print("made:", _counts(made))
+    results = collect()
+    page = render(*results)
+    for name, part in zip(("real", "made", "overviews"), results, strict=True):
+        print(f"{name}: {_counts(part)}")
     if options.write:
         options.write.write_text(page)
         return 0
