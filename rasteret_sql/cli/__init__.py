@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 from rasteret_sql import __version__
+from rasteret_sql.cli.collections import collections
 from rasteret_sql.cli.demo import demo
 from rasteret_sql.cli.failures import Commands
+from rasteret_sql.cli.functions import functions
+from rasteret_sql.cli.query import query
 
 __all__ = ["main"]
 
@@ -22,4 +25,5 @@ def main(*, debug: bool) -> None:
     """
 
 
-main.add_command(demo)
+for command in (collections, query, functions, demo):
+    main.add_command(command)

@@ -39,6 +39,8 @@ class Commands(click.Group):
             raise _interrupted(ctx) from None
         except (click.ClickException, click.exceptions.Exit):
             raise
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of stdout has gone
         except Exception as error:
             if _is_interrupt(error):
                 raise _interrupted(ctx) from None

@@ -1,0 +1,237 @@
+"""``rasteret-sql collections``: build, import, list, info, export, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rasteret_sql.cli import values
+from rasteret_sql.cli.failures import Failure
+from rasteret_sql.cli.progress import spinner
+from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
+
+_N_SHOWN = 12
+
+_force_option = click.option("--force", is_flag=True, help="Replace what stands under the name.")
+_lanes_option = click.option(
+    "--max-concurrent",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="Header requests under way at once.",
+)
+_bands_option = click.option(
+    "--bands", metavar="NAME,...", callback=values.names, help="Bands to keep; default: all."
+)
+_sample_option = click.option(
+    "--band-index-map",
+    metavar="BAND=N,...",
+    callback=values.integers,
+    help="Band to sample in its file, from 0.",
+)
+
+
+@click.group()
+def collections() -> None:
+    """Build, import, list, describe, export and delete collections."""
+
+
+@collections.command()
+@click.argument("name")
+@click.option("--stac-api", required=True, help="API URL, static catalog, or file of items.")
+@click.option("--collection", help="STAC collection id.")
+@click.option(
+    "--bbox",
+    metavar="W,S,E,N",
+    callback=values.bbox,
+    help="Area in degrees; west > east crosses 180.",
+)
+@click.option(
+    "--date-range",
+    metavar="START/END",
+    callback=values.date_range,
+    help="Dates; a side left out is open.",
+)
+@_bands_option
+@click.option(
+    "--band-map", metavar="KEY=VALUE,...", callback=values.texts, help="Band to asset key."
+)
+@_sample_option
+@click.option("--query", help="STAC query extension, as JSON.")
+@_lanes_option
+@_force_option
+@workspace_option
+@json_option
+def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
+    """Build a collection NAME from STAC: metadata and headers of every asset."""
+    _build("rasteret_build_stac", name, workspace_dir, arguments, as_json=as_json)
+
+
+@collections.command("import")
+@click.argument("name")
+@click.option(
+    "--record-table", "source", required=True, help="Parquet path, or SELECT text: a row per scene."
+)
+@click.option(
+    "--column-map",
+    metavar="KEY=VALUE,...",
+    callback=values.texts,
+    help="Source column to canonical column.",
+)
+@click.option("--href-column", help="Column with the file's URL, if there is no column assets.")
+@_sample_option
+@click.option(
+    "--columns",
+    metavar="NAME,...",
+    callback=values.names,
+    help="Source columns to keep; default: all.",
+)
+@click.option("--where", help="SQL condition on the source.")
+@_bands_option
+@click.option("--data-source", help="Name of the source.")
+@click.option("--enrich", is_flag=True, help="Read the headers of all assets and keep them.")
+@_lanes_option
+@_force_option
+@workspace_option
+@json_option
+def import_(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
+    """Build a collection NAME from a table with one row per scene."""
+    _build("rasteret_build_table", name, workspace_dir, arguments, as_json=as_json)
+
+
+def _build(
+    function: str,
+    name: str,
+    workspace_dir: Path | None,
+    arguments: Mapping[str, object],
+    *,
+    as_json: bool,
+) -> None:
+    with spinner(f"building {name}"), session(workspace_dir) as con:
+        report = call(con, function, {"name": name, **arguments}, first="name")[0]
+    if as_json:
+        click.echo(to_json(report))
+        return
+    failed = f", {report['failed']} failed (see rasteret_errors)" if report["failed"] else ""
+    click.echo(
+        f"{report['name']}: {report['records']} records, {_shown(report['bands'])}, "
+        f"{report['enriched']} of {report['assets']} headers{failed}, "
+        f"{report['seconds']:.1f} s\n{report['path']}"
+    )
+
+
+@collections.command("list")
+@workspace_option
+@json_option
+def list_(workspace_dir: Path | None, *, as_json: bool) -> None:
+    """List the collections of the workspace."""
+    with session(workspace_dir) as con:
+        rows = call(con, "rasteret_collections", {})
+    if as_json:
+        click.echo(to_json(rows))
+    elif not rows:
+        click.echo("no collections", err=True)
+    else:
+        _table(rows, ("name", "kind", "records", "bands", "start_datetime", "end_datetime"))
+
+
+@collections.command()
+@click.argument("name")
+@workspace_option
+@json_option
+def info(name: str, workspace_dir: Path | None, *, as_json: bool) -> None:
+    """Describe the collection NAME."""
+    with session(workspace_dir) as con:
+        row = call(con, "rasteret_describe", {"collection": name}, first="collection")[0]
+    if as_json:
+        click.echo(to_json(row))
+        return
+    width = max(map(len, row))
+    for column, value in row.items():
+        click.echo(f"{column:<{width}}  {_shown(value)}")
+
+
+@collections.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--partition-by",
+    metavar="NAME,...",
+    callback=values.names,
+    help="Hive keys; default: year,month.",
+)
+@_force_option
+@workspace_option
+def export(
+    name: str,
+    folder: Path,
+    partition_by: list[str] | None,
+    workspace_dir: Path | None,
+    *,
+    force: bool,
+) -> None:
+    """Write the collection NAME, or a SELECT over one, to FOLDER as GeoParquet."""
+    parameters = {
+        "collection": name,
+        "path": str(folder.expanduser().absolute()),
+        "partition_by": partition_by,
+        "force": force,
+    }
+    with spinner(f"exporting {name}"), session(workspace_dir) as con:
+        rows = call(con, "rasteret_export", parameters, first="collection")
+    records = sum(row["records"] for row in rows)
+    click.echo(f"{records} records in {len(rows)} files\n{parameters['path']}")
+
+
+@collections.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@workspace_option
+def delete(name: str, workspace_dir: Path | None, *, yes: bool) -> None:
+    """Delete the collection NAME: its files in the workspace."""
+    with session(workspace_dir) as con:
+        found = [row for row in call(con, "rasteret_collections", {}) if row["name"] == name]
+        if found and not yes:
+            _ask(f"Delete {name}, {found[0]['records']} records, {found[0]['path']}?")
+        row = call(con, "rasteret_drop", {"name": name}, first="name")[0]
+    click.echo(f"{row['name']}: {row['records']} records deleted")
+
+
+def _ask(question: str) -> None:
+    """Go on after a yes only.
+
+    Raises:
+        Failure: after a no, or where nobody answers.
+    """
+    try:
+        if click.confirm(question, err=True):
+            return
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise
+        raise Failure("expected an answer, got the end of stdin; pass --yes") from None
+    raise Failure("not deleted")
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """Columns padded to their widest value."""
+    lines = [list(columns)] + [[_shown(row[column]) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _shown(value: object) -> str:
+    """A value as a person reads it; long lists are cut and say so."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        more = f", … ({len(value)})" if len(value) > _N_SHOWN else ""
+        return ", ".join(str(item) for item in value[:_N_SHOWN]) + more
+    return str(value)

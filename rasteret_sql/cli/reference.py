@@ -1,0 +1,46 @@
+"""The text of ``docs/cli.md``: ``python -m rasteret_sql.cli.reference > docs/cli.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from rasteret_sql.cli import main
+
+PROGRAM = "rasteret-sql"
+
+
+def commands(
+    command: click.Command = main, path: tuple[str, ...] = (PROGRAM,)
+) -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name, groups before their members."""
+    yield " ".join(path), command
+    if isinstance(command, click.Group):
+        for name, member in sorted(command.commands.items()):
+            yield from commands(member, (*path, name))
+
+
+def reference() -> str:
+    """Markdown: usage, description and options of every command, from click's own help."""
+    parts = ["# Command line\n\nGenerated from `--help`; do not edit."]
+    parts += [_section(name, command) for name, command in commands()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name)
+    usage = " ".join((name, *command.collect_usage_pieces(context)))
+    lines = [f"## {name}", f"    {usage}", _paragraphs(command.help or "")]
+    records = [p.get_help_record(context) for p in command.get_params(context)]
+    options = [f"- `{record[0]}`: {record[1]}" for record in records if record]
+    return "\n\n".join(lines) + "\n\n" + "\n".join(options)
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring without its indentation and line breaks."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)

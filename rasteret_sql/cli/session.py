@@ -1,0 +1,100 @@
+"""A connection for one command, and its results as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import duckdb
+
+from rasteret_sql import connect
+from rasteret_sql.duck.results import translated
+
+workspace_option = click.option(
+    "--workspace-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of collections; default: $RASTERET_WORKSPACE, else ~/rasteret_workspace.",
+)
+database_option = click.option(
+    "--database",
+    type=click.Path(dir_okay=False),
+    default=":memory:",
+    help="DuckDB file; default: in memory.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def session(
+    workspace: Path | None, database: str = ":memory:", *, read_only: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of this command; errors inside are the real ones, not DuckDB's text."""
+    con = connect(database, workspace, read_only=read_only)
+    try:
+        con.execute("SET enable_progress_bar = false")
+        with translated(con):
+            yield con
+    finally:
+        con.close()
+
+
+def call_text(function: str, parameters: Mapping[str, object], *, first: str = "") -> str:
+    """A statement that calls a table function with named parameters.
+
+    Args:
+        function: SQL name.
+        parameters: Argument names; their values go to ``execute`` beside this text.
+        first: The one that is passed by position.
+
+    Example:
+        >>> call_text("rasteret_drop", {"name": "s2", "workspace": "w"}, first="name")
+        'FROM rasteret_drop($name, workspace := $workspace)'
+    """
+    listed = [f"${name}" if name == first else f"{_quoted(name)} := ${name}" for name in parameters]
+    return f"FROM {function}({', '.join(listed)})"
+
+
+def _quoted(name: str) -> str:
+    """The one argument whose name is a word of SQL needs quotes."""
+    return '"where"' if name == "where" else name
+
+
+def call(
+    con: duckdb.DuckDBPyConnection,
+    function: str,
+    parameters: Mapping[str, object],
+    *,
+    first: str = "",
+) -> list[dict[str, Any]]:
+    """Call a table function with prepared parameters; None leaves one at its default.
+
+    Returns:
+        Its rows, column name to value.
+    """
+    given = {name: value for name, value in parameters.items() if value is not None}
+    result = con.execute(call_text(function, given, first=first), given)
+    names = [column[0] for column in result.description or []]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def to_json(value: object) -> str:
+    """JSON text; timestamps, which are UTC, as RFC 3339.
+
+    Example:
+        >>> print(to_json({"at": datetime(2024, 1, 2)}))
+        {
+          "at": "2024-01-02T00:00:00Z"
+        }
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat() + "Z"
+    return str(value)
