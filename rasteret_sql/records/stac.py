@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -171,13 +171,13 @@ class _Reader:
         kind = kind_of(document)
         if self.source.static_catalog is None and is_remote(location):
             if kind == "api":
-                yield from self._of_api(location)
+                yield from self._of_api(location, landing_page=document)
                 return
             items = next(links(document, "items"), None) if kind == "collection" else None
             root = next(links(document, "root"), None) if items else None
             if root is not None and next(links(document, "item"), None) is None:
                 collection = self.wanted.collection or str(document["id"])
-                yield from self._of_api(urljoin(location, root["href"]), collection)
+                yield from self._of_api(urljoin(location, root["href"]), collection=collection)
                 return
         self._refuse_filter()
         further = next(links(document, "next"), None) if isinstance(document, dict) else None
@@ -214,11 +214,17 @@ class _Reader:
                 redact(location), "STAC items", fault, "check the document"
             )
 
-    def _of_api(self, url: str, collection: str | None = None) -> Iterator[Item]:
-        api = StacApi(url, self.warnings)
+    def _of_api(
+        self,
+        url: str,
+        *,
+        collection: str | None = None,
+        landing_page: dict[str, Any] | None = None,
+    ) -> Iterator[Item]:
+        api = StacApi(url, self.warnings, landing_page)
         wanted = self.wanted
         if collection is not None:
-            wanted = ItemFilter(**{**vars(wanted), "collection": collection})
+            wanted = replace(wanted, collection=collection)
         yield from api.items(wanted, cql2=self.source.filter, max_items=self.source.max_items)
 
     def _refuse_filter(self) -> None:

@@ -38,9 +38,12 @@ class StacApi:
     Args:
         url: of the landing page.
         warnings: gets a line for what the server could not do or left out.
+        landing_page: the document there, if it has been read.
     """
 
-    def __init__(self, url: str, warnings: list[str]) -> None:
+    def __init__(
+        self, url: str, warnings: list[str], landing_page: dict[str, Any] | None = None
+    ) -> None:
         # half a second, which only a search should cost
         from pystac_client.stac_api_io import StacApiIO
         from urllib3.util import Retry
@@ -56,7 +59,7 @@ class StacApi:
             raise_on_status=False,
         )
         self._io: StacApiIO = StacApiIO(max_retries=retry, timeout=_TIMEOUT_SECONDS)
-        self._root: dict[str, Any] | None = None
+        self._root = landing_page
 
     def landing_page(self) -> dict[str, Any]:
         """The document at the address, {} if it is none; fetched once."""
@@ -91,7 +94,9 @@ class StacApi:
                 yield item
 
     def _search(self, wanted: ItemFilter, cql2: object, max_items: int | None) -> Iterator[Item]:
-        url, method = self._search_link()
+        # servers read CQL2 text from an address, CQL2 JSON from a body
+        is_text = _cql2_parts(cql2)[1] == "cql2-text"
+        url, method = self._search_link(("GET", "POST") if is_text else ("POST", "GET"))
         local = self._unsupported(wanted, cql2)
         if local is not None:
             wanted = replace(wanted, query=None)
@@ -113,13 +118,13 @@ class StacApi:
                 f"{redact(url)}: the server counts {matched} items for the search but gave {n_seen}"
             )
 
-    def _search_link(self) -> tuple[str, str]:
-        """Address and method of the search: POST where it is offered."""
+    def _search_link(self, methods: tuple[str, str]) -> tuple[str, str]:
+        """Address and method of the search: the first of these methods that is offered."""
         offered = {
             str(link.get("method", "GET")).upper(): urljoin(self._url, link["href"])
             for link in links(self.landing_page(), "search")
         }
-        for method in ("POST", "GET"):
+        for method in methods:
             if method in offered:
                 return offered[method], method
         raise CollectionError.expected(
@@ -139,7 +144,7 @@ class StacApi:
             raise InputError.expected(
                 "filter", "a server with the filter extension", redact(self._url), "use query"
             )
-        if wanted.query is None or any("query" in one for one in classes):
+        if wanted.query is None or any(one.endswith("#query") for one in classes):
             return None
         return ItemFilter(query=wanted.query)
 

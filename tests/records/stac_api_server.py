@@ -28,6 +28,7 @@ MODES = {
     "loop": "the next page is the same page",
     "short": "numberMatched is more than there is",
     "limit": "400 for a limit above 20",
+    "filter": "as post, declares the filter extension",
     "query": "as post, declares the query extension and answers nothing for it",
 }
 ITEMS: list[dict] = []
@@ -58,6 +59,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if rest == "":
             self._landing(mode)
+        elif rest == "collections/odd":
+            self._collection(mode)
         elif rest == "search":
             self._search(mode, method, asked)
         else:
@@ -87,6 +90,8 @@ class Handler(BaseHTTPRequestHandler):
         classes = ["https://api.stacspec.org/v1.0.0/item-search"]
         if mode == "query":
             classes.append("https://api.stacspec.org/v1.0.0/item-search#query")
+        if mode == "filter":
+            classes.append("http://www.opengis.net/spec/ogcapi-features-3/1.0/conf/filter")
         links = [
             {"rel": "search", "href": f"{base}/search", "method": method} for method in methods
         ]
@@ -101,6 +106,10 @@ class Handler(BaseHTTPRequestHandler):
                 "links": links,
             },
         )
+
+    def _collection(self, mode: str) -> None:
+        links = [{"rel": "items", "href": "odd/items"}, {"rel": "root", "href": f"/{mode}/"}]
+        self._send(200, {"type": "Collection", "id": "odd", "extent": {}, "links": links})
 
     def _search(self, mode: str, method: str, asked: dict) -> None:
         limit = int(asked.get("limit", 10))
