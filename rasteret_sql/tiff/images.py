@@ -62,14 +62,16 @@ def _require_little_endian(fmt: BlockFormat, name: str) -> None:
         )
 
 
-class _JpegFrame(NamedTuple):
+class JpegFrame(NamedTuple):
+    """Precision and size of a JPEG image, in the order of its frame header."""
+
     bits: int
     rows: int
     columns: int
     samples: int
 
 
-def _jpeg_frame(data: bytes) -> _JpegFrame:
+def _jpeg_frame(data: bytes) -> JpegFrame:
     """What the frame header says, read before the decoder may allocate by it.
 
     Source:
@@ -82,7 +84,7 @@ def _jpeg_frame(data: bytes) -> _JpegFrame:
             continue
         marker = data[position + 1]
         if marker in _FRAMES:
-            return _JpegFrame(*struct.unpack_from(">BHHB", data, position + 4))
+            return JpegFrame(*struct.unpack_from(">BHHB", data, position + 4))
         if marker in (0xD9, 0xDA):
             break
         has_length = marker not in (0x00, 0x01, 0xFF) and not 0xD0 <= marker <= 0xD8
@@ -115,7 +117,7 @@ def jpeg(fmt: BlockFormat) -> Decode:
         frame = _jpeg_frame(raw)
         fits = frame._replace(rows=0) == (fmt.bits_per_sample, 0, fmt.tile_width, fmt.samples)
         if not fits or not rows <= frame.rows <= fmt.tile_height:
-            wanted = _JpegFrame(fmt.bits_per_sample, rows, fmt.tile_width, fmt.samples)
+            wanted = JpegFrame(fmt.bits_per_sample, rows, fmt.tile_width, fmt.samples)
             raise DecodeError.expected("block", str(wanted), frame, "the file is corrupt")
         # Neither occurs inside of coded data; the decoder would fill a cut image with grey.
         if raw.rfind(b"\xff\xd9") < 0 or raw.count(b"\xff\xda") > _MAX_JPEG_SCANS:
