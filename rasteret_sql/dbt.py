@@ -10,15 +10,21 @@ In ``profiles.yml``::
             "s3://usgs-landsat/": {requester_pays: true}
 """
 
+# mypy: disallow-subclassing-any=False
+# (so that it passes with and without dbt)
+
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dbt.adapters.duckdb.plugins import BasePlugin
+from dbt_common.exceptions import DbtRuntimeError
 
 from rasteret_sql.duck.connection import instance_of, register
 from rasteret_sql.duck.views import create_workspace_views
-from rasteret_sql.errors import InputError
+from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote.stores import storage
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 _KEYS = ("workspace", "storage", "views")
 
 
-class Plugin(BasePlugin):  # type: ignore[misc]  # dbt has no types
+class Plugin(BasePlugin):
     """What dbt-duckdb finds in this module.
 
     Its ``config`` takes:
@@ -43,25 +49,37 @@ class Plugin(BasePlugin):  # type: ignore[misc]  # dbt has no types
         """Check the settings, once per process.
 
         Raises:
-            InputError: an unknown setting, or one of another type.
+            DbtRuntimeError: an unknown setting, or one of another type.
         """
         # dbt-duckdb puts the profile's DuckDB settings among a plugin's own
-        others = set(plugin_config) - set(_KEYS) - set(self.creds.settings or {})
-        if others:
-            raise InputError.expected(
-                "plugin rasteret_sql.dbt", f"only {', '.join(_KEYS)}", min(others), "mend its name"
-            )
+        shared = (self.creds and self.creds.settings) or {}
+        others = set(plugin_config) - set(_KEYS) - set(shared)
+        with _shown_by_dbt():
+            if others:
+                raise InputError.expected(
+                    "plugin rasteret_sql.dbt", f"only {', '.join(_KEYS)}", min(others), "mend it"
+                )
+            for prefix, options in (plugin_config.get("storage") or {}).items():
+                storage(prefix, **options)
         self._workspace = plugin_config.get("workspace")
         self._with_views = bool(plugin_config.get("views", True))
-        for prefix, options in (plugin_config.get("storage") or {}).items():
-            storage(prefix, **options)
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Add the functions and the views, once per database that dbt opens."""
-        register(conn, workspace=self._workspace)
-        if self._with_views:
-            create_workspace_views(conn, instance_of(conn).workspace)
+        with _shown_by_dbt():
+            register(conn, workspace=self._workspace)
+            if self._with_views:
+                create_workspace_views(conn, instance_of(conn).workspace)
 
     def configure_cursor(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Make the plain names work on each of dbt's cursors."""
         register(cursor)
+
+
+@contextmanager
+def _shown_by_dbt() -> Iterator[None]:
+    """Of other errors dbt prints the traceback."""
+    try:
+        yield
+    except RasteretError as error:
+        raise DbtRuntimeError(error.message) from error
