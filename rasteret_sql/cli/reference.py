@@ -32,9 +32,10 @@ def _section(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=name)
     usage = " ".join((name, *command.collect_usage_pieces(context)))
     lines = [f"## {name}", f"    {usage}", _paragraphs(command.help or "")]
-    records = [p.get_help_record(context) for p in command.get_params(context)]
-    options = [f"- `{record[0]}`: {record[1]}" for record in records if record]
-    return "\n\n".join(lines) + "\n\n" + "\n".join(options)
+    options = (p for p in command.params if isinstance(p, click.Option))
+    records = [option.get_help_record(context) for option in options]
+    listed = "\n".join(f"- `{record[0]}`: {record[1]}" for record in records if record)
+    return "\n\n".join([*lines, listed] if listed else lines)
 
 
 def _paragraphs(text: str) -> str:

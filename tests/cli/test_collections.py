@@ -1,0 +1,224 @@
+"""Build, import, list, info, export, delete: what they do, print and return."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import duckdb
+import pytest
+
+from rasteret_sql.cli import progress
+
+
+def listed(command, workspace):
+    done = command("collections", "list", "--workspace-dir", workspace, "--json")
+    assert done.exit_code == 0, done.output
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
+def parquet(workspace, name, kind="stac"):
+    """The collection as a stock DuckDB reads it."""
+    with duckdb.connect() as con:
+        path = f"{workspace}/{name}_{kind}/**/*.parquet"
+        return con.sql(f"FROM read_parquet('{path}')").to_arrow_table()
+
+
+def test_build_reports_as_json_and_leaves_parquet(command, items, tmp_path):
+    done = command(
+        "collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path, "--json"
+    )
+    assert (done.exit_code, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert (report["records"], report["assets"], report["enriched"]) == (6, 18, 18)
+    assert report["path"] == str(tmp_path / "s2_stac")
+    assert parquet(tmp_path, "s2").num_rows == 6
+
+
+def test_build_passes_every_option_on(command, items, tmp_path):
+    done = command(
+        *("collections", "build", "part", "--stac-api", items, "--workspace-dir", tmp_path),
+        *("--collection", "sentinel-2-l2a", "--bbox", "78.03,13.0,78.05,13.01"),
+        *("--date-range", "2024-02-01/..", "--band-map", "red=B04, nir=B08", "--bands", "nir"),
+        *("--band-index-map", "nir=0", "--max-concurrent", 2, "--json"),
+    )
+    assert done.exit_code == 0, done.output
+    table = parquet(tmp_path, "part")
+    assert json.loads(done.stdout)["bands"] == ["nir"]
+    assert sorted(table["id"].to_pylist()) == ["S2A_44PKV_20240209_L2A", "S2A_44PKV_20240310_L2A"]
+    assert table["assets"][0].as_py()["nir"]["href"].endswith("B08.tif")
+
+
+def test_build_over_http_reads_headers_by_range(command, items, server, tmp_path):
+    url = server.url("scenes", "items.json")
+    done = command(
+        "collections", "build", "web", "--stac-api", url, "--workspace-dir", tmp_path, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["enriched"] == 18
+
+
+def test_a_build_that_stands_is_kept_and_force_replaces_it(command, items, tmp_path):
+    build = ("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    assert command(*build).exit_code == 0
+    again = command(*build, "--json")
+    assert json.loads(again.stdout)["requests"] == 0
+    other = command(*build, "--bands", "B04")
+    assert other.exit_code == 1
+    assert other.stderr.startswith("error: rasteret_build_stac: name: expected a new name")
+    forced = command(*build, "--bands", "B04", "--force", "--json")
+    assert json.loads(forced.stdout)["bands"] == ["B04"]
+
+
+def test_the_text_of_a_build_names_counts_and_folder(command, items, tmp_path):
+    done = command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("s2: 6 records, B04, B08, SCL, 18 of 18 headers, ")
+    assert second == str(tmp_path / "s2_stac")
+
+
+def test_import_takes_a_table_with_other_names(command, built, tmp_path):
+    table = tmp_path / "scenes.parquet"
+    with duckdb.connect() as con:
+        con.execute(
+            f"COPY (SELECT id AS scene, datetime AS taken, geometry, assets.B04.href AS url, "
+            f"\"eo:cloud_cover\" AS cloud, 'x' AS junk "
+            f"FROM read_parquet('{built}/s2_stac/**/*.parquet')) TO '{table}'"
+        )
+    done = command(
+        *("collections", "import", "mine", "--record-table", table, "--workspace-dir", tmp_path),
+        *("--column-map", "scene=id,taken=datetime", "--href-column", "url", "--enrich"),
+        *("--columns", "scene,taken,geometry,url,cloud", "--where", "cloud < 20"),
+        *("--data-source", "drone", "--json"),
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["kind"], report["records"], report["enriched"]) == ("records", 4, 4)
+    kept = parquet(tmp_path, "mine", "records")
+    assert "cloud" in kept.column_names
+    assert "junk" not in kept.column_names
+    assert listed(command, tmp_path)["mine"]["data_source"] == "drone"
+
+
+def test_list_and_info_print_text_and_json(command, built):
+    text = command("collections", "list", "--workspace-dir", built).stdout
+    assert text.splitlines()[1].split()[:3] == ["s2", "stac", "6"]
+    row = listed(command, built)["s2"]
+    assert row["start_datetime"] == "2024-01-10T05:22:11Z"
+    info = json.loads(
+        command("collections", "info", "s2", "--workspace-dir", built, "--json").stdout
+    )
+    assert info["epsg"] == [32643, 32644]
+    assert info["null_metadata"] == {"B04": 0, "B08": 0, "SCL": 0}
+    text = command("collections", "info", "s2", "--workspace-dir", built).stdout
+    assert "epsg            32643, 32644\n" in text
+
+
+def test_an_empty_workspace_lists_nothing(command, tmp_path):
+    done = command("collections", "list", "--workspace-dir", tmp_path / "none", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+    done = command("collections", "list", "--workspace-dir", tmp_path / "none")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no collections\n")
+
+
+def test_export_writes_what_a_stock_duckdb_reads(command, built, tmp_path):
+    chosen = 'SELECT * FROM s2 WHERE "eo:cloud_cover" < 20'
+    target = tmp_path / "out"
+    export = ("collections", "export", chosen, target, "--workspace-dir", built)
+    done = command(*export, "--partition-by", "year")
+    assert (done.exit_code, done.stdout) == (0, f"4 records in 1 files\n{target}\n")
+    assert [path.name for path in target.iterdir() if path.is_dir()] == ["year=2024"]
+    with duckdb.connect() as con:
+        assert con.sql(f"SELECT count(*) FROM '{target}/**/*.parquet'").fetchall() == [(4,)]
+    assert command(*export).exit_code == 1
+    assert command(*export, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        ("y\n", 0, "s2: 6 records deleted"),
+        ("n\n", 1, "error: not deleted"),
+        ("", 1, "error: expected an answer, got the end of stdin; pass --yes"),
+    ],
+)
+def test_delete_asks(command, items, tmp_path, answer, code, text):
+    command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    done = command("collections", "delete", "s2", "--workspace-dir", tmp_path, input=answer)
+    assert done.exit_code == code
+    assert f"Delete s2, 6 records, {tmp_path / 's2_stac'}?" in done.stderr
+    assert text in done.output
+    assert ("s2" in listed(command, tmp_path)) == (code != 0)
+
+
+def test_delete_with_yes_does_not_ask(command, items, tmp_path):
+    command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    done = command("collections", "delete", "s2", "--yes", "--workspace-dir", tmp_path)
+    assert (done.exit_code, done.output) == (0, "s2: 6 records deleted\n")
+    done = command("collections", "delete", "s2", "--yes", "--workspace-dir", tmp_path)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: rasteret_drop: name: expected a collection of")
+
+
+def test_the_workspace_of_the_environment_is_the_default(command, built):
+    done = command("collections", "list", "--json", env={"RASTERET_WORKSPACE": str(built)})
+    assert [row["name"] for row in json.loads(done.stdout)] == ["s2"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--bbox", "1,2,3"),
+        ("--bbox", "a,b,c,d"),
+        ("--date-range", "2024/2025/2026"),
+        ("--date-range", "/"),
+        ("--bands", "B04,,B08"),
+        ("--band-map", "red"),
+        ("--band-map", "{"),
+        ("--band-index-map", "red=x"),
+        ("--max-concurrent", "0"),
+    ],
+)
+def test_a_malformed_option_is_a_usage_error(command, items, tmp_path, option):
+    done = command(
+        *("collections", "build", "x", "--stac-api", items, "--workspace-dir", tmp_path), *option
+    )
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option[0]}'" in done.stderr
+
+
+def test_pairs_may_be_json(command, items, tmp_path):
+    done = command(
+        *("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path),
+        *("--band-map", '{"a=b,c": "B04"}', "--json"),
+    )
+    assert json.loads(done.stdout)["bands"] == ["a=b,c"]
+
+
+class Screen:
+    """A stderr that says it is a terminal, or not."""
+
+    def __init__(self, *, terminal):
+        self.terminal = terminal
+        self.text = ""
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_spinner_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, terminal):
+    screen = Screen(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "_PERIOD_S", 0.001)
+    with progress.spinner("building s2"):
+        while terminal and screen.text.count("building s2") < 3:
+            pass
+    assert ("building s2 0 s" in screen.text) == terminal
+    assert screen.text.endswith("\r\x1b[K" if terminal else "")

@@ -1,0 +1,143 @@
+"""Exit codes, one line of error, no secrets, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from rasteret_sql.cli import failures
+from rasteret_sql.cli.failures import one_line
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("sql", "text"),
+    [
+        ("SELEC 1", "Parser Error: syntax error"),
+        ("FROM nowhere", "Catalog Error: Table with name nowhere does not exist"),
+        ("FROM rasteret_plan('s2', bands := ['b4'])", "bands: expected one of B04, B08, SCL"),
+        ("FROM rasteret_pixels('s3')", "collection: expected a collection (known: s2), got 's3'"),
+    ],
+)
+def test_an_error_is_exit_code_1_and_one_line(command, built, sql, text):
+    done = command("query", sql, "--workspace-dir", built)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert text in done.stderr
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
+
+
+def test_wrong_usage_is_exit_code_2(command):
+    for arguments in (["query"], ["nope"], ["query", "x", "--format", "xml"], ["collections", "x"]):
+        done = command(*arguments)
+        assert done.exit_code == 2
+        assert "Usage: " in done.stderr
+
+
+def test_debug_lets_the_traceback_through(command):
+    done = command("--debug", "query", "SELEC 1")
+    assert "syntax error" in str(done.exception)
+    assert done.exit_code == 1
+    code = "from rasteret_sql.cli import main; main(['--debug', 'query', 'SELEC 1'])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=CHECKOUT
+    )
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("Traceback")
+
+
+def test_no_secret_of_a_url_is_printed(command, server, tmp_path):
+    host = server.origin.removeprefix("http://")
+    url = f"http://me:hunter2@{host}/404/scenes/items.json?sig=hunter2"
+    done = command("collections", "build", "x", "--stac-api", url, "--workspace-dir", tmp_path)
+    assert done.exit_code == 1
+    assert "hunter2" not in done.output
+    done = command("query", f"FROM read_csv('{url}')")
+    assert done.exit_code == 1
+    assert "hunter2" not in done.output
+
+
+def test_an_unforeseen_exception_is_called_a_bug():
+    assert one_line(KeyError("x")) == (
+        "KeyError: 'x'; this is a bug, run again with --debug to see where"
+    )
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_in_a_command_is_exit_code_130(error):
+    @click.group(cls=failures.Commands)
+    @click.option("--debug", is_flag=True)
+    def group(debug):
+        pass
+
+    @group.command()
+    def stopped():
+        raise error
+
+    from click.testing import CliRunner
+
+    done = CliRunner().invoke(group, ["stopped"])
+    assert (done.exit_code, done.stderr) == (130, "error: interrupted\n")
+
+
+@pytest.fixture(scope="module")
+def remote(command, items, server, tmp_path_factory):
+    """A workspace whose pixels are behind the range server."""
+    workspace = tmp_path_factory.mktemp("remote")
+    url = server.url("scenes", "items.json")
+    done = command("collections", "build", "s2", "--stac-api", url, "--workspace-dir", workspace)
+    assert done.exit_code == 0, done.output
+    return workspace
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "arrow"])
+def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(server, remote, tmp_path, format_):
+    sql = "SELECT sum(B04) AS n FROM rasteret_pixels('s2', bands := ['B04'], max_concurrent := 1)"
+    output = tmp_path / "out"
+    arguments = ["--workspace-dir", str(remote), "--format", format_, "--output", str(output)]
+    server.reset()
+    server.set(latency_ms=400)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rasteret_sql", "query", sql, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        )
+        deadline = time.monotonic() + 20
+        while not server.requests() and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        elapsed = time.monotonic() - began
+    finally:
+        server.set(latency_ms=0)
+    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert elapsed < 2.5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_traceback(built):
+    sql = "SELECT range AS i FROM range(1000000)"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rasteret_sql", "query", sql, "--format", "csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    assert process.stdout.readline() == "i\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(20) == 1

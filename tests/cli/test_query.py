@@ -1,0 +1,135 @@
+"""`query`: every format gives the rows back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROWS = [(1, "a,b", 1.5), (2, None, -2.0), (3, 'q"é', 0.1)]
+SQL = "SELECT * FROM (VALUES (1, 'a,b', 1.5::DOUBLE), (2, NULL, -2), (3, 'q\"é', 0.1)) t(i, s, d)"
+
+
+def read(data, format_):
+    if format_ == "csv":
+        rows = list(csv.reader(io.StringIO(data.decode())))
+        assert rows[0] == ["i", "s", "d"]
+        return [(int(i), s or None, float(d)) for i, s, d in rows[1:]]
+    if format_ == "json":
+        return [tuple(row.values()) for row in json.loads(data)]
+    source = pa.BufferReader(data)
+    table = pq.read_table(source) if format_ == "parquet" else pa.ipc.open_stream(source).read_all()
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "parquet", "arrow"])
+@pytest.mark.parametrize("to", ["stdout", "output", "suffix"])
+def test_every_format_round_trips(command, tmp_path, format_, to):
+    path = tmp_path / f"result.{format_}"
+    arguments = {
+        "stdout": ("--format", format_),
+        "output": ("--format", format_, "--output", path),
+        "suffix": ("--output", path),
+    }[to]
+    done = command("query", SQL, *arguments)
+    assert (done.exit_code, done.stderr) == (0, "")
+    data = done.stdout_bytes if to == "stdout" else path.read_bytes()
+    assert read(data, format_) == ROWS
+    if to != "stdout":
+        assert done.stdout_bytes == b""
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_table_is_the_one_that_duckdb_draws(command):
+    with duckdb.connect() as con:
+        assert command("query", SQL).stdout.strip() == str(con.sql(SQL)).strip()
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "json", "parquet", "arrow"])
+def test_pixels_of_a_collection_come_out_in_every_format(command, built, tmp_path, format_):
+    path = tmp_path / "out"
+    sql = (
+        "SELECT count(*) AS n, sum(B04) AS total, any_value(datetime) AS t FROM rasteret_pixels("
+        "'s2', bands := ['B04'], bbox := [78.0, 13.0, 78.002, 13.002]) "
+        'WHERE "eo:cloud_cover" < 20'
+    )
+    done = command(*("query", sql, "--workspace-dir", built, "--format", format_, "--output", path))
+    assert done.exit_code == 0, done.output
+    assert path.stat().st_size > 0
+
+
+def test_geometry_and_structs_of_a_collection_survive_json(command, built):
+    sql = "SELECT geometry, bbox, assets FROM s2 ORDER BY id LIMIT 1"
+    done = command("query", sql, "--workspace-dir", built, "--format", "json")
+    row = json.loads(done.stdout)[0]
+    assert row["geometry"].startswith("POLYGON ((77.96")
+    assert row["bbox"]["xmin"] == pytest.approx(77.9644, abs=1e-3)
+    assert row["assets"]["B04"]["band_index"] == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPLAIN SELECT 1",
+        "DESCRIBE SELECT 1 AS i",
+        "SELECT 1; SELECT 2 AS two -- the last one\n;",
+        "CALL pragma_version()",
+        "CREATE TABLE t AS SELECT 1 AS i; UPDATE t SET i = 2 RETURNING i",
+    ],
+)
+def test_statements_of_other_kinds_have_results_too(command, sql):
+    done = command("query", sql, "--format", "json")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)) > 0
+    assert command("query", sql).stdout.startswith("┌")
+
+
+def test_a_statement_without_result_prints_nothing(command):
+    done = command("query", "SET threads = 1", "--format", "csv")
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_a_build_in_a_query_runs_once(command, items, tmp_path):
+    sql = f"SELECT requests > 0 AS ran FROM rasteret_build_stac('s2', stac_api := '{items}')"
+    for format_ in ("table", "json"):
+        done = command("query", sql, "--workspace-dir", tmp_path / format_, "--format", format_)
+        assert "true" in done.stdout
+
+
+def test_sql_may_come_from_stdin(command):
+    done = command("query", "-", "--format", "csv", input="SELECT 7 AS n;\n")
+    assert done.stdout == "n\n7\n"
+
+
+def test_a_database_file_keeps_what_a_query_made(command, tmp_path):
+    path = tmp_path / "a.duckdb"
+    sql = "CREATE TABLE t AS SELECT 5 AS n"
+    assert command("query", sql, "--database", path).exit_code == 0
+    read_only = ("--database", path, "--read-only")
+    assert command("query", "FROM t", *read_only, "--format", "csv").stdout == "n\n5\n"
+    done = command("query", "INSERT INTO t VALUES (6)", *read_only)
+    assert done.exit_code == 1
+    assert "read-only" in done.stderr
+
+
+def test_a_failed_query_leaves_no_file_and_keeps_the_old_one(command, tmp_path):
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    sql = "SELECT CASE WHEN i = 90000 THEN error('late') ELSE i END AS x FROM range(100000) t(i)"
+    done = command("query", sql, "--output", path)
+    assert done.exit_code == 1
+    assert "late" in done.stderr
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_an_output_folder_that_is_missing_is_one_line(command, tmp_path):
+    done = command("query", "SELECT 1", "--output", tmp_path / "no" / "out.csv")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
