@@ -229,6 +229,30 @@ def test_a_filter_that_the_server_does_not_know_is_refused(api):
         search(f"{api}/post", filter="eo:cloud_cover < 5")
 
 
+@pytest.mark.parametrize(
+    ("cql2", "method", "language"),
+    [
+        ("eo:cloud_cover < 5", "GET", "cql2-text"),
+        ('{"op": "<", "args": [{"property": "x"}, 5]}', "POST", "cql2-json"),
+        ({"op": "<", "args": [{"property": "x"}, 5]}, "POST", "cql2-json"),
+    ],
+)
+def test_cql2_goes_to_the_server_as_text_in_an_address_or_as_json_in_a_body(
+    api, cql2, method, language
+):
+    search(f"{api}/filter", filter=cql2)
+    entry = searches(api, "filter")[-1]
+    assert entry["method"] == method
+    assert entry["asked"]["filter-lang"] == language
+    as_sent = cql2 if method == "GET" or isinstance(cql2, dict) else json.loads(cql2)
+    assert entry["asked"]["filter"] == as_sent
+
+
+def test_the_address_of_a_collection_of_an_api_searches_that_collection(api):
+    search(f"{api}/post/collections/odd")
+    assert searches(api, "post")[-1]["asked"]["collections"] == ["odd"]
+
+
 def test_dates_go_to_the_server_as_closed_utc_ranges(api):
     search(f"{api}/post", date_range=("2024-01", "2024-01-05"))
     asked = searches(api, "post")[-1]["asked"]
