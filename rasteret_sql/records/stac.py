@@ -46,7 +46,7 @@ class StacSource:
     Attributes:
         location: address of an API, address or path of a static catalog or collection, or a
             file of items: ``.json`` (FeatureCollection, list or one item), ``.ndjson``,
-            ``.parquet`` (STAC GeoParquet).
+            ``.parquet`` (STAC GeoParquet; also a local folder of such files).
         collection: only items of this collection.
         bbox: west, south, east, north in degrees; west > east crosses the antimeridian.
         date_range: start and end, both included, None or '..' for open.
@@ -135,7 +135,7 @@ class _Reader:
     def items(self) -> Iterator[Item]:
         location = self._root_location()
         suffix = Path(urlsplit(location).path if is_remote(location) else location).suffix.lower()
-        if suffix in _PARQUET:
+        if suffix in _PARQUET or self._is_parquet_folder(location):
             yield from self._of_file(read_stac_geoparquet(location, self.fetch_text), location)
         elif suffix in _JSON_LINES:
             yield from self._of_file(
@@ -162,9 +162,20 @@ class _Reader:
         for name in _CATALOG_FILES:
             if (path / name).is_file():
                 return str(path / name)
+        if self._is_parquet_folder(str(path)):
+            return str(path)
         raise CollectionError.expected(
-            location, f"a folder with {' or '.join(_CATALOG_FILES)}", "neither", "name the file"
+            location,
+            f"a folder with {', '.join(_CATALOG_FILES)} or Parquet files",
+            "none of them",
+            "name the file",
         )
+
+    @staticmethod
+    def _is_parquet_folder(location: str) -> bool:
+        if is_remote(location) or not Path(location).is_dir():
+            return False
+        return next(Path(location).rglob("*.parquet"), None) is not None
 
     def _of_document(self, location: str) -> Iterator[Item]:
         document = read_document(location, self.fetch_text)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,8 @@ _UNUSED = frozenset({"links"})
 def read_stac_geoparquet(location: str, fetch_text: FetchText | None) -> Iterator[Item]:
     """Items of a STAC GeoParquet file, unchecked; geometries stay WKB, NULLs are left out.
 
+    A local folder is read as its Parquet files, by name.
+
     Files of stac-geoparquet 0.x to 1.1, GeoParquet 0.4 to 1.1.
 
     Raises:
@@ -36,6 +39,11 @@ def read_stac_geoparquet(location: str, fetch_text: FetchText | None) -> Iterato
 
     Source: stac-geoparquet specification 1.1.
     """
+    folder = Path(local_path(location))
+    if not is_remote(location) and folder.is_dir():
+        for part in sorted(path for path in folder.rglob("*.parquet") if path.is_file()):
+            yield from read_stac_geoparquet(str(part), fetch_text)
+        return
     try:
         if is_remote(location):
             file = pq.ParquetFile(pa.BufferReader(read_bytes(location, fetch_text)))

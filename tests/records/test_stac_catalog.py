@@ -318,7 +318,7 @@ def test_what_is_no_stac_is_refused_by_name(tmp_path, text):
 
 
 def test_a_folder_without_a_catalog_and_a_missing_file_are_errors(tmp_path):
-    with pytest.raises(CollectionError, match=r"catalog\.json or collection\.json"):
+    with pytest.raises(CollectionError, match=r"catalog\.json, collection\.json or Parquet"):
         read(tmp_path)
     with pytest.raises(CollectionError, match="No such file"):
         read(tmp_path / "none.json")
@@ -457,6 +457,18 @@ def test_stac_geoparquet_of_many_writers_is_read(tmp_path, form, bbox):
     assert row["datetime"].isoformat() == "2023-11-14T22:13:20"
     assert row["gsd"] == 10.0
     assert "links" not in row
+
+
+def test_a_folder_of_stac_geoparquet_is_read_file_by_file(tmp_path):
+    assets = [{"red": {"href": "https://host/red.tif", "type": "image/tiff"}}]
+    for year, name in ((2025, "b"), (2024, "a")):
+        folder = tmp_path / "items.parquet" / f"year={year}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"id": [name], "assets": assets}), folder / "part-0.parquet")
+    for location in (tmp_path / "items.parquet", tmp_path):
+        found, warnings = read(location)
+        assert [one["id"] for one in found] == ["a", "b"]
+        assert warnings == []
 
 
 def test_a_parquet_file_that_is_no_stac_says_what_to_use(tmp_path):
