@@ -82,6 +82,8 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         raise InputError.expected(
             argument, "a name, SELECT text or Parquet path", text, "write it as a text constant"
         )
+    if _QUERY.match(text):
+        call.runtime.check_query(text)
     cursor = call.cursor()
     try:
         sql = _from_clause(cursor, text, call.workspace)

@@ -165,12 +165,18 @@ def table_function(name: str) -> Callable[[BindFunction], BindFunction]:
 
 
 class Runtime:
-    """The engine on one database instance."""
+    """The engine on one database instance.
+
+    Attributes:
+        functions: The table functions that may be called, by SQL name.
+        check_query: Asked before query text in an argument is bound; raises to refuse it.
+    """
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
         self.last_errors: dict[str, BaseException] = {}
-        self._functions = FUNCTIONS
+        self.functions: Mapping[str, BindFunction] = FUNCTIONS
+        self.check_query: Callable[[str], None] = lambda _query: None
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
@@ -201,6 +207,11 @@ class Runtime:
         """Scans that have started and not ended."""
         return len(self._running)
 
+    def running(self) -> list[threading.Event]:
+        """The stop events of the scans that have started and not ended."""
+        with self._lock:
+            return list(self._running)
+
     def close(self) -> None:
         """Stop everything and let go of all sources."""
         self.stop()
@@ -209,7 +220,7 @@ class Runtime:
 
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         try:
-            bound = self._functions[call.name](call, **arguments)
+            bound = self.functions[call.name](call, **arguments)
         except RasteretError as error:
             named = _named(error, call.name)
             self.last_errors[call.caller.connection] = named

@@ -136,6 +136,12 @@ def reload_storage() -> None:
     _forget_stores()
 
 
+def guard(check: Callable[[str], None] | None) -> None:
+    """Ask before anything is opened, for this process: ``check(href)`` raises to refuse."""
+    global _guard
+    _guard = check
+
+
 def locate(href: str) -> Location:
     """Find the store and the key of an href; stores are made once and shared.
 
@@ -146,6 +152,8 @@ def locate(href: str) -> Location:
     Raises:
         InputError: a scheme that is none of these, or options that do not fit.
     """
+    if _guard is not None:
+        _guard(href)
     if is_local(href):
         return Location(href=href, path=_local_path(href), store=None, source=href)
     return _locate_remote(href, _generation)
@@ -290,6 +298,7 @@ class _Slot:
 
 
 _config = Storage()
+_guard: Callable[[str], None] | None = None
 _slots: dict[object, _Slot] = {}
 _refusing: set[Bucket] = set()
 _lock = threading.Lock()
