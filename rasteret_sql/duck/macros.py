@@ -16,6 +16,7 @@ from rasteret_sql.duck import functions
 from rasteret_sql.duck.scalars import create_scalar
 from rasteret_sql.duck.table_function import BIND_UDF, Runtime
 
+_LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO (\w+)")
 
 
@@ -31,7 +32,10 @@ def statements() -> tuple[str, ...]:
     found = []
     for path in sorted(sql_folder().glob("*.sql")):
         text = path.read_text(encoding="utf-8")
-        found += [s.query.strip().rstrip(";") for s in duckdb.extract_statements(text)]
+        found += [
+            _LEADING_COMMENTS.sub("", s.query.strip()).rstrip(";")
+            for s in duckdb.extract_statements(text)
+        ]
     return tuple(found)
 
 
