@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import InterruptedReadError, RasteretError, UnsupportedTiffError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
@@ -356,7 +357,10 @@ def _lonlat_bounds(header: Header) -> dict[str, float] | None:
     if georef.affine is None or georef.crs is None:
         return None
     bounds = bounds_of(georef.affine, header.image.height, header.image.width)
-    box = transformer(georef.crs, LONLAT).transform_bounds(*bounds, densify_pts=21)
+    try:
+        box = transformer(georef.crs, LONLAT).transform_bounds(*bounds, densify_pts=21)
+    except ProjError:  # an engineering CRS, or one of another planet
+        return None
     if not np.isfinite(box).all():
         return None
     return dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))

@@ -1,0 +1,73 @@
+# Two commands: `make demo` (set up, run the main job) and `make test` (set up, check everything).
+# Each makes the environments it needs; only package downloads touch the network.
+
+PYTHON ?= python3
+SHELL := bash
+VENV := .venv
+VENV15 := .venv-duckdb15
+TOOLS := .tools
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
+
+# Folders whose tests depend on the DuckDB version; the rest runs once.
+DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
+
+.PHONY: demo test check test-duckdb2 test-duckdb15 wheel matrix fuzz clean
+
+demo: $(VENV)/.user
+	$(BIN)/rasteret-sql demo
+
+test: check test-duckdb15 test-duckdb2 wheel
+	@cat .test-summary
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-duckdb15: $(VENV15)/.dev
+	$(VENV15)/bin/python -m pytest $(DUCKDB_TESTS)
+
+test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite
+	$(BIN)/python -m pytest tests rasteret_sql --doctest-modules | tee .test-summary.all; \
+	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
+
+# The built wheel, in an environment of its own, without the checkout.
+wheel: $(VENV)/.dev
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
+	cd build/wheel && ./venv/bin/rasteret-sql demo --folder demo > demo.txt && tail -n 3 demo.txt
+
+matrix: $(VENV)/.dev
+	$(BIN)/python tests/tiff/matrix.py --write docs/formats.md
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/tiff/fuzz.py --seconds 300
+
+$(VENV)/.user: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -U pip
+	$(BIN)/python -m pip install -q -e '.[dbt]' --group dev 'duckdb==2.0.0'
+	touch $@ $(VENV)/.user
+
+$(VENV15)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV15)
+	$(VENV15)/bin/python -m pip install -q -U pip
+	$(VENV15)/bin/python -m pip install -q -e '.[dbt]' --group dev --group duckdb15
+	touch $@
+
+# Azurite, the Azure emulator; without npm its tests say so and skip.
+$(TOOLS)/.azurite:
+	mkdir -p $(TOOLS)
+	npm install --silent --no-audit --no-fund --prefix $(TOOLS) azurite || true
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV15) $(TOOLS) build dist .test-summary*
