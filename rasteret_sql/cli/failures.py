@@ -9,7 +9,7 @@ from typing import IO, Any
 import click
 import duckdb
 
-from rasteret_sql.errors import RasteretError, redact
+from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
 
 FAILED = 1
 INTERRUPTED = 130
@@ -56,8 +56,10 @@ def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
 
 
 def _is_interrupt(error: Exception) -> bool:
-    """DuckDB reports a Ctrl-C that it saw first as an error of its own."""
-    return isinstance(error, duckdb.InterruptException)
+    """Who saw Ctrl-C first reports it: a scan of ours, DuckDB 2, or DuckDB 1.5."""
+    if isinstance(error, (InterruptedReadError, duckdb.InterruptException)):
+        return True
+    return isinstance(error, RuntimeError) and "Query interrupted" in str(error)
 
 
 def one_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import duckdb
 
 from rasteret_sql.duck import macros
+from rasteret_sql.duck.stream import is_callback
 from rasteret_sql.duck.table_function import Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
@@ -215,6 +216,8 @@ def _listen_to_ctrl_c() -> None:
 
     def stop_then(number: int, frame: FrameType | None) -> Any:  # noqa: ANN401
         _stop_all()
+        if frame is not None and is_callback(frame.f_code):
+            return None  # the scan ends by itself: "interrupted"
         return previous(number, frame)
 
     with contextlib.suppress(ValueError):  # not the main thread: Python forbids it

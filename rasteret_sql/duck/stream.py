@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Generator, Sequence
+from types import CodeType
 from typing import Self
 
 import pyarrow as pa
@@ -93,6 +94,11 @@ _StreamStruct._fields_ = [
 ]
 
 
+def is_callback(code: CodeType) -> bool:
+    """Whether C calls this code; nobody sees an exception that is raised right in it."""
+    return code in _CALLBACKS
+
+
 class _CStream:
     """A generator of batches as an ``ArrowArrayStream``."""
 
@@ -132,19 +138,23 @@ class _CStream:
 
     def _get_next(self, _stream: object, out: int) -> int:
         try:
-            batch = next(self._batches)
-        except StopIteration:
-            ctypes.memset(out, 0, _ARRAY_BYTES)
-            return 0
+            self._put_next(out)
         except BaseException as error:  # noqa: BLE001 (the only way out is the C error text)
             self._on_error(error)
             text = " ".join(str(error).split()) or type(error).__name__
             self._error = ctypes.create_string_buffer(text.encode("utf-8", "replace"))
             return _EIO
+        return 0
+
+    def _put_next(self, out: int) -> None:
+        try:
+            batch = next(self._batches, None)
         finally:
             keep_context()
-        batch._export_to_c(out)  # noqa: SLF001
-        return 0
+        if batch is None:
+            ctypes.memset(out, 0, _ARRAY_BYTES)
+        else:
+            batch._export_to_c(out)  # noqa: SLF001
 
     def _get_last_error(self, _stream: object) -> int:
         return ctypes.addressof(self._error)
@@ -153,3 +163,14 @@ class _CStream:
         stream.contents.release = _RELEASE()  # type: ignore[attr-defined]
         self._exported.pop(id(self), None)
         self._batches.close()
+
+
+_CALLBACKS = {
+    callback.__code__
+    for callback in (
+        _CStream._get_schema,  # noqa: SLF001
+        _CStream._get_next,  # noqa: SLF001
+        _CStream._get_last_error,  # noqa: SLF001
+        _CStream._release,  # noqa: SLF001
+    )
+}
