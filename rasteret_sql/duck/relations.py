@@ -89,10 +89,9 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
             raise _unknown(cursor, text, call.workspace, argument)
-        try:
-            schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
-        except duckdb.Error as error:
-            raise _unreadable(f"{argument} {text!r}", error) from error
+        schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
+    except duckdb.Error as error:
+        raise _unreadable(f"{argument} {text!r}", error) from error
     finally:
         cursor.close()
     return Relation(sql, schema, text)

@@ -16,6 +16,7 @@ bind function is quick and has no side effects; work starts with the first batch
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import OrderedDict
@@ -213,10 +214,14 @@ class Runtime:
             return list(self._running)
 
     def close(self) -> None:
-        """Stop everything and let go of all sources."""
+        """Stop everything and let go of all sources, while DuckDB can still call Python."""
         self.stop()
         with self._lock:
+            sources = list(self._sources.values())
             self._sources.clear()
+        for exposed in sources:
+            with contextlib.suppress(RasteretError, duckdb.Error):  # closed already
+                exposed.release(self.connections)
 
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         try:

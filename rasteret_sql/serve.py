@@ -1,0 +1,378 @@
+"""Serve the functions to plain DuckDB shells, over DuckDB's Quack extension.
+
+Clients need no Python and no access to the imagery::
+
+    ATTACH 'quack:localhost:9494' AS r (TOKEN '…');
+    FROM r.query('SELECT … FROM rasteret_pixels(…)');
+
+What a client may do is decided four times: Quack asks `_Gate` about every statement, and
+the engine asks it about query text inside arguments; the database file is attached
+READ_ONLY to an in-memory one; DuckDB itself opens files of the workspace only; and the
+reader opens only folders and servers where the collections' assets lie.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import importlib
+import json
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import duckdb
+
+from rasteret_sql.duck import macros
+from rasteret_sql.duck.connection import connect, instance_of
+from rasteret_sql.duck.table_function import (
+    FUNCTIONS,
+    BindFunction,
+    Call,
+    Runtime,
+    quote_identifier,
+    quote_text,
+)
+from rasteret_sql.errors import AccessDeniedError, InputError, RasteretError
+from rasteret_sql.remote import stores
+
+DEFAULT_PORT = 9494
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_MIN_TOKEN = 8
+_POLL_SECONDS = 0.25
+
+_BUILDING = re.compile(r"rasteret_(build\w*|load|export|drop|refresh|(un)?register_dataset)$")
+_TRANSACTION = re.compile(
+    r"\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT)(\s+(TRANSACTION|WORK))?\s*;?\s*", re.IGNORECASE
+)
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
+_READING = re.compile(
+    r"range|generate_series|unnest|repeat(_row)?|summary|glob|json_(each|tree)|query_table"
+    r"|read_(parquet|csv|json|ndjson|text|blob)\w*"
+    r"|parquet_(scan|schema|metadata|file_metadata|kv_metadata|full_metadata|bloom_probe)"
+    r"|duckdb_(columns|constraints|coordinate_systems|databases|extensions|functions|indexes"
+    r"|keywords|schemas|sequences|settings|tables|types|views)"
+    r"|show\w*|pragma_(show|table_info|version)|table_info|icu_calendar_names|pg_timezone_names"
+)
+"""Table functions of DuckDB that only read; all others of its own are refused."""
+
+
+def serve(
+    database: str | Path | None = None,
+    *,
+    workspace: str | Path | None = None,
+    host: str = "localhost",
+    port: int = DEFAULT_PORT,
+    tokens: Mapping[str, str] | None = None,
+    time_limit_seconds: float | None = None,
+    allow_network: bool = False,
+    allow_building: bool = False,
+) -> None:
+    """Serve until SIGINT or SIGTERM; prints ``serving quack:host:port`` when it listens.
+
+    Args:
+        database: A DuckDB file, attached READ_ONLY under the file's name; default: none.
+        workspace: Folder of collections, as in `rasteret_sql.connect`; each is a view.
+        host: Name or address to listen on.
+        port: TCP port.
+        tokens: Token of each user, 8 characters or more; default: one for all, made anew
+            and printed.
+        time_limit_seconds: Stop scans that take longer; they end with "interrupted".
+        allow_network: Permit a host other than this machine. There is no encryption: put
+            a proxy with TLS in front.
+        allow_building: Permit the functions that write the workspace. They fetch from
+            anywhere, so readers are no longer held to the collections' own servers.
+
+    Raises:
+        InputError: a host, port or token that does not do, or no such database.
+        RasteretError: DuckDB's extension quack can't be loaded.
+    """
+    if host not in _LOCAL_HOSTS and not allow_network:
+        raise InputError.expected("host", "localhost", host, "or set allow_network")
+    if database is not None and not Path(database).is_file():
+        raise InputError.expected("database", "a DuckDB file", str(database), "check the path")
+    users = dict(tokens) if tokens else {"everyone": secrets.token_urlsafe(24)}
+    for user, token in users.items():
+        if len(token) < _MIN_TOKEN:
+            raise InputError.expected(
+                f"token of {user}", f"{_MIN_TOKEN} characters or more", len(token), "make it longer"
+            )
+    con = connect(workspace=workspace)
+    try:
+        runtime = _prepare(con, database, list(users.values()), allow_building=allow_building)
+        with _until_signalled() as stop, _listening(con, host, port, public=allow_network) as uri:
+            print(f"serving {uri}", flush=True)  # noqa: T201 (for whoever started it)
+            if not tokens:
+                print(f"token {users['everyone']}", flush=True)  # noqa: T201
+            _wait(stop, runtime, time_limit_seconds)
+            runtime.stop()
+    finally:
+        stores.guard(None)
+        instance_of(con).close()
+
+
+def _prepare(
+    con: duckdb.DuckDBPyConnection,
+    database: str | Path | None,
+    tokens: list[str],
+    *,
+    allow_building: bool,
+) -> Runtime:
+    """Load Quack, put everything in its place, and lock it."""
+    instance = instance_of(con)
+    _load_extensions(con)
+    with con.cursor() as cursor:
+        macros.load(cursor)  # sessions of Quack see no TEMP macros
+    if database is not None:
+        name = Path(database).stem
+        taken = con.execute(
+            "SELECT 1 FROM duckdb_databases() WHERE database_name = $n", {"n": name}
+        )
+        name = "data" if taken.fetchall() else name
+        con.execute(f"ATTACH {quote_text(str(database))} AS {quote_identifier(name)} (READ_ONLY)")
+    runtime = instance.runtime
+    gate = _Gate(con)
+    runtime.check_query = gate.check
+    runtime.functions = {
+        name: _confined(name, function, may_build=allow_building)
+        for name, function in FUNCTIONS.items()
+    }
+    if not allow_building:
+        stores.guard(_Origins(con).check)
+    for function, name in ((gate.authorize, "authorization"), (_checker(tokens), "authentication")):
+        n_parameters = 2 if name == "authorization" else 3
+        udf = f"_rasteret_{name}"
+        instance.udfs.append(function)
+        con.create_function(udf, function, ["VARCHAR"] * n_parameters, "BOOLEAN", side_effects=True)
+        con.execute(f"SET GLOBAL quack_{name}_function = '{udf}'")
+    root = str(instance.workspace.root).rstrip("/") + "/"
+    con.execute(f"SET allowed_directories = [{quote_text(root)}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+    return runtime
+
+
+def _load_extensions(con: duckdb.DuckDBPyConnection) -> None:
+    try:
+        for name in ("httpfs", "quack"):
+            _load_extension(con, name)
+    except duckdb.Error as error:
+        version = duckdb.__version__
+        raise RasteretError.expected(
+            "serve",
+            f"DuckDB's extensions quack and httpfs for {version}",
+            str(error).splitlines()[0],
+            f"pip install duckdb_extensions duckdb_extension_quack=={version} "
+            f"duckdb_extension_httpfs=={version}",
+        ) from error
+
+
+def _load_extension(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    """From the Python package if it is there, else as DuckDB finds it."""
+    try:
+        importlib.import_module("duckdb_extensions").import_extension(name, con=con)
+    except (ImportError, duckdb.Error):
+        con.execute(f"INSTALL {name}")
+    con.execute(f"LOAD {name}")
+
+
+@contextmanager
+def _listening(
+    con: duckdb.DuckDBPyConnection, host: str, port: int, *, public: bool
+) -> Iterator[str]:
+    uri = f"quack:{host}:{port}"
+    server_token = secrets.token_urlsafe(24)  # never told: `_checker` alone decides
+    try:
+        con.execute(
+            f"CALL quack_serve({quote_text(uri)}, token := '{server_token}', "
+            f"allow_other_hostname := {public})"
+        ).fetchall()
+    except duckdb.Error as error:
+        got = str(error).splitlines()[0]
+        raise InputError.expected("port", f"a free one to serve {uri}", got, "choose") from error
+    try:
+        yield uri
+    finally:
+        con.execute(f"FROM quack_stop({quote_text(uri)})").fetchall()
+
+
+@contextmanager
+def _until_signalled() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _wait(stop: threading.Event, runtime: Runtime, time_limit_seconds: float | None) -> None:
+    began: dict[threading.Event, float] = {}
+    while not stop.wait(_POLL_SECONDS):
+        if time_limit_seconds is None:
+            continue
+        now = time.monotonic()
+        began = {scan: began.get(scan, now) for scan in runtime.running()}
+        for scan, start in began.items():
+            if now - start > time_limit_seconds:
+                scan.set()
+
+
+def _checker(tokens: list[str]) -> Callable[[str, str, str], bool]:
+    known = [token.encode() for token in tokens]
+
+    def authenticate(_session: str, token: str, _server_token: str) -> bool:
+        given = token.encode()
+        return any(hmac.compare_digest(given, one) for one in known)
+
+    return authenticate
+
+
+def _confined(name: str, function: BindFunction, *, may_build: bool) -> BindFunction:
+    """A function as clients may call it."""
+
+    def bind(call: Call, **arguments: Any) -> Any:  # noqa: ANN401 (what it wraps)
+        if not may_build and _BUILDING.match(name):
+            raise AccessDeniedError.expected(
+                name, "a function that reads", "one that writes", "ask who runs the server"
+            )
+        if arguments.get("workspace") is not None:
+            raise AccessDeniedError.expected(
+                "workspace", "the server's own", arguments["workspace"], "leave it out"
+            )
+        return function(call, **arguments)
+
+    return bind
+
+
+class _Gate:
+    """Lets through what only reads.
+
+    DuckDB's own parser, in an instance of its own, turns the text into a tree; it does so
+    for SELECT (FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE) and for nothing else.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._parser = duckdb.connect()
+        self._lock = threading.Lock()
+        rows = con.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE internal AND function_type IN ('table', 'pragma')"
+        ).fetchall()
+        self._refused = {name for (name,) in rows if not _READING.fullmatch(name)}
+
+    def authorize(self, _session: str, query: str) -> bool:
+        """What Quack asks; the client learns only that it was refused, so tell the server."""
+        reason = self._refusal(query)
+        if reason is not None:
+            text = " ".join(query.split())[:200]
+            print(f"refused: {reason}: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        return reason is None
+
+    def check(self, query: str) -> None:
+        """What the engine asks about query text in an argument.
+
+        Raises:
+            AccessDeniedError: says what is refused.
+        """
+        reason = self._refusal(query)
+        if reason is not None:
+            raise AccessDeniedError.expected("query text", "one that reads", reason, "change it")
+
+    def _refusal(self, query: str) -> str | None:
+        if _TRANSACTION.fullmatch(query):
+            return None
+        explained = _EXPLAIN.match(query)
+        with self._lock:
+            text = self._parser.execute(
+                "SELECT json_serialize_sql($query::VARCHAR)",
+                {"query": query[explained.end() :] if explained else query},
+            ).fetchall()[0][0]
+        tree = json.loads(text)
+        if tree["error"]:  # of a syntax error DuckDB tells more
+            return None if tree["error_type"] == "parser" else "a statement other than SELECT"
+        called = {name.lower() for name in _function_names(tree)}
+        refused = {name for name in called if name in self._refused or _is_private(name)}
+        return f"function {min(refused)}" if refused else None
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith(("_rasteret", "quack_"))
+
+
+def _function_names(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("function_name"), str):
+            yield node["function_name"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _function_names(child)
+
+
+class _Origins:
+    """Folders and servers where the assets of the served collections lie.
+
+    Without it, a client could write a row that names any file of this machine, or any
+    address inside its network, as an asset.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        rows = con.execute(
+            "SELECT database_name, schema_name, table_name, data_type FROM duckdb_columns() "
+            "WHERE column_name = 'assets' AND NOT internal AND starts_with(data_type, 'STRUCT')"
+        ).fetchall()
+        self._known = {
+            _origin(prefix)
+            for *names, _ in rows
+            for prefix in _href_prefixes(con, ".".join(map(quote_identifier, names)))
+        }
+
+    def check(self, href: str) -> None:
+        """Refuse what lies elsewhere.
+
+        Raises:
+            AccessDeniedError: names the href.
+        """
+        if _origin(href) not in self._known:
+            raise AccessDeniedError.expected(
+                "href", "a file where the served collections have theirs", href, "serve it too"
+            )
+
+
+def _href_prefixes(con: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
+    """The server of each remote href, the folder of each local one."""
+    assets = con.sql(f"SELECT assets FROM {relation} LIMIT 0").types[0]  # noqa: S608 (quoted)
+    bands = [name for name, _ in assets.children]
+    hrefs = ", ".join(f"assets.{quote_identifier(band)}.href" for band in bands)
+    rows = con.execute(
+        f"SELECT DISTINCT coalesce(nullif(regexp_extract(href, '^[^:/]+://[^/]+/'), ''), "  # noqa: S608
+        f"regexp_replace(href, '[^/]*$', '')) FROM (SELECT unnest([{hrefs}]) AS href "
+        f"FROM {relation}) WHERE href IS NOT NULL"
+    ).fetchall()
+    return [prefix for (prefix,) in rows]
+
+
+def _origin(href: str) -> str:
+    if not stores.is_local(href):
+        parts = urlsplit(href)
+        return f"{parts.scheme.lower()}://{parts.netloc.rsplit('@', 1)[-1].lower()}"
+    path = unquote(urlsplit(href).path) if href.lower().startswith("file:") else href
+    return _real(os.path.dirname(path))  # noqa: PTH120 (keeps the slash-less last part apart)
+
+
+@functools.lru_cache(4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
