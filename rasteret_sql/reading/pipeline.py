@@ -163,14 +163,21 @@ class Reader:
             self._check()
             data = memoryview(get_range(request.href, request.start, request.stop - request.start))
         except RasteretError as error:
-            for tile in request.tiles:
-                tile.error = error
-                tile.done.set()
+            self._fail(request, error)
+            return
+        except Exception as error:  # noqa: BLE001 (must not leave the consumer waiting)
+            self._fail(request, RasteretError(f"fetch: {type(error).__name__}: {error}"))
             return
         for tile in request.tiles:
             begin = tile.byte_offset - request.start
             part = data[begin : begin + tile.byte_count]
             self._decoders.submit(self._decode, tile, part)
+
+    @staticmethod
+    def _fail(request: Request, error: RasteretError) -> None:
+        for tile in request.tiles:
+            tile.error = error
+            tile.done.set()
 
     def _decode(self, tile: Tile, data: memoryview) -> None:
         try:
