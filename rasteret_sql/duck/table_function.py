@@ -21,6 +21,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -213,6 +214,19 @@ class Runtime:
         with self._lock:
             return list(self._running)
 
+    @contextmanager
+    def stop_event(self, connection: str) -> Iterator[threading.Event]:
+        """An event that `stop` sets while the work inside runs, and that its end sets."""
+        event = threading.Event()
+        with self._lock:
+            self._running[event] = connection
+        try:
+            yield event
+        finally:
+            event.set()
+            with self._lock:
+                self._running.pop(event, None)
+
     def close(self) -> None:
         """Stop everything and let go of all sources, while DuckDB can still call Python."""
         self.stop()
@@ -260,22 +274,17 @@ class Runtime:
         parts = conjuncts(pushed)
         filtered_on = set().union(*(part.columns for part in parts))
         needed = [name for name in stream.schema.names if name in columns or name in filtered_on]
-        scan = Scan(needed, threading.Event(), parts)
-        with self._lock:
-            self._running[scan.stop] = call.caller.connection
         try:
-            for batch in stream.run(scan):
-                scan.check()
-                remaining = scan.remaining
-                kept = batch if remaining is None else batch.filter(remaining)
-                if kept.num_rows:
-                    yield kept.select(columns)
+            with self.stop_event(call.caller.connection) as stop:
+                scan = Scan(needed, stop, parts)
+                for batch in stream.run(scan):
+                    scan.check()
+                    remaining = scan.remaining
+                    kept = batch if remaining is None else batch.filter(remaining)
+                    if kept.num_rows:
+                        yield kept.select(columns)
         except RasteretError as error:
             raise _named(error, call.name) from error
-        finally:
-            scan.stop.set()
-            with self._lock:
-                self._running.pop(scan.stop, None)
 
 
 @dataclass(frozen=True)

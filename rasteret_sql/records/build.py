@@ -14,7 +14,12 @@ from rasteret_sql.errors import CollectionError, InputError, InterruptedReadErro
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.layout import write_collection
 from rasteret_sql.records.records import Records
-from rasteret_sql.records.workspace import Workspace, read_build, write_errors
+from rasteret_sql.records.workspace import (
+    Workspace,
+    read_build,
+    without_secrets,
+    write_errors,
+)
 
 REPORT_SCHEMA = pa.schema(
     [
@@ -70,7 +75,7 @@ def existing_report(workspace: Workspace, options: BuildOptions) -> dict[str, An
         return None
     found = workspace.find(options.name)
     built = read_build(found.path)
-    if found.kind != options.kind or built.get("source") != _plain(options.source):
+    if found.kind != options.kind or built.get("source") != without_secrets(_plain(options.source)):
         raise InputError.expected(
             "name",
             "a new name, or the source and options it was built with",
@@ -97,7 +102,7 @@ def build_collection(
     began = time.monotonic()
     bands = [f.name for f in records.schema.field("assets").type]
     result = Enrichment(failures=list(records.failures))
-    schema, batches = records.schema, _checked(records.batches(), stop)
+    schema, batches = records.schema, _checked(_some(records.batches()), stop)
     if options.enrich:
         schema = enriched_schema(schema, bands)
         batches = enrich(batches, schema, bands, result, n_lanes=options.n_lanes, stop=stop)
@@ -108,7 +113,8 @@ def build_collection(
         parts = write_collection(
             schema, batches, build.folder, info=info, first_part=build.first_part
         )
-        write_errors(build.folder, [failure._asdict() for failure in result.failures])
+        odd = [{"id": None, "band": None, "href": None, "error": w} for w in records.warnings]
+        write_errors(build.folder, [*odd, *(failure._asdict() for failure in result.failures)])
         report = {
             "name": options.name,
             "kind": options.kind,
@@ -125,6 +131,18 @@ def build_collection(
         }
         path = build.commit({"source": _plain(options.source), "report": report})
     return report | {"path": str(path)}
+
+
+def _some(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Refuse a build of nothing: the search was too narrow, or found another place."""
+    n_records = 0
+    for batch in batches:
+        n_records += batch.num_rows
+        yield batch
+    if not n_records:
+        raise InputError.expected(
+            "source", "at least one record", "none", "widen bbox, date_range and other conditions"
+        )
 
 
 def _checked(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Iterator[pa.RecordBatch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -238,7 +239,7 @@ def test_a_result_abandoned_half_way_closes_its_generator(con, toy):
 
 def test_ten_thousand_calls_leave_nothing_behind(con, toy):
     def resident():
-        with open("/proc/self/statm") as file:
+        with Path("/proc/self/statm").open() as file:
             return int(file.read().split()[1]) * 4096
 
     def repeat(n):

@@ -17,6 +17,8 @@ import rasteret_sql
 MAX_PIXELS = 1_500_000
 AOI = "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"
 
+DENSE_AOI = shapely.from_wkt(AOI).segmentize(1e-5).__geo_interface__
+
 
 def grid_of(con, query, parameters, shape, dtype):
     """Rows (row, col, value) as an array and a mask of the cells that had a row."""
@@ -57,7 +59,7 @@ def test_a_polygon_selects_gdals_pixels_in_both_zones(s2, scenes):
             aoi = rasterio.warp.transform_geom(
                 "OGC:CRS84",
                 f"EPSG:{epsg}",
-                shapely.from_wkt(AOI).segmentize(1e-5).__geo_interface__,
+                DENSE_AOI,
             )
             inside = rasterio.features.geometry_mask([aoi], file.shape, file.transform, invert=True)
             expected = file.read(1)
@@ -97,9 +99,7 @@ def test_the_time_series_of_the_issue(s2, scenes):
     ).fetchall():
         if cloud >= 20:
             continue
-        aoi = rasterio.warp.transform_geom(
-            "OGC:CRS84", f"EPSG:{epsg}", shapely.from_wkt(AOI).segmentize(1e-5).__geo_interface__
-        )
+        aoi = rasterio.warp.transform_geom("OGC:CRS84", f"EPSG:{epsg}", DENSE_AOI)
         bands = []
         for band in ("B04", "B08"):
             with rasterio.open(scenes[0] / record / f"{band}.tif") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -62,6 +61,7 @@ def build_stac(
         raise InputError.expected("stac_api", "a URL or path", stac_api, "name an API or a file")
     options, search = _split(rest)
     source = StacSource(location=stac_api, **search)
+    source.wanted()
     build = _build_options(
         call,
         name,
@@ -79,14 +79,16 @@ def build_stac(
     )
 
     def records(_scan: Scan) -> Records:
+        warnings: list[str] = []
         return records_from_items(
-            read_items(source, fetch_text=get_document),
+            read_items(source, fetch_text=get_document, warnings=warnings),
             bands=bands,
             band_map=band_map,
             band_index_map=band_index_map,
             url_rewrite=url_rewrite,
             is_remote=is_remote(stac_api),
             allow_local=bool(allow_local),
+            warnings=warnings,
         )
 
     return _build_stream(call, workspace_of(call, options["workspace"]), build, records)
@@ -120,6 +122,7 @@ def build_table(
             raise InputError.expected("source", "a name, SELECT text or path", source, "write text")
         return _staged(call, place, build, caller_sql(source) + condition, shape)
     geo = _geo_metadata(source)
+    from_afar = is_remote(str(source))
 
     def records(_scan: Scan) -> Records:
         def reader() -> pa.RecordBatchReader:
@@ -127,7 +130,7 @@ def build_table(
             batches = relation.batches(call, columns, [f"({where})"] if where else [])
             return pa.RecordBatchReader.from_batches(relation.schema, batches)
 
-        return records_from_table(reader, geo_metadata=geo, **shape)
+        return records_from_table(reader, geo_metadata=geo, is_remote=from_afar, **shape)
 
     return _build_stream(call, place, build, records)
 
@@ -197,7 +200,8 @@ def _staged(
         report = existing_report(place, build)
         if report is None:
             records = records_from_table(table.to_reader, geo_metadata=None, **shape)
-            report = build_collection(records, place, build, threading.Event())
+            with call.runtime.stop_event(call.caller.connection) as stop:
+                report = build_collection(records, place, build, stop)
         with call.cursor() as cursor:
             create_view(cursor, build.name, report["path"])
         return report
