@@ -29,7 +29,8 @@ test-duckdb15: $(VENV15)/.dev
 	$(VENV15)/bin/python -m pytest $(DUCKDB_TESTS)
 
 test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite
-	$(BIN)/python -m pytest tests rasteret_sql --doctest-modules | tee .test-summary.all; \
+	$(BIN)/python -m pytest --doctest-modules rasteret_sql
+	$(BIN)/python -m pytest tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
 
 # The built wheel, in an environment of its own, without the checkout.
