@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -46,7 +47,7 @@ from rasteret_sql.errors import AccessDeniedError, InputError, RasteretError
 from rasteret_sql.remote import stores
 
 DEFAULT_PORT = 9494
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_LOCAL_HOSTS = ("localhost", "127.0.0.1")
 _MIN_TOKEN = 8
 _POLL_SECONDS = 0.25
 
@@ -167,12 +168,10 @@ def _load_extensions(con: duckdb.DuckDBPyConnection) -> None:
             _load_extension(con, name)
     except duckdb.Error as error:
         version = duckdb.__version__
-        raise RasteretError.expected(
-            "serve",
-            f"DuckDB's extensions quack and httpfs for {version}",
-            str(error).splitlines()[0],
+        raise RasteretError(
+            f"serve: expected DuckDB's extensions quack and httpfs, got none for DuckDB {version}; "
             f"pip install duckdb_extensions duckdb_extension_quack=={version} "
-            f"duckdb_extension_httpfs=={version}",
+            f"duckdb_extension_httpfs=={version}, or let DuckDB INSTALL them from the network"
         ) from error
 
 
@@ -190,15 +189,16 @@ def _listening(
     con: duckdb.DuckDBPyConnection, host: str, port: int, *, public: bool
 ) -> Iterator[str]:
     uri = f"quack:{host}:{port}"
-    server_token = secrets.token_urlsafe(24)  # never told: `_checker` alone decides
     try:
-        con.execute(
-            f"CALL quack_serve({quote_text(uri)}, token := '{server_token}', "
-            f"allow_other_hostname := {public})"
-        ).fetchall()
-    except duckdb.Error as error:
-        got = str(error).splitlines()[0]
-        raise InputError.expected("port", f"a free one to serve {uri}", got, "choose") from error
+        socket.create_server((host, port)).close()  # Quack would share a port that is taken
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise InputError.expected("port", f"a free one for {uri}", got, "choose another") from error
+    server_token = secrets.token_urlsafe(24)  # never told: `_checker` alone decides
+    con.execute(
+        f"CALL quack_serve({quote_text(uri)}, token := '{server_token}', "
+        f"allow_other_hostname := {public})"
+    ).fetchall()
     try:
         yield uri
     finally:
