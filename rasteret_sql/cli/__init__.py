@@ -10,6 +10,7 @@ from rasteret_sql.cli.demo import demo
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
 from rasteret_sql.cli.query import query
+from rasteret_sql.cli.serve import serve
 
 __all__ = ["main"]
 
@@ -25,5 +26,5 @@ def main(*, debug: bool) -> None:
     """
 
 
-for command in (collections, query, functions, demo):
+for command in (collections, query, functions, demo, serve):
     main.add_command(command)

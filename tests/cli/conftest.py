@@ -18,8 +18,10 @@ def items(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(items):
-    """Serves the folder of `items` as `scenes`."""
-    with RangeServer(scenes=items.parent) as running:
+    """Serves the folder of `items` under several names, to tell who asks."""
+    with RangeServer(
+        **dict.fromkeys(("scenes", "table", "json", "arrow"), items.parent)
+    ) as running:
         yield running
 
 

@@ -88,20 +88,15 @@ def test_an_interrupt_in_a_command_is_exit_code_130(error):
     assert (done.exit_code, done.stderr) == (130, "error: interrupted\n")
 
 
-@pytest.fixture(scope="module")
-def remote(command, items, server, tmp_path_factory):
-    """A workspace whose pixels are behind the range server."""
-    workspace = tmp_path_factory.mktemp("remote")
-    url = server.url("scenes", "items.json")
-    done = command("collections", "build", "s2", "--stac-api", url, "--workspace-dir", workspace)
-    assert done.exit_code == 0, done.output
-    return workspace
-
-
 @pytest.mark.parametrize("format_", ["table", "json", "arrow"])
-def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(server, remote, tmp_path, format_):
+def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(command, server, tmp_path, format_):
+    remote, outputs = tmp_path / "workspace", tmp_path / "outputs"
+    outputs.mkdir()
+    url = server.url(format_, "items.json")
+    done = command("collections", "build", "s2", "--stac-api", url, "--workspace-dir", remote)
+    assert done.exit_code == 0, done.output
     sql = "SELECT sum(B04) AS n FROM rasteret_pixels('s2', bands := ['B04'], max_concurrent := 1)"
-    output = tmp_path / "out"
+    output = outputs / "out"
     arguments = ["--workspace-dir", str(remote), "--format", format_, "--output", str(output)]
     server.reset()
     server.set(latency_ms=400)
@@ -114,8 +109,9 @@ def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(server, remote, tmp
             env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         )
         deadline = time.monotonic() + 20
-        while not server.requests() and time.monotonic() < deadline:
+        while not any(request["path"].startswith(f"/{format_}/") for request in server.requests()):
             assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -123,8 +119,8 @@ def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(server, remote, tmp
     finally:
         server.set(latency_ms=0)
     assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
-    assert elapsed < 2.5
-    assert list(tmp_path.iterdir()) == []
+    assert elapsed < 2
+    assert list(outputs.iterdir()) == []
 
 
 def test_a_reader_that_goes_away_is_no_traceback(built):
