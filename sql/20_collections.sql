@@ -82,7 +82,7 @@ on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a r
 force           BOOLEAN    replace what stands under the name
 returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds
 raises          source: not found, or without id and assets (the message names the argument to give)
-example         FROM rasteret_build_table('scenes', 'SELECT * FROM my_scenes', href_column := 'url', enrich := true)
+example         FROM rasteret_build_table('scenes', 'SELECT * FROM my_scenes', href_column := 'url', bands := ['B04'], enrich := true)
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_enrich(
@@ -107,7 +107,7 @@ on_error        VARCHAR    'report' (NULL metadata) or 'error'
 max_concurrent  INTEGER    header requests under way at once
 returns         every input column, {band}_metadata STRUCT per band, "proj:epsg" INTEGER, crs VARCHAR, bbox STRUCT
 raises          source: not found, or without assets
-example         CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', bands := ['B04'])
+example         CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', href_column := 'url', bands := ['B04'])
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_load(
@@ -127,7 +127,7 @@ path     VARCHAR  folder or file of an exported collection, ours or rasteret's
 force    BOOLEAN  replace what stands under the name
 returns  one row, as rasteret_describe
 raises   path: not found, or without id, assets, geometry, datetime
-example  FROM rasteret_load('s2', '/data/exports/s2')
+example  FROM rasteret_load('clear', 'exports/clear')
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_export(
@@ -152,7 +152,7 @@ row_group_bytes  BIGINT     size of a row group before compression
 force            BOOLEAN    replace what stands under the name
 returns          one row per file: path, records, size_bytes
 raises           path: not empty, or not writable
-example          FROM rasteret_export('SELECT * FROM s2 WHERE "eo:cloud_cover" < 10', '/data/exports/clear')
+example          FROM rasteret_export('SELECT * FROM s2 WHERE "eo:cloud_cover" < 10', 'exports/clear')
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_collections(

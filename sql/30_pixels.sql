@@ -26,7 +26,7 @@ level         INTEGER    0 is full resolution, 1 the largest overview, …
 max_bytes     BIGINT     refuse a read that would fetch more
 returns       the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count, decoded_bytes, request (number of the merged request)
 raises        collection, bands: unknown; bbox, geometry: malformed
-example       SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], bbox := [77.55, 13.01, 77.58, 13.08])
+example       SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_read_tiles(
@@ -95,5 +95,5 @@ max_bytes       BIGINT     refuse a read that would fetch more
 max_concurrent  INTEGER    requests under way at once
 returns         the record's columns, x, y (pixel centre, CRS units), row, col, one column per band in its own type; NULL = no data. Pixels outside the area are not returned
 raises          collection, bands: unknown; bands of unlike grid; a tile that can't be read, unless on_error
-example         SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', bands := ['B04', 'B08'], bbox := [77.55, 13.01, 77.58, 13.08]) GROUP BY ALL ORDER BY 1
+example         SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', bands := ['B04', 'B08'], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY 1
 $doc$;

@@ -46,6 +46,14 @@ class Scalar:
     returns: str
 
 
+def row_batch(rows: pa.StructArray | pa.ChunkedArray) -> pa.RecordBatch:
+    """A UDF's row argument as a batch; DuckDB passes one chunk or several."""
+    whole = rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows
+    if isinstance(whole, pa.ChunkedArray):
+        whole = pa.concat_arrays(whole.chunks)
+    return pa.RecordBatch.from_struct_array(whole)
+
+
 def sql_type_name(kind: pa.DataType) -> str:
     """An Arrow type as SQL writes it.
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.scalars import Scalar
+from rasteret_sql.duck.scalars import Scalar, row_batch
 from rasteret_sql.duck.table_function import Runtime
-from rasteret_sql.errors import RasteretError
+from rasteret_sql.errors import InputError, RasteretError
 
 STAGE_UDF = "_rasteret_stage"
 _KEPT = 256
@@ -34,12 +34,14 @@ class Staged:
     """
 
     finish: Callable[[pa.Table], Any]
-    chunks: list[pa.Array] = field(default_factory=list)
+    chunks: list[pa.RecordBatch] = field(default_factory=list)
 
     def table(self) -> pa.Table:
         """The rows so far; the next execution of the same statement starts afresh."""
         chunks, self.chunks = self.chunks, []
-        return pa.Table.from_batches([pa.RecordBatch.from_struct_array(c) for c in chunks])
+        if not chunks:
+            raise InputError.expected("source", "at least one row", "none", "check the source")
+        return pa.Table.from_batches(chunks)
 
 
 class Stage:
@@ -75,7 +77,7 @@ STAGE = Stage()
 def _stage(_runtime: Runtime) -> Callable[..., pa.Array]:
     def stage(tokens: pa.Array, rows: pa.Array) -> pa.Array:
         if len(rows):
-            STAGE.get(tokens[0].as_py()).chunks.append(rows)
+            STAGE.get(tokens[0].as_py()).chunks.append(row_batch(rows))
         return pa.array([True] * len(rows))
 
     return stage

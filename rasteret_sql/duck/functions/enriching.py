@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from rasteret_sql.duck.relations import caller_sql, find_visible
-from rasteret_sql.duck.scalars import Scalar, sql_type_name
+from rasteret_sql.duck.scalars import Scalar, row_batch, sql_type_name
 from rasteret_sql.duck.table_function import (
     Call,
     Runtime,
@@ -102,7 +102,7 @@ def _make_headers(_runtime: Runtime) -> Callable[..., pa.Array]:
     def headers(rows: pa.Array, options: pa.Array) -> pa.Array:
         if not len(rows):
             return pa.array([], _HEADERS)
-        return _headers_of(pa.RecordBatch.from_struct_array(rows), **json.loads(options[0].as_py()))
+        return _headers_of(row_batch(rows), **json.loads(options[0].as_py()))
 
     return headers
 
