@@ -50,6 +50,7 @@ DEFAULT_PORT = 9494
 _LOCAL_HOSTS = ("localhost", "127.0.0.1")
 _MIN_TOKEN = 8
 _POLL_SECONDS = 0.25
+_RELEASE_SECONDS = 10
 
 _BUILDING = re.compile(r"rasteret_(build\w*|load|export|drop|refresh|(un)?register_dataset)$")
 _TRANSACTION = re.compile(
@@ -118,7 +119,9 @@ def serve(
             runtime.stop()
     finally:
         stores.guard(None)
-        instance_of(con).close()
+        instance = instance_of(con)
+        instance.close()
+        instance.runtime.wait_until_released(_RELEASE_SECONDS)
 
 
 def _prepare(

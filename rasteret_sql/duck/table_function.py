@@ -19,6 +19,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -183,6 +185,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._running: dict[threading.Event, str] = {}
+        self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
 
     def bind(self, names: pa.Array, callers: pa.Array, arguments: pa.Array) -> pa.Array:
         """The UDF: SQL text for each call (DuckDB folds it, so there is one)."""
@@ -237,6 +240,15 @@ class Runtime:
             with contextlib.suppress(RasteretError, duckdb.Error):  # closed already
                 exposed.release(self.connections)
 
+    def wait_until_released(self, seconds: float) -> None:
+        """After `close`, wait until no thread of DuckDB's holds a source any more.
+
+        One that lets go of a source while the interpreter ends aborts the process.
+        """
+        deadline = time.monotonic() + seconds
+        while self._alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         try:
             bound = self.functions[call.name](call, **arguments)
@@ -266,7 +278,9 @@ class Runtime:
             self.last_errors[call.caller.connection] = error
 
         schema = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
-        return LazySource(schema, open_scan, remember)
+        source = LazySource(schema, open_scan, remember)
+        self._alive.add(source)
+        return source
 
     def _run(
         self, call: Call, stream: Stream, columns: list[str], pushed: pc.Expression | None
