@@ -96,9 +96,11 @@ def _write(
 
 
 def _name(con: duckdb.DuckDBPyConnection, result: duckdb.DuckDBPyRelation) -> None:
-    """Let SQL name a result: a view for a query, a table for what has run already."""
+    """Let SQL name a result: run a query into a TEMP table; take what has run already."""
     try:
-        result.create_view("_rasteret_result", replace=True)
+        result.create_view("_rasteret_rows", replace=True)
+        # A COPY that fails on a worker thread can hang 2.0; one from a table has run before.
+        con.execute("CREATE OR REPLACE TEMP TABLE _rasteret_result AS FROM _rasteret_rows")
     except duckdb.InvalidInputException:
         con.register("_rasteret_result", result.to_arrow_table())
 

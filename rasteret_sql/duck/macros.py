@@ -61,11 +61,9 @@ def create_udfs(con: duckdb.DuckDBPyConnection, runtime: Runtime) -> list[object
     Returns:
         The functions; DuckDB only borrows them, so they must outlive the connections.
     """
-    functions_made: list[object] = []
-    for name, function, returns in (
-        (BIND_UDF, runtime.bind, "VARCHAR"),
-        *((scalar.name, scalar.make(runtime), scalar.returns) for scalar in functions.SCALARS),
-    ):
-        create_scalar(con, name, function, returns)
-        functions_made.append(function)
-    return functions_made
+    made = [create_scalar(con, BIND_UDF, runtime.bind, "VARCHAR")]
+    made += [
+        create_scalar(con, scalar.name, scalar.make(runtime), scalar.returns)
+        for scalar in functions.SCALARS
+    ]
+    return made

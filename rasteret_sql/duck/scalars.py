@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.duck.table_function import Runtime, quote_identifier
+from rasteret_sql.grid.crs import keep_context
 
 _PLAIN = {
     pa.string(): "VARCHAR",
@@ -24,11 +26,24 @@ _PLAIN = {
 
 def create_scalar(
     con: duckdb.DuckDBPyConnection, name: str, function: Callable[..., Any], returns: str
-) -> None:
-    """Register a UDF that takes Arrow arrays of any number and types, NULLs included."""
+) -> object:
+    """Register a UDF that takes Arrow arrays of any number and types, NULLs included.
+
+    Returns:
+        What DuckDB calls; it only borrows it, so the caller must keep it.
+    """
+
+    @functools.wraps(function)
+    def guarded(*arguments: pa.Array) -> pa.Array:
+        try:
+            return function(*arguments)
+        finally:
+            keep_context()
+
     con.create_function(  # type: ignore[call-overload]  # the stubs know no varargs
-        name, function, None, returns, type="arrow", null_handling="special"
+        name, guarded, None, returns, type="arrow", null_handling="special"
     )
+    return guarded
 
 
 @dataclass(frozen=True)

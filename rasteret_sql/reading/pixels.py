@@ -22,7 +22,7 @@ from rasteret_sql.reading.pipeline import Block, Pixels, Reader
 from rasteret_sql.reading.plan import Area, ReadOptions, TileSet, plan_band
 from rasteret_sql.reading.scenes import Band, BandLevel, Scene, scenes
 from rasteret_sql.schema import metadata_column
-from rasteret_sql.units import Affine
+from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = [
     pa.field("x", pa.float64()),
@@ -65,11 +65,14 @@ def common_type(dtypes: Sequence[str]) -> pa.DataType:
 
 @dataclass(frozen=True, eq=False)
 class PixelBlock:
-    """A block of one scene on its way: where it lies, and a patch per band."""
+    """A block of one scene on its way: where it lies, and a patch per band.
+
+    A record of which no band has a header is one row without a place: ``area`` is None.
+    """
 
     batch: pa.RecordBatch
     scene: Scene
-    area: Area
+    area: Area | None
     affine: Affine | None
     patches: dict[str, Patch]
 
@@ -120,6 +123,7 @@ def _scene_blocks(
     if not present:
         if options.on_error == "error":
             raise missing_band(scene, next(iter(scene.bands)))
+        yield _nowhere(batch, scene, bands)
         return
     first = next(iter(present.values()))
     plan = plan_band(scene, first, 0, options.aoi)
@@ -144,6 +148,11 @@ def _scene_blocks(
     ]
     tiles.request()
     yield from blocks
+
+
+def _nowhere(batch: pa.RecordBatch, scene: Scene, bands: Sequence[str]) -> Block[PixelBlock]:
+    patches = {name: Patch(Window(0, 1, 0, 1), None) for name in bands}
+    return Block([], PixelBlock(batch, scene, None, None, patches))
 
 
 def _block(
@@ -177,13 +186,8 @@ def _block(
 def _rows(
     item: PixelBlock, options: ReadOptions, schema: pa.Schema, wanted: set[str]
 ) -> pa.RecordBatch:
-    window, geometry = item.area.window, item.area.geometry_px
-    inside = None
-    if geometry is not None:
-        mask = polygon_mask(geometry, window, all_touched=options.all_touched)
-        inside = None if mask.all() else np.flatnonzero(mask)
-    n_rows = window.height * window.width if inside is None else inside.size
-    arrays: dict[str, pa.Array] = _positions(item, inside, wanted)
+    inside, n_rows = _inside(item.area, options)
+    arrays: dict[str, pa.Array] = _positions(item, inside, schema, wanted)
     errors = []
     for name, patch in item.patches.items():
         kind = schema.field(name).type
@@ -206,7 +210,25 @@ def _rows(
     return pa.RecordBatch.from_arrays([arrays[name] for name in names], names)
 
 
-def _positions(item: PixelBlock, inside: Pixels | None, wanted: set[str]) -> dict[str, pa.Array]:
+def _inside(area: Area | None, options: ReadOptions) -> tuple[Pixels | None, int]:
+    """Flat indices of the pixels that count, None for all of them; and how many they are."""
+    if area is None:
+        return None, 1
+    window = area.window
+    if area.geometry_px is not None:
+        mask = polygon_mask(area.geometry_px, window, all_touched=options.all_touched)
+        if not mask.all():
+            inside = np.flatnonzero(mask)
+            return inside, inside.size
+    return None, window.height * window.width
+
+
+def _positions(
+    item: PixelBlock, inside: Pixels | None, schema: pa.Schema, wanted: set[str]
+) -> dict[str, pa.Array]:
+    if item.area is None:
+        fields = (field for field in POSITION_FIELDS if field.name in wanted)
+        return {field.name: pa.nulls(1, schema.field(field.name).type) for field in fields}
     window = item.area.window
     shape = (window.height, window.width)
     grids: dict[str, Pixels] = {}

@@ -87,9 +87,7 @@ def con(tmp_path, toy):
     con = duckdb.connect(config={"threads": 2})
     instance = Instance(workspace=None)
     instance._members[con] = "0"
-    bind = instance.runtime.bind
-    create_scalar(con, "_rasteret_bind", bind, "VARCHAR")
-    instance.udfs = [bind]
+    instance.udfs = [create_scalar(con, "_rasteret_bind", instance.runtime.bind, "VARCHAR")]
     con.execute(
         "CREATE MACRO toy(n, bands := NULL, fail := NULL) AS TABLE FROM query("
         f"_rasteret_bind('toy', {CALLER}, {{n: n, bands: bands, fail: fail}}))"
