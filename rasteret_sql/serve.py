@@ -85,7 +85,7 @@ def serve(
         database: A DuckDB file, attached READ_ONLY under the file's name; default: none.
         workspace: Folder of collections, as in `rasteret_sql.connect`; each is a view.
         host: Name or address to listen on.
-        port: TCP port.
+        port: TCP port; 0 for any that is free, which the line printed names.
         tokens: Token of each user, 8 characters or more; default: one for all, made anew
             and printed.
         time_limit_seconds: Stop scans that take longer; they end with "interrupted".
@@ -191,12 +191,7 @@ def _load_extension(con: duckdb.DuckDBPyConnection, name: str) -> None:
 def _listening(
     con: duckdb.DuckDBPyConnection, host: str, port: int, *, public: bool
 ) -> Iterator[str]:
-    uri = f"quack:{host}:{port}"
-    try:
-        socket.create_server((host, port)).close()  # Quack would share a port that is taken
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise InputError.expected("port", f"a free one for {uri}", got, "choose another") from error
+    uri = f"quack:{host}:{_free_port(host, port)}"
     server_token = secrets.token_urlsafe(24)  # never told: `_checker` alone decides
     con.execute(
         f"CALL quack_serve({quote_text(uri)}, token := '{server_token}', "
@@ -206,6 +201,16 @@ def _listening(
         yield uri
     finally:
         con.execute(f"FROM quack_stop({quote_text(uri)})").fetchall()
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, if nobody listens on it: Quack would share it. Any free one for 0."""
+    try:
+        with socket.create_server((host, port)) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise InputError.expected("port", f"a free one, not {port}", got, "choose") from error
 
 
 @contextmanager

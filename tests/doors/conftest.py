@@ -12,7 +12,7 @@ from doors.scenes import ROOT, build_workspace
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Path:
-    """A workspace with one collection, `fields`."""
+    """A workspace with one collection, `s2`."""
     return build_workspace(tmp_path_factory.mktemp("imagery"))
 
 

@@ -58,7 +58,7 @@ def write_band(path: Path, pixels: np.ndarray) -> None:
 
 
 def build_workspace(folder: Path) -> Path:
-    """A workspace with one collection, `fields`."""
+    """A workspace with one collection, `s2`."""
     rows = []
     for number, (scene, moment) in enumerate(SCENES.items()):
         assets = []
@@ -67,14 +67,15 @@ def build_workspace(folder: Path) -> Path:
             write_band(path, band_pixels(number, band))
             assets.append(f"{band}: {{href: '{path}'}}")
         rows.append(
-            f"('{scene}', TIMESTAMP '{moment}', {{{', '.join(assets)}}}, 'fields', {5.0 * number})"
+            f"('{scene}', TIMESTAMP '{moment}', {{{', '.join(assets)}}}, 'l2a', {5.0 * number})"
         )
-    source = f"FROM (VALUES {', '.join(rows)}) t(id, datetime, assets, collection, cloud_cover)"
+    source = (
+        f'FROM (VALUES {", ".join(rows)}) t(id, datetime, assets, collection, "eo:cloud_cover")'
+    )
     root = folder / "workspace"
     con = rasteret_sql.connect(workspace=root)
     report = con.execute(
-        "SELECT records, enriched, failed FROM rasteret_build_table("
-        "'fields', $source, enrich := true)",
+        "SELECT records, enriched, failed FROM rasteret_build_table('s2', $source, enrich := true)",
         {"source": source},
     ).fetchall()
     con.close()

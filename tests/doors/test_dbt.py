@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(
     not is_installed("dbt-core", "dbt-duckdb"), reason="dbt-core and dbt-duckdb are not installed"
 )
 
-DBT = "import sys; from dbt.cli.main import cli; sys.argv[0] = 'dbt'; cli()"
+DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--no-use-colors")
+AREA = "{area: [780000, 1449360, 780640, 1450000], area_crs: 'EPSG:32643'}"
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Project:
 
     def run(self, *arguments: str) -> int:
         done = subprocess.run(
-            [sys.executable, "-c", DBT, "--no-use-colors", *arguments, "--profiles-dir", "."],
+            [*DBT, *arguments, "--profiles-dir", ".", "--vars", AREA],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -112,14 +113,14 @@ def test_an_external_model_is_a_parquet_file_for_others(built):
 
 
 def test_collection_views_and_tables_are_read_without_us(built):
-    assert built.rows('SELECT count(*), any_value("proj:epsg") FROM fields') == [(2, 32643)]
+    assert built.rows('SELECT count(*), any_value("proj:epsg") FROM s2') == [(2, 32643)]
     assert built.rows("SELECT count(*) FROM clear_scenes") == [(2,)]
 
 
 def test_a_bind_error_in_a_model_is_our_one_line(tmp_path, workspace, environment):
     project = copy(tmp_path, workspace, environment)
     (tmp_path / "models" / "wrong.sql").write_text(
-        "SELECT B99 FROM rasteret_pixels('fields', bands := ['B99'])"
+        "SELECT B99 FROM rasteret_pixels('s2', bands := ['B99'])"
     )
     assert project.run("run", "--select", "wrong") == 1
     expected = (

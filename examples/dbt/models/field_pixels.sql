@@ -5,6 +5,6 @@ SELECT id, datetime, row, col, B04, B08
 FROM rasteret_pixels(
     '{{ ref("clear_scenes") }}',
     bands := ['B04', 'B08'],
-    bbox := [780000, 1449360, 780640, 1450000],
-    geometry_crs := 'EPSG:32643'
+    bbox := {{ var('area') }},
+    geometry_crs := '{{ var("area_crs") }}'
 )
