@@ -1,0 +1,53 @@
+"""Write what is generated: README's function table and docs/functions.md.
+
+Run ``python docs/build.py``; a test fails when either is stale. Both come from the comments
+in ``sql/``, through `rasteret_functions()`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rasteret_sql
+
+ROOT = Path(__file__).parents[1]
+BEGIN = "<!-- functions: written by docs/build.py -->"
+END = "<!-- end of functions -->"
+
+
+def manual() -> list[tuple[str, str, str, str, str]]:
+    """Name, kind, signature, description and manual text of every public function."""
+    con = rasteret_sql.connect(workspace="/nonexistent")
+    rows = con.execute(
+        "SELECT name, kind, signature, description, manual FROM rasteret_functions() "
+        "ORDER BY kind DESC, name"
+    ).fetchall()
+    con.close()
+    return rows
+
+
+def table() -> str:
+    """The functions as a Markdown table."""
+    lines = [BEGIN, "", "| function | what it does |", "| --- | --- |"]
+    lines += [f"| `{name}` | {description} |" for name, _, _, description, _ in manual()]
+    return "\n".join([*lines, "", END])
+
+
+def reference() -> str:
+    """The whole manual as Markdown."""
+    parts = ["# Functions\n\nWritten by `docs/build.py` from the comments in `sql/`.\n"]
+    for name, _, signature, _, text in manual():
+        parts.append(f"## {name}\n\n`{signature}`\n\n```text\n{text.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def readme(text: str) -> str:
+    """The README with its table renewed."""
+    before, rest = text.split(BEGIN)
+    return before + table() + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "functions.md").write_text(reference(), encoding="utf-8")
