@@ -56,9 +56,8 @@ class Project:
 
 
 def copy(folder: Path, workspace: Path, environment: dict[str, str]) -> Project:
-    ours = shutil.ignore_patterns("target", "logs", "exports", "*.duckdb")
+    ours = shutil.ignore_patterns("target", "logs", "*.duckdb")
     shutil.copytree(ROOT / "examples" / "dbt", folder, dirs_exist_ok=True, ignore=ours)
-    (folder / "exports").mkdir(exist_ok=True)
     return Project(folder, environment | {"RASTERET_WORKSPACE": str(workspace)})
 
 
@@ -107,7 +106,7 @@ def test_an_incremental_model_reads_only_new_scenes(built):
 
 
 def test_an_external_model_is_a_parquet_file_for_others(built):
-    path = built.folder / "exports" / "ndvi_pixels.parquet"
+    path = built.folder / "target" / "ndvi_pixels.parquet"
     query = f"SELECT count(*), count(ndvi), min(row), max(col) FROM '{path}'"
     assert built.rows(query) == [(2 * 64 * 64, 2 * 63 * 64, 0, 63)]
 
