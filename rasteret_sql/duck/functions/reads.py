@@ -63,13 +63,20 @@ class _Read:
         return kept.rename_columns(batch.schema.names)
 
     def joined(
-        self, scan: Scan, batch: pa.RecordBatch, rows: pa.Array, own: pa.RecordBatch
+        self, scan: Scan, batch: pa.RecordBatch, rows: pa.Array | int, own: pa.RecordBatch
     ) -> pa.RecordBatch:
-        """The record's columns beside a read's own, as many rows as the read has."""
+        """The record's columns beside a read's own.
+
+        Args:
+            scan: Says which columns are wanted.
+            batch: The records.
+            rows: The record's row for each row of ``own``, or one for all of them.
+            own: The read's own columns.
+        """
         arrays, fields = [], []
         for name, output in self.record_names.items():
             if output in scan.columns:
-                arrays.append(batch.column(name).take(rows))
+                arrays.append(_spread(batch.column(name), rows, own.num_rows))
                 fields.append(self.relation.schema.field(name).with_name(output))
         for field in own.schema:
             arrays.append(own.column(field.name))
@@ -190,10 +197,21 @@ def pixels(
         wanted = [*scan.columns, *(bands if "error" in scan.columns else [])]
         found = pixel_rows(records, read.options, schema=own, columns=wanted, stop=scan.stop)
         for batch, row, table in found:
-            rows = pa.array(np.full(table.num_rows, row, np.int64))
-            yield read.joined(scan, batch, rows, table)
+            yield read.joined(scan, batch, row, table)
 
     return Stream(read.schema(own), run)
+
+
+def _spread(column: pa.Array, rows: pa.Array | int, n_rows: int) -> pa.Array:
+    """Values of a record's column for many rows; one repeats faster than it is taken."""
+    if not isinstance(rows, int):
+        return column.take(rows)
+    value = column[rows]
+    if not value.is_valid:
+        return pa.nulls(n_rows, column.type)
+    if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
+        return column.take(pa.array(np.full(n_rows, rows, np.int64)))
+    return pa.repeat(value, n_rows)
 
 
 def _bind(
