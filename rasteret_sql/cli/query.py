@@ -99,10 +99,11 @@ def _name(con: duckdb.DuckDBPyConnection, result: duckdb.DuckDBPyRelation) -> No
     """Let SQL name a result: run a query into a TEMP table; take what has run already."""
     try:
         result.create_view("_rasteret_rows", replace=True)
-        # A COPY that fails on a worker thread can hang 2.0; one from a table has run before.
-        con.execute("CREATE OR REPLACE TEMP TABLE _rasteret_result AS FROM _rasteret_rows")
     except duckdb.InvalidInputException:
         con.register("_rasteret_result", result.to_arrow_table())
+    else:
+        # A COPY that fails on a worker thread can hang 2.0; one from a table has run before.
+        con.execute("CREATE OR REPLACE TEMP TABLE _rasteret_result AS FROM _rasteret_rows")
 
 
 def _write_arrow(result: duckdb.DuckDBPyRelation, path: Path) -> None:
