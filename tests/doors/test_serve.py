@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -276,8 +277,9 @@ def test_signals_end_it_while_a_client_reads(start, number):
     server, shell = start()
     client = shell.start(f"FROM r.query($$SELECT sum(B04) FROM rasteret_pixels('{MANY}')$$)")
     deadline = time.monotonic() + 10
-    while client.poll() is None and time.monotonic() < deadline and not busy(server.process.pid):
-        os.sched_yield()
+    while not busy(server.process.pid) and time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(0.05)
     code, error = server.stop(number)
     assert (code, error) == (0, "")
     assert client.communicate(timeout=20)[0] == ""
