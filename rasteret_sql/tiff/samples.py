@@ -61,6 +61,8 @@ def _same_for_all(page: Ifd, tag: int, name: str, default: int) -> int:
     if page.count(tag) <= 1:
         return page.integer(tag, default)
     values = page.numbers(tag)
+    if not values:  # of a field type that TIFF does not know; libtiff leaves the tag out
+        return default
     if min(values) != max(values):
         raise UnsupportedTiffError.expected(
             f"TIFF {name}", "the same for all samples", values, "split the bands into files"

@@ -51,7 +51,9 @@ class ByteSource:
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Get ``(offset, length)`` ranges ahead of `read`, near ones with one request."""
         missing = sorted(
-            (offset, offset + length) for offset, length in ranges if not self.has(offset, length)
+            (offset, offset + length)
+            for offset, length in ranges
+            if not self.has(offset, length) and self._can_have(offset + length)
         )
         groups: list[list[int]] = []
         for start, stop in missing:
@@ -69,12 +71,15 @@ class ByteSource:
             at <= start and stop <= at + len(piece) for at, piece in self._pieces
         )
 
+    def _can_have(self, stop: int) -> bool:
+        return self.file_size is None or stop <= self.file_size
+
     def _read_beyond(self, offset: int, length: int) -> bytes:
         stop = offset + length
         for at, piece in self._pieces:
             if at <= offset and stop <= at + len(piece):
                 return piece[offset - at : stop - at]
-        if self.file_size is None or stop <= self.file_size:
+        if self._can_have(stop):
             piece = self._request(offset, length)
             if len(piece) >= length:
                 return piece[:length]
