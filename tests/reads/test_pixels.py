@@ -203,3 +203,68 @@ def test_every_real_file_read_through_sql_equals_gdal(data, server, truth, tmp_p
     assert len(failed) <= 0.02 * len(files), failed
     assert len(different) - len(lossy) <= 0.02 * len(files), sorted(set(different) - set(lossy))
     con.close()
+
+
+def items_of(path):
+    """Items of a file: one, a collection, or one on each line."""
+    text = path.read_text()
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines()]
+    return document.get("features", [document])
+
+
+def test_paired_stac_items_read_like_their_files(data, server, tmp_path):
+    """Items with their files: built over HTTP, each band's pixels equal to rasterio's."""
+    pairs = json.loads((data / "pairs.json").read_text())
+    by_item: dict = {}
+    for pair in pairs:
+        if (data / pair["local"]).suffix.lower() in (".tif", ".tiff"):
+            by_item.setdefault(pair["item_file"], []).append(pair)
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
+    n_equal = n_pixels = 0
+    for number, (item_file, assets) in enumerate(sorted(by_item.items())):
+        items = items_of(data / item_file)
+        known = {(pair["item_id"], pair["asset"]): pair for pair in assets}
+        for item in items:
+            item["assets"] = {
+                key: {**asset, "href": server.url("data", known[item["id"], key]["local"])}
+                for key, asset in item["assets"].items()
+                if (item["id"], key) in known
+            }
+        path = tmp_path / f"items{number}.json"
+        chosen = [item for item in items if item["assets"]]
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": chosen}))
+        name = f"c{number}"
+        con.execute(
+            "FROM rasteret_build_stac($name, stac_api := $path)", {"name": name, "path": str(path)}
+        ).fetchall()
+        bands = con.execute(f"SELECT bands FROM rasteret_describe('{name}')").fetchall()[0][0]
+        for band in bands:
+            references = con.execute(
+                f'SELECT id, assets."{band}".href, assets."{band}".band_index FROM {name} '
+                f'WHERE "{band}_metadata" IS NOT NULL'
+            ).fetchall()
+            for record, href, index in references:
+                local = data / href.split("/data/", 1)[1]
+                with rasterio.open(local) as file:
+                    expected = file.read((index or 0) + 1)
+                    lossy = file.compression and file.compression.name in ("jpeg", "webp")
+                if lossy or expected.size > MAX_PIXELS * 4:
+                    continue
+                cells, there, _ = grid_of(
+                    con,
+                    f'SELECT row, col, "{band}" AS value FROM rasteret_pixels($name, '
+                    "bands := [$band], ids := [$id], masked := false)",
+                    {"name": name, "band": band, "id": record},
+                    expected.shape,
+                    expected.dtype,
+                )
+                assert there.all(), (record, band)
+                np.testing.assert_array_equal(cells, expected, err_msg=f"{record} {band}")
+                n_equal += 1
+                n_pixels += expected.size
+    con.close()
+    print(f"\n{n_equal} bands of paired items, {n_pixels} pixels equal to rasterio's")
+    assert n_equal >= 20
