@@ -285,7 +285,7 @@ def fax(fmt: BlockFormat) -> Decode:
             "CCITT compression", "one sample of 1 bit", got, "the file is corrupt"
         )
     options: dict[str, object] = {"width": fmt.tile_width}
-    decoder = {
+    decoder: Callable[..., Any] = {
         2: imagecodecs.ccittrle_decode,
         3: imagecodecs.ccittfax3_decode,
         4: imagecodecs.ccittfax4_decode,
