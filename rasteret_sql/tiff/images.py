@@ -285,11 +285,8 @@ def fax(fmt: BlockFormat) -> Decode:
             "CCITT compression", "one sample of 1 bit", got, "the file is corrupt"
         )
     options: dict[str, object] = {"width": fmt.tile_width}
-    decoder: Callable[..., Any] = {
-        2: imagecodecs.ccittrle_decode,
-        3: imagecodecs.ccittfax3_decode,
-        4: imagecodecs.ccittfax4_decode,
-    }[fmt.compression]
+    names = {2: "ccittrle_decode", 3: "ccittfax3_decode", 4: "ccittfax4_decode"}
+    decoder: Callable[..., Any] = getattr(imagecodecs, names[fmt.compression])
     if fmt.compression == 3:
         options["t4options"] = fmt.t4_options
 
