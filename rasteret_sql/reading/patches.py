@@ -72,11 +72,10 @@ def _pieces(tiles: TileSet, href: str, level: BandLevel, window: Window) -> Iter
     for row in range(span.row_start, span.row_stop):
         for col in range(span.col_start, span.col_stop):
             inside = tile_window(row, col, height, width, level.height, level.width)
-            yield _Piece(
-                tiles.tile(href, level, row, col),
-                inside.intersection(window),
-                (row * height, col * width),
-            )
+            part = inside.intersection(window)
+            tile = tiles.tile(href, level, row, col)
+            tile.needed_rows = max(tile.needed_rows, part.row_stop - row * height)
+            yield _Piece(tile, part, (row * height, col * width))
 
 
 def pixels_of(patch: Patch) -> Pixels:

@@ -45,6 +45,7 @@ class Tile:
         byte_offset: First byte, in the file.
         byte_count: Bytes; 0 is a sparse tile, which is never requested.
         users: Blocks of the whole run that still need it.
+        needed_rows: Rows from the top that they need; decoding may stop there.
         pixels: Array (rows, columns, samples), once done.
         error: Why there is none.
     """
@@ -56,6 +57,7 @@ class Tile:
     rows: int
     request: Request | None = None
     users: int = 0
+    needed_rows: int = 0
     pixels: Pixels | None = None
     error: RasteretError | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -182,7 +184,9 @@ class Reader:
     def _decode(self, tile: Tile, data: memoryview) -> None:
         try:
             self._check()
-            tile.pixels = decode_block(data, tile.format, rows=tile.rows)
+            tile.pixels = decode_block(
+                data, tile.format, rows=tile.rows, needed_rows=tile.needed_rows
+            )
         except RasteretError as error:
             tile.error = error
         except Exception as error:  # noqa: BLE001 (must not leave the consumer waiting)
