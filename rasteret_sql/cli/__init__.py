@@ -6,6 +6,7 @@ import click
 
 from rasteret_sql import __version__
 from rasteret_sql.cli.collections import collections
+from rasteret_sql.cli.datasets import datasets
 from rasteret_sql.cli.demo import demo
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
@@ -26,5 +27,5 @@ def main(*, debug: bool) -> None:
     """
 
 
-for command in (collections, query, functions, demo, serve):
+for command in (collections, datasets, query, functions, demo, serve):
     main.add_command(command)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rasteret_sql.cli import values
+from rasteret_sql.cli import text, values
 from rasteret_sql.cli.failures import Failure
 from rasteret_sql.cli.progress import spinner
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
-
-_N_SHOWN = 12
 
 _force_option = click.option("--force", is_flag=True, help="Replace what stands under the name.")
 _lanes_option = click.option(
@@ -115,12 +113,7 @@ def _build(
     if as_json:
         click.echo(to_json(report))
         return
-    failed = f", {report['failed']} failed (see rasteret_errors)" if report["failed"] else ""
-    click.echo(
-        f"{report['name']}: {report['records']} records, {_shown(report['bands'])}, "
-        f"{report['enriched']} of {report['assets']} headers{failed}, "
-        f"{report['seconds']:.1f} s\n{report['path']}"
-    )
+    text.report(report)
 
 
 @collections.command("list")
@@ -135,7 +128,7 @@ def list_(workspace_dir: Path | None, *, as_json: bool) -> None:
     elif not rows:
         click.echo("no collections", err=True)
     else:
-        _table(rows, ("name", "kind", "records", "bands", "start_datetime", "end_datetime"))
+        text.table(rows, ("name", "kind", "records", "bands", "start_datetime", "end_datetime"))
 
 
 @collections.command()
@@ -149,9 +142,7 @@ def info(name: str, workspace_dir: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(row))
         return
-    width = max(map(len, row))
-    for column, value in row.items():
-        click.echo(f"{column:<{width}}  {_shown(value)}")
+    text.facts(row)
 
 
 @collections.command()
@@ -214,24 +205,3 @@ def _ask(question: str) -> None:
             raise
         raise Failure("expected an answer, got the end of stdin; pass --yes") from None
     raise Failure("not deleted")
-
-
-def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Columns padded to their widest value."""
-    lines = [list(columns)] + [[_shown(row[column]) for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-
-
-def _shown(value: object) -> str:
-    """A value as a person reads it; long lists are cut and say so."""
-    if value is None:
-        return "-"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list):
-        more = f", … ({len(value)})" if len(value) > _N_SHOWN else ""
-        return ", ".join(str(item) for item in value[:_N_SHOWN]) + more
-    return str(value)

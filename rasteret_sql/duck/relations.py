@@ -252,7 +252,7 @@ def record_conditions(
     if aoi is not None and "bbox" in names:
         boxes = aoi.lonlat_boxes()
         if boxes:
-            conditions.append(f"(bbox IS NULL OR {' OR '.join(_meets(box) for box in boxes)})")
+            conditions.append(f"(bbox IS NULL OR {' OR '.join(meets_box(box) for box in boxes)})")
     hive = {"year", "month"} <= names
     for micros, strictly, or_equal in ((dates.start, ">", ">="), (dates.end, "<", "<=")):
         if micros is not None:
@@ -270,10 +270,11 @@ def _months(micros: int, strictly: str, or_equal: str) -> str:
     )
 
 
-def _meets(box: BBox) -> str:
+def meets_box(box: BBox, column: str = "bbox") -> str:
+    """SQL condition: the box of a record and this one have a point in common."""
     return (
-        f"(bbox.xmin <= {box.xmax!r}::DOUBLE AND bbox.xmax >= {box.xmin!r}::DOUBLE "
-        f"AND bbox.ymin <= {box.ymax!r}::DOUBLE AND bbox.ymax >= {box.ymin!r}::DOUBLE)"
+        f"({column}.xmin <= {box.xmax!r}::DOUBLE AND {column}.xmax >= {box.xmin!r}::DOUBLE "
+        f"AND {column}.ymin <= {box.ymax!r}::DOUBLE AND {column}.ymax >= {box.ymin!r}::DOUBLE)"
     )
 
 

@@ -7,6 +7,7 @@ import duckdb
 from rasteret_sql.duck.relations import parquet_sql
 from rasteret_sql.duck.table_function import quote_identifier
 from rasteret_sql.errors import CollectionError, InputError
+from rasteret_sql.records.catalog import suggest_storage_of
 from rasteret_sql.records.workspace import Workspace
 
 
@@ -44,11 +45,16 @@ def drop_view(con: duckdb.DuckDBPyConnection, name: str, path: str) -> None:
 
 
 def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
-    """Make a view for each collection of the workspace whose name is free."""
+    """Make a view for each collection of the workspace whose name is free.
+
+    Files of those built from a data set are reached as that says.
+    """
     read_only = con.execute(
         "SELECT readonly FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchall()[0][0]
-    for info in workspace.collections():
+    collections = workspace.collections()
+    suggest_storage_of(info.data_source for info in collections)
+    for info in collections:
         if not _named(con, info.name):
             create_view(con, info.name, str(info.path), temporary=read_only)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +92,21 @@ class Storage:
         self._file = file
         self._from_file: dict[str, StorageOptions] | None = None
         self._from_calls: dict[str, StorageOptions] = {}
+        self._suggested: dict[str, StorageOptions] = {}
+
+    def suggest(self, prefix: str, options: Mapping[str, object]) -> bool:
+        """Set options for hrefs of which neither file nor calls say anything.
+
+        Returns:
+            Whether they are new.
+
+        Raises:
+            InputError: an option that does not exist, or a value of another type.
+        """
+        is_new = prefix not in self._suggested
+        if is_new:
+            self._suggested[prefix] = _checked(prefix, options)
+        return is_new
 
     def configure(self, prefix: str, options: Mapping[str, object]) -> None:
         """Set the options of a prefix, in place of the file's; none of them forgets it.
@@ -113,16 +128,24 @@ class Storage:
         length, options = self._longest((href,))
         return href if options.url_rewrite is None else options.url_rewrite + href[length:]
 
-    def _longest(self, hrefs: Iterable[str]) -> tuple[int, StorageOptions]:
+    def _longest(self, hrefs: Sequence[str]) -> tuple[int, StorageOptions]:
         if self._from_file is None:
             self._from_file = _read(self._file)
-        best, length, prefix_length = _DEFAULTS, 0, -1
-        for prefix, options in {**self._from_file, **self._from_calls}.items():
-            for href in hrefs:
-                matched = _match(prefix, href)
-                if matched is not None and len(prefix) > prefix_length:
-                    best, length, prefix_length = options, matched, len(prefix)
-        return length, best
+        by_user = {**self._from_file, **self._from_calls}
+        found = _longest_of(by_user, hrefs) or _longest_of(self._suggested, hrefs)
+        return found or (0, _DEFAULTS)
+
+
+def _longest_of(
+    known: Mapping[str, StorageOptions], hrefs: Sequence[str]
+) -> tuple[int, StorageOptions] | None:
+    found, prefix_length = None, -1
+    for prefix, options in known.items():
+        for href in hrefs:
+            matched = _match(prefix, href)
+            if matched is not None and len(prefix) > prefix_length:
+                found, prefix_length = (matched, options), len(prefix)
+    return found
 
 
 def _match(prefix: str, href: str) -> int | None:

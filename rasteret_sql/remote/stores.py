@@ -129,6 +129,17 @@ def storage(prefix: str, **options: object) -> None:
     _forget_stores()
 
 
+def suggest_storage(prefix: str, **options: object) -> None:
+    """Say how to reach what lies under a prefix, unless `storage` or the TOML file say it.
+
+    Args:
+        prefix: start of the hrefs, as for `storage`; the first suggestion for it stays.
+        options: see `StorageOptions`.
+    """
+    if _config.suggest(prefix, options):
+        _forget_stores()
+
+
 def reload_storage() -> None:
     """Forget all stores and what `storage` was told; read the TOML file anew."""
     global _config

@@ -14,6 +14,8 @@ from rasteret_sql.duck.table_function import FUNCTIONS
 
 ORDER = (
     "rasteret_build_stac",
+    "rasteret_register_dataset",
+    "rasteret_build",
     "rasteret_build_table",
     "rasteret_enrich",
     "rasteret_export",
@@ -30,6 +32,7 @@ def manual(tmp_path_factory):
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("RASTERET_DATASETS", str(folder / "datasets.json"))
         con = rasteret_sql.connect(workspace=folder / "workspace")
         con.execute(
             "CREATE TABLE my_scenes AS SELECT i AS id, $url AS url FROM range(2) t(i)",

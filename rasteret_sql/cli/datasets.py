@@ -1,0 +1,151 @@
+"""``rasteret-sql datasets``: list, info, build, register, unregister."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rasteret_sql.cli import text, values
+from rasteret_sql.cli.progress import spinner
+from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
+from rasteret_sql.records.catalog import ACCESS, find_dataset
+
+
+@click.group()
+def datasets() -> None:
+    """List, describe, build, register and unregister data sets of the catalogue."""
+
+
+@datasets.command("list")
+@click.option("--search", help="Text that the id, name or description holds, in any case.")
+@json_option
+def list_(search: str | None, *, as_json: bool) -> None:
+    """List the data sets: built-in ones and your own."""
+    with session(None) as con:
+        rows = call(con, "rasteret_datasets", {"search": search})
+    if as_json:
+        click.echo(to_json(rows))
+    elif not rows:
+        click.echo("no data sets", err=True)
+    else:
+        text.table(rows, ("id", "access", "source", "name", "description"))
+
+
+@datasets.command()
+@click.argument("dataset_id", metavar="ID")
+@json_option
+def info(dataset_id: str, *, as_json: bool) -> None:
+    """Describe the data set ID."""
+    dataset = find_dataset(dataset_id)
+    row = {"id": dataset.id, **dataset.fields(), "source": dataset.source}
+    if as_json:
+        click.echo(to_json(row))
+    else:
+        text.facts(row)
+
+
+@datasets.command()
+@click.argument("dataset_id", metavar="ID")
+@click.option("--name", help="Name of the collection; default: made from ID.")
+@click.option(
+    "--bbox",
+    metavar="W,S,E,N",
+    callback=values.bbox,
+    help="Area in degrees; west > east crosses 180.",
+)
+@click.option(
+    "--date-range",
+    metavar="START/END",
+    callback=values.date_range,
+    help="Dates; a side left out is open.",
+)
+@click.option("--query", help="STAC query extension, as JSON.")
+@click.option("--filter", help="CQL2 text or JSON.")
+@click.option("--bands", metavar="NAME,...", callback=values.names, help="Bands; default: all.")
+@click.option("--max-items", type=click.IntRange(min=1), help="Stop after so many items.")
+@click.option(
+    "--max-concurrent",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="Header requests under way at once.",
+)
+@click.option("--force", is_flag=True, help="Replace what stands under the name.")
+@workspace_option
+@json_option
+def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
+    """Build a collection from the data set ID."""
+    parameters = {"dataset_id": dataset_id, **arguments}
+    with spinner(f"building {dataset_id}"), session(workspace_dir) as con:
+        row = call(con, "rasteret_build", parameters, first="dataset_id")[0]
+    if as_json:
+        click.echo(to_json(row))
+    else:
+        text.report(row)
+
+
+@datasets.command()
+@click.argument("dataset_id", metavar="ID")
+@click.option("--name", help="Title.")
+@click.option("--description", help="One sentence.")
+@click.option("--stac-api", help="API URL, static catalog, or file of items.")
+@click.option("--stac-collection", help="STAC collection id.")
+@click.option("--record-table", help="Parquet with a row per scene, instead of --stac-api.")
+@click.option(
+    "--column-map",
+    metavar="KEY=VALUE,...",
+    callback=values.texts,
+    help="Column of the record table to canonical column.",
+)
+@click.option("--href-column", help="Column of the record table with the file's URL.")
+@click.option(
+    "--band-map", metavar="KEY=VALUE,...", callback=values.texts, help="Band to asset key."
+)
+@click.option(
+    "--band-index-map",
+    metavar="BAND=N,...",
+    callback=values.integers,
+    help="Band to sample in its file, from 0.",
+)
+@click.option(
+    "--url-rewrite",
+    metavar="KEY=VALUE,...",
+    callback=values.texts,
+    help="Href prefix to the prefix that replaces it.",
+)
+@click.option(
+    "--access",
+    type=click.Choice(ACCESS),
+    default="open",
+    show_default=True,
+    help="Who may read the files, and at whose cost.",
+)
+@click.option(
+    "--access-prefixes",
+    metavar="PREFIX,...",
+    callback=values.names,
+    help="Where the hrefs start for which --access holds.",
+)
+@click.option("--spatial-coverage", help="In words.")
+@click.option("--start-date", metavar="DATE", help="Of the first scene.")
+@click.option("--end-date", metavar="DATE", help="Of the last scene; left out: goes on.")
+@click.option("--license", help="Name of the license.")
+@click.option("--license-url", help="Text of the license.")
+@json_option
+def register(dataset_id: str, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
+    """Keep a data set of your own under ID, in place of one that is there."""
+    with session(None) as con:
+        parameters = {"id": dataset_id, **arguments}
+        row = call(con, "rasteret_register_dataset", parameters, first="id")[0]
+    click.echo(to_json(row) if as_json else f"{row['id']}: registered")
+
+
+@datasets.command()
+@click.argument("dataset_id", metavar="ID")
+def unregister(dataset_id: str) -> None:
+    """Forget your own data set ID; collections built from it stay."""
+    with session(None) as con:
+        row = call(con, "rasteret_unregister_dataset", {"id": dataset_id}, first="id")[0]
+    click.echo(f"{row['id']}: unregistered")

@@ -1,0 +1,239 @@
+"""Data sets by name: rasteret_build, rasteret_datasets, registering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_sql.duck.functions.builds import build_stac, build_table
+from rasteret_sql.duck.relations import meets_box, resolve
+from rasteret_sql.duck.table_function import (
+    Call,
+    Scan,
+    Sql,
+    Stream,
+    quote_identifier,
+    table_function,
+)
+from rasteret_sql.errors import InputError, UnknownBandError
+from rasteret_sql.grid.aoi import parse_aoi
+from rasteret_sql.records.catalog import (
+    Dataset,
+    datasets,
+    find_dataset,
+    find_registered,
+    register_dataset,
+    unregister_dataset,
+)
+from rasteret_sql.records.datetimes import parse_range
+
+DATASETS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("name", pa.string()),
+        ("description", pa.string()),
+        ("bands", pa.list_(pa.string())),
+        ("access", pa.string()),
+        ("license", pa.string()),
+        ("license_url", pa.string()),
+        ("spatial_coverage", pa.string()),
+        ("start_date", pa.date32()),
+        ("end_date", pa.date32()),
+        ("stac_api", pa.string()),
+        ("stac_collection", pa.string()),
+        ("record_table", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+
+_TABLE_TAKES_NO = ("query", "filter", "max_items")
+_MAX_NAME = 100
+
+
+@table_function("rasteret_build")
+def build(
+    call: Call,
+    *,
+    dataset_id: object,
+    name: str | None,
+    bbox: list[float] | None,
+    date_range: list[Any] | None,
+    bands: list[str] | None,
+    **rest: Any,  # noqa: ANN401
+) -> Stream | Sql:
+    """Build from a data set of the catalogue."""
+    dataset = find_dataset(dataset_id)
+    shared = {
+        "name": _name_of(dataset) if name is None else name,
+        "bands": bands,
+        "band_index_map": _of_bands(dataset.band_index_map, bands),
+        "url_rewrite": dict(dataset.url_rewrite) or None,
+        "data_source": dataset.id,
+        "enrich": True,
+    }
+    _check_bands(dataset, bands)
+    if dataset.record_table is not None:
+        return _build_table(call, dataset, shared, bbox, date_range, rest)
+    built = build_stac(
+        call,
+        stac_api=dataset.stac_api,
+        collection=dataset.stac_collection,
+        bbox=bbox,
+        date_range=date_range,
+        band_map=_of_bands(dataset.band_map, bands),
+        ids=None,
+        static_catalog=None,
+        allow_local=False,
+        **shared,
+        **rest,
+    )
+    return _reading_as_told(dataset, built)
+
+
+@table_function("rasteret_datasets")
+def list_datasets(_call: Call, *, search: object) -> Stream:
+    """List the catalogue."""
+    if search is not None and not isinstance(search, str):
+        raise InputError.expected("search", "a text", search, "NULL lists all")
+    part = (search or "").casefold()
+
+    def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
+        found = datasets().values()
+        yield _rows([d for d in found if part in f"{d.id}\n{d.name}\n{d.description}".casefold()])
+
+    return Stream(DATASETS_SCHEMA, run)
+
+
+@table_function("rasteret_register_dataset")
+def register(_call: Call, *, id: object, **given: object) -> Stream:  # noqa: A002 (as in SQL)
+    """Keep a data set of the user's."""
+    if not isinstance(id, str):
+        raise InputError.expected("id", "a text", id, "as 'mine/s2'")
+    dataset = Dataset.of(id, given)
+
+    def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
+        register_dataset(dataset)
+        yield _rows([dataset])
+
+    return Stream(DATASETS_SCHEMA, run)
+
+
+@table_function("rasteret_unregister_dataset")
+def unregister(_call: Call, *, id: object) -> Stream:  # noqa: A002 (as in SQL)
+    """Forget a data set of the user's."""
+    find_registered(id)
+
+    def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
+        yield _rows([unregister_dataset(id)])
+
+    return Stream(DATASETS_SCHEMA, run)
+
+
+def _rows(found: list[Dataset]) -> pa.RecordBatch:
+    rows = [{name: getattr(one, name) for name in DATASETS_SCHEMA.names} for one in found]
+    return pa.RecordBatch.from_pylist(rows, schema=DATASETS_SCHEMA)
+
+
+def _name_of(dataset: Dataset) -> str:
+    """A name that needs no quotes in SQL.
+
+    Example:
+        >>> _name_of(Dataset("pc/alos-dem"))
+        'pc_alos_dem'
+    """
+    return re.sub(r"[^A-Za-z0-9_]", "_", dataset.id)[:_MAX_NAME]
+
+
+def _check_bands(dataset: Dataset, bands: list[str] | None) -> None:
+    """Refuse unknown bands at once, where the data set says which it has."""
+    for band in bands or []:
+        if dataset.bands and band not in dataset.bands:
+            raise UnknownBandError.of(band, dataset.bands)
+
+
+def _of_bands(found: Any, bands: list[str] | None) -> dict[str, Any] | None:  # noqa: ANN401
+    """The pairs of the bands to keep: items need not have the assets of the others."""
+    return {key: item for key, item in found.items() if bands is None or key in bands} or None
+
+
+def _reading_as_told(dataset: Dataset, built: Stream | Sql) -> Stream | Sql:
+    """Files are reached as the catalogue says from when the build runs."""
+    if isinstance(built, Sql):
+        return built
+
+    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
+        dataset.suggest_storage()
+        try:
+            yield from built.run(scan)
+        except InputError as error:
+            if not error.message.startswith("band_map: "):
+                raise
+            todo = "or name with bands := the bands to keep"
+            raise InputError(f"{error.message}, {todo}") from error
+
+    return Stream(built.schema, run)
+
+
+def _build_table(
+    call: Call,
+    dataset: Dataset,
+    shared: dict[str, Any],
+    bbox: list[float] | None,
+    date_range: list[Any] | None,
+    rest: dict[str, Any],
+) -> Stream | Sql:
+    """Build from a record table; what is asked for becomes conditions on its columns."""
+    for argument in _TABLE_TAKES_NO:
+        if rest.pop(argument) is not None:
+            raise InputError.expected(
+                argument, "NULL", "a value", f"{dataset.id} is a table: use bbox and date_range"
+            )
+    conditions = []
+    if bbox is not None or date_range:
+        schema = resolve(call, dataset.record_table, "record_table").schema
+        names = {canonical: column for column, canonical in dataset.column_map.items()}
+        if bbox is not None:
+            conditions.append(_meets(schema, names.get("bbox", "bbox"), bbox))
+        if date_range:
+            conditions += _within(schema, names.get("datetime", "datetime"), date_range)
+    built = build_table(
+        call,
+        source=dataset.record_table,
+        where=" AND ".join(conditions) or None,
+        column_map=dict(dataset.column_map) or None,
+        href_column=dataset.href_column,
+        columns=None,
+        **shared,
+        **rest,
+    )
+    return _reading_as_told(dataset, built)
+
+
+def _meets(schema: pa.Schema, column: str, bbox: list[float]) -> str:
+    if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
+        raise InputError.expected(
+            "bbox", f"a data set with a column {column} of boxes", "none", "leave it out"
+        )
+    aoi = parse_aoi(bbox=bbox, geometry=None, geometry_crs=None)
+    boxes = aoi.lonlat_boxes() if aoi else []
+    return f"({' OR '.join(meets_box(box, quote_identifier(column)) for box in boxes)})"
+
+
+def _within(schema: pa.Schema, column: str, date_range: list[Any]) -> list[str]:
+    """Compare dates, or years where the table has only these."""
+    if column not in schema.names:
+        raise InputError.expected(
+            "date_range", f"a data set with a column {column}", "none", "leave it out"
+        )
+    quoted = quote_identifier(column)
+    dates = parse_range(date_range)
+    is_year = pa.types.is_integer(schema.field(column).type)
+    conditions = []
+    for micros, compares in ((dates.start, ">="), (dates.end, "<=")):
+        if micros is not None:
+            moment = f"make_timestamp({micros}::BIGINT)"
+            conditions.append(f"{quoted} {compares} {f'year({moment})' if is_year else moment}")
+    return conditions
