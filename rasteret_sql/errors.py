@@ -16,11 +16,13 @@ engine puts the name of the SQL function in front. URLs enter a message through
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Self
 from urllib.parse import urlsplit
 
 _MAX_SHOWN = 120
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
 class RasteretError(Exception):
@@ -116,15 +118,21 @@ def shorten(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
-def redact(url: str) -> str:
-    """Drop user, password, query and fragment of a URL; other text is returned as it is.
+def redact(text: str) -> str:
+    """Drop user, password, query and fragment of a URL, or of each URL in a text.
 
     Example:
         >>> redact("s3://bucket/key.tif?X-Amz-Signature=abc")
         's3://bucket/key.tif'
+        >>> redact("HTTP 500: see https://host/log?token=abc")
+        'HTTP 500: see https://host/log'
     """
-    if "://" not in url:
-        return url
+    if _URL.match(text):
+        return _without_secrets(text)
+    return _URL.sub(lambda found: _without_secrets(found[0]), text)
+
+
+def _without_secrets(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
