@@ -14,6 +14,7 @@ import pytest
 import rasteret_sql
 from rasteret_sql import errors
 from rasteret_sql.records import catalog
+from rasteret_sql.records.dataset import Dataset
 from rasteret_sql.remote import stores
 
 BUILT_IN = [one for one in catalog.datasets().values() if one.source == "built-in"]
@@ -228,7 +229,7 @@ def test_all_fields_come_back_from_the_file(own_file):
         "license": "CC0",
         "license_url": "https://a.org/l",
     }
-    one = catalog.Dataset.of("mine/all", given)
+    one = Dataset.of("mine/all", given)
     catalog.register_dataset(one)
     assert catalog.find_dataset("mine/all") == one
     assert all(getattr(one, name) == value for name, value in given.items())
@@ -263,7 +264,7 @@ def test_a_damaged_file_is_named(rows, con, own_file, tmp_path, text, message):
 
 def test_a_file_that_cannot_be_written_is_one_clear_line(monkeypatch):
     monkeypatch.setenv("RASTERET_DATASETS", "/proc/none/datasets.json")
-    one = catalog.Dataset.of("mine/s2", {"stac_api": "https://a.org/v1"})
+    one = Dataset.of("mine/s2", {"stac_api": "https://a.org/v1"})
     with pytest.raises(errors.CollectionError, match=r"a file that can be written.*DATASETS"):
         catalog.register_dataset(one)
 
@@ -271,9 +272,10 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(monkeypatch):
 def test_processes_that_register_at_once_lose_nothing(own_file):
     code = (
         "import sys; from rasteret_sql.records import catalog\n"
+        "from rasteret_sql.records.dataset import Dataset\n"
         "print(flush=True); sys.stdin.readline()\n"
         "for i in range(20): catalog.register_dataset("
-        "catalog.Dataset.of(f'{sys.argv[1]}/{i}', {'stac_api': 'https://a.org/v1'}))"
+        "Dataset.of(f'{sys.argv[1]}/{i}', {'stac_api': 'https://a.org/v1'}))"
     )
     running = [
         subprocess.Popen(
