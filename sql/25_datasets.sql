@@ -22,7 +22,7 @@ bbox            DOUBLE[]   [west, south, east, north] in degrees
 date_range      VARCHAR[]  [start, end]; NULL is open, a date as end means through that day
 query           any        STAC query extension: JSON text or STRUCT
 filter          any        CQL2 text or JSON
-bands           VARCHAR[]  bands to keep; default: all of the data set
+bands           VARCHAR[]  bands to keep; default: those of the data set that the items have
 max_items       BIGINT     stop after so many items
 force           BOOLEAN    replace what stands under the name
 workspace       VARCHAR    folder of collections; default: the connection's

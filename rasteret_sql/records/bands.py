@@ -176,6 +176,7 @@ def choose_bands(
     band_map: Mapping[str, str] | None,
     band_index_map: Mapping[str, int] | None,
     known_keys: Iterable[str],
+    is_partial: bool = False,
 ) -> dict[str, Band]:
     """The bands of the collection and where each is found.
 
@@ -185,6 +186,7 @@ def choose_bands(
         band_map: band to asset key; replaces the survey's names.
         band_index_map: band to sample, from 0.
         known_keys: every asset key of the items, for messages.
+        is_partial: whether `band_map` may name assets that no item has, if not only such.
 
     Raises:
         UnknownBandError: if `bands` names one that is not there.
@@ -197,7 +199,11 @@ def choose_bands(
                 f"band_index_map[{band!r}]", "0 or more", index, "samples count from 0"
             )
     if band_map:
-        found = _mapped(survey, dict(band_map), indices, known_keys)
+        keys = {band.key for band in survey.bands().values()} if is_partial else set()
+        there = {band: key for band, key in band_map.items() if key in keys} or dict(band_map)
+        if is_partial:
+            indices = {band: index for band, index in indices.items() if band in there}
+        found = _mapped(survey, there, indices, known_keys)
     else:
         found = _inferred(survey, indices)
     if bands is None:

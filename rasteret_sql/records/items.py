@@ -48,6 +48,7 @@ def records_from_items(
     url_rewrite: Mapping[str, str] | None = None,
     is_remote: bool = False,
     allow_local: bool = False,
+    is_partial: bool = False,
     warnings: list[str] | None = None,
 ) -> Records:
     """Records of STAC items, one each, every property a column typed over all items.
@@ -61,6 +62,7 @@ def records_from_items(
         is_remote: whether the items came over a network (items whose document did are
             always taken as remote).
         allow_local: whether remote items may name local files.
+        is_partial: whether `band_map` may name assets that no item has; a warning says so.
         warnings: lines of the reader of the items, which the result goes on with.
 
     Raises:
@@ -75,7 +77,11 @@ def records_from_items(
         band_map=band_map,
         band_index_map=band_index_map,
         known_keys=survey.keys,
+        is_partial=is_partial,
     )
+    for band, key in (band_map or {}).items():
+        if bands is None and survey.n_items and band not in chosen:
+            notes.add(f"band {band}", f"no item has the asset {key}, so it is left out")
     if survey.n_items and not chosen:
         listed = ", ".join(sorted(survey.keys)[:20]) or "none"
         raise InputError.expected(

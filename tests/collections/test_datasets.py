@@ -93,15 +93,49 @@ def test_a_build_takes_a_part_of_the_data_set(rows, registered):
     assert rows("SELECT id FROM part") == [("S2A_44PKV_20240209_L2A",)]
 
 
-def test_only_the_bands_asked_for_need_their_assets(rows, scenes):
+def test_bands_that_no_item_has_are_left_out_and_told(rows, scenes):
     rows(
         "FROM rasteret_register_dataset('mine/s2', stac_api := $items, "
-        "band_map := MAP {'red': 'B04', 'thermal': 'B10'})",
+        "band_map := MAP {'red': 'B04', 'thermal': 'B10'}, "
+        "band_index_map := MAP {'red': 0, 'thermal': 1})",
         {"items": str(scenes / "items.json")},
     )
-    with pytest.raises(duckdb.Error, match=r"rasteret_build: band_map: .*B10.*bands := the bands"):
-        rows("FROM rasteret_build('mine/s2')")
-    assert rows("FROM rasteret_build('mine/s2', bands := ['red'])")[0][4] == ["red"]
+    assert rows("FROM rasteret_build('mine/s2')")[0][4] == ["red"]
+    assert rows("SELECT error FROM rasteret_errors('mine_s2')") == [
+        ("band thermal: no item has the asset B10, so it is left out",)
+    ]
+    with pytest.raises(duckdb.Error, match="bands: expected one of red, got 'thermal'"):
+        rows("FROM rasteret_build('mine/s2', name := 'x', bands := ['red', 'thermal'])")
+    with pytest.raises(duckdb.Error, match=r"expected asset keys of these items.*B10"):
+        rows("FROM rasteret_build('mine/s2', name := 'x', bands := ['thermal'])")
+
+
+REAL_ITEMS = {
+    "earthsearch/landsat-c2-l2": ("landsat/landsat-c2-l2", set()),
+    "earthsearch/cop-dem-glo-30": ("cop-dem/cop-dem-glo-30", set()),
+    "earthsearch/cop-dem-glo-90": ("cop-dem/cop-dem-glo-90", set()),
+    "earthsearch/naip": ("planetary-computer-tasks/naip1.json", set()),
+    "pc/sentinel-2-l2a": ("rustac/core/data/two-sentinel-2-items.json", set()),
+    "pc/esa-worldcover": ("paired/esa-worldcover", set()),
+    "pc/usda-cdl": ("paired/usda-cdl", {"CULTIVATED"}),
+}
+"""Data set to real items of the collection, and bands that these do not have."""
+
+
+@pytest.mark.parametrize("id_", REAL_ITEMS)
+def test_built_in_band_maps_name_assets_of_real_items(data, id_):
+    place, absent = REAL_ITEMS[id_]
+    one = catalog.find_dataset(id_)
+    path = data / "stac" / place
+    documents = [path] if path.is_file() else sorted(path.rglob("*.json"))
+    found = set()
+    for document in documents:
+        content = json.loads(document.read_text())
+        for item in content.get("features", [content]):
+            if item["type"] == "Feature":
+                assert item["collection"] == one.stac_collection
+                found |= set(item["assets"])
+    assert {band for band, key in one.band_map.items() if key not in found} == absent
 
 
 def test_a_record_table_is_built_from_the_rows_that_fit(rows, registered, tmp_path):

@@ -54,9 +54,10 @@ def build_stac(
     url_rewrite: dict[str, str] | None,
     data_source: str | None,
     allow_local: bool,
+    is_partial: bool = False,
     **rest: Any,  # noqa: ANN401
 ) -> Stream:
-    """Build from STAC."""
+    """Build from STAC; `is_partial` is for a band map that is not the caller's own."""
     if not isinstance(stac_api, str) or not stac_api.strip():
         raise InputError.expected("stac_api", "a URL or path", stac_api, "name an API or a file")
     options, search = _split(rest)
@@ -88,6 +89,7 @@ def build_stac(
             url_rewrite=url_rewrite,
             is_remote=is_remote(stac_api),
             allow_local=bool(allow_local),
+            is_partial=is_partial,
             warnings=warnings,
         )
 

@@ -87,6 +87,7 @@ def build(
         ids=None,
         static_catalog=None,
         allow_local=False,
+        is_partial=True,
         **shared,
         **rest,
     )
@@ -166,13 +167,7 @@ def _reading_as_told(dataset: Dataset, built: Stream | Sql) -> Stream | Sql:
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
         dataset.suggest_storage()
-        try:
-            yield from built.run(scan)
-        except InputError as error:
-            if not error.message.startswith("band_map: "):
-                raise
-            todo = "or name with bands := the bands to keep"
-            raise InputError(f"{error.message}, {todo}") from error
+        yield from built.run(scan)
 
     return Stream(built.schema, run)
 
