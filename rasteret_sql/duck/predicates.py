@@ -5,6 +5,9 @@ source must apply it exactly. To drop scenes and tiles before they are requested
 its conjuncts and the columns each one reads. An Expression has no public tree, but its
 pickle is one: an IPC file whose batch holds the literals and whose schema metadata is the
 tree in prefix order (``call f``, children, ``end f``; Arrow C++, ``compute::Serialize``).
+
+DuckDB 1.5 offers comparisons of floats as they are, but Arrow's differ: to DuckDB, NaN is
+the greatest number, and -0.0 is in a list with 0.0.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def conjuncts(expression: pc.Expression | None) -> list[Conjunct]:
     batch = pa.ipc.open_file(expression.__reduce__()[1][0]).get_batch(0)
     tree = _metadata_pairs(batch.schema)
     return [
-        Conjunct(_expression(batch, part), frozenset(_columns(part))) for part in _and_parts(tree)
+        Conjunct(_as_duckdb(batch, part), frozenset(_columns(part))) for part in _and_parts(tree)
     ]
 
 
@@ -59,13 +62,39 @@ def combine(parts: list[Conjunct]) -> pc.Expression | None:
 def _and_parts(tree: _Tree) -> list[_Tree]:
     if tree[0] != (b"call", b"and_kleene"):
         return [tree]
-    parts: list[_Tree] = []
+    return [part for child in _children(tree) for part in _and_parts(child)]
+
+
+def _children(tree: _Tree) -> list[_Tree]:
+    """Arguments of a call; its options come behind them."""
+    children = []
     position = 1
-    while tree[position][0] != b"end":
+    while tree[position][0] not in (b"end", b"options"):
         stop = _subtree_end(tree, position)
-        parts.extend(_and_parts(tree[position:stop]))
+        children.append(tree[position:stop])
         position = stop
-    return parts
+    return children
+
+
+def _as_duckdb(batch: pa.RecordBatch, tree: _Tree) -> pc.Expression:
+    """The expression, with DuckDB's meaning of NaN and -0.0."""
+    plain = _expression(batch, tree)
+    if tree[0][0] != b"call":
+        return plain
+    call, children = tree[0][1], _children(tree)
+    if call in (b"and_kleene", b"or_kleene"):
+        left, right = (_as_duckdb(batch, child) for child in children)
+        return left & right if call == b"and_kleene" else left | right
+    if call in (b"greater", b"greater_equal") and children[1][0][0] == b"literal":
+        literal = batch.column(int(children[1][0][1]))
+        if pa.types.is_floating(literal.type):
+            return plain | pc.is_nan(_expression(batch, children[0]))
+    if call == b"is_in":
+        options = batch.column(int(tree[-2][1]))[0]
+        values = options["value_set"].values
+        if pa.types.is_floating(values.type) and 0.0 in values.to_pylist():
+            return plain | (_expression(batch, children[0]) == pa.scalar(0.0, values.type))
+    return plain
 
 
 def _subtree_end(tree: _Tree, start: int) -> int:

@@ -60,7 +60,7 @@ class Relation:
             reader = stream(cursor, f"SELECT {listed} FROM {self.sql}{condition}", _BATCH_ROWS)
             yield from (batch for batch in reader if batch.num_rows)
         except duckdb.Error as error:
-            raise _unreadable(self.label, error) from error
+            raise unreadable(self.label, error) from error
         finally:
             cursor.close()
 
@@ -91,7 +91,7 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
             raise _unknown(cursor, text, call.workspace, argument)
         schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
     except duckdb.Error as error:
-        raise _unreadable(f"{argument} {text!r}", error) from error
+        raise unreadable(f"{argument} {text!r}", error) from error
     finally:
         cursor.close()
     return Relation(sql, schema, text)
@@ -112,13 +112,18 @@ def find_visible(call: Call, text: object, argument: str) -> Relation | None:
 def caller_sql(text: str) -> str:
     """FROM clause for the caller's own connection: a query, or a name of any kind."""
     if _QUERY.match(text):
-        return f"({text.strip().rstrip(';')})"
+        return _subquery(text)
     return parse_name(text) or quote_identifier(text)
+
+
+def _subquery(text: str) -> str:
+    """Query text in parentheses; it may end in a comment."""
+    return f"({text.strip().rstrip(';')}\n)"
 
 
 def _from_clause(cursor: duckdb.DuckDBPyConnection, text: str, workspace: Workspace) -> str | None:
     if _QUERY.match(text):
-        return f"({text.strip().rstrip(';')})"
+        return _subquery(text)
     name = parse_name(text)
     if name is not None and _exists(cursor, name):
         return name
@@ -190,7 +195,8 @@ def _unknown(
     known = {info.name for info in workspace.collections()}
     rows = cursor.execute(
         "SELECT DISTINCT table_name FROM duckdb_columns() "
-        "WHERE column_name = 'assets' AND NOT internal"
+        "WHERE column_name = 'assets' AND NOT internal "
+        "AND NOT starts_with(database_name, '_rasteret_')"
     ).fetchall()
     known |= {row[0] for row in rows}
     listed = ", ".join(sorted(known)) or "none yet"
@@ -202,7 +208,8 @@ def _unknown(
     )
 
 
-def _unreadable(label: str, error: duckdb.Error) -> CollectionError:
+def unreadable(label: str, error: duckdb.Error) -> CollectionError:
+    """DuckDB's error about a relation, its first line."""
     first = str(error).strip().splitlines()[0]
     return CollectionError(f"{label}: {first}")
 
@@ -271,9 +278,14 @@ def _months(micros: int, strictly: str, or_equal: str) -> str:
 
 
 def meets_box(box: BBox, column: str = "bbox") -> str:
-    """SQL condition: the box of a record and this one have a point in common."""
+    """SQL condition: the box of a record and this one have a point in common.
+
+    A record whose xmin is greater than its xmax crosses the antimeridian (RFC 7946, 5.2).
+    """
+    east_of = f"{column}.xmax >= {box.xmin!r}::DOUBLE"
+    west_of = f"{column}.xmin <= {box.xmax!r}::DOUBLE"
     return (
-        f"({column}.xmin <= {box.xmax!r}::DOUBLE AND {column}.xmax >= {box.xmin!r}::DOUBLE "
+        f"(({west_of} AND {east_of} OR {column}.xmin > {column}.xmax AND ({west_of} OR {east_of})) "
         f"AND {column}.ymin <= {box.ymax!r}::DOUBLE AND {column}.ymax >= {box.ymin!r}::DOUBLE)"
     )
 

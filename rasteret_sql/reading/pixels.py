@@ -67,7 +67,8 @@ def common_type(dtypes: Sequence[str]) -> pa.DataType:
 class PixelBlock:
     """A block of one scene on its way: where it lies, and a patch per band.
 
-    A record of which no band has a header is one row without a place: ``area`` is None.
+    A record of which no band has a header, or that can't be planned (``error`` says why), is
+    one row without a place: ``area`` is None.
     """
 
     batch: pa.RecordBatch
@@ -75,6 +76,7 @@ class PixelBlock:
     area: Area | None
     affine: Affine | None
     patches: dict[str, Patch]
+    error: RasteretError | None = None
 
 
 def pixel_rows(
@@ -126,7 +128,13 @@ def _scene_blocks(
         yield _nowhere(batch, scene, bands)
         return
     first = next(iter(present.values()))
-    plan = plan_band(scene, first, 0, options.aoi)
+    try:
+        plan = plan_band(scene, first, 0, options.aoi)
+    except RasteretError as error:
+        if options.on_error == "error":
+            raise
+        yield _nowhere(batch, scene, bands, error)
+        return
     if not plan.tile_rows.size:
         return
     for name in bands:
@@ -150,9 +158,11 @@ def _scene_blocks(
     yield from blocks
 
 
-def _nowhere(batch: pa.RecordBatch, scene: Scene, bands: Sequence[str]) -> Block[PixelBlock]:
+def _nowhere(
+    batch: pa.RecordBatch, scene: Scene, bands: Sequence[str], error: RasteretError | None = None
+) -> Block[PixelBlock]:
     patches = {name: Patch(Window(0, 1, 0, 1), None) for name in bands}
-    return Block([], PixelBlock(batch, scene, None, None, patches))
+    return Block([], PixelBlock(batch, scene, None, None, patches, error))
 
 
 def _block(
@@ -203,6 +213,8 @@ def _rows(
         text = "; ".join(
             f"{name}: {'no header' if error is None else error.message}" for name, error in errors
         )
+        if item.error is not None:
+            text = item.error.message
         arrays["error"] = pa.array([text or None] * n_rows, pa.string())
     names = [name for name in schema.names if name in arrays]
     if not names:

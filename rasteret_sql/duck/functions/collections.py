@@ -112,7 +112,8 @@ def _views(call: Call, paths: set[str]) -> list[dict[str, Any]]:
         rows = cursor.execute(
             "SELECT v.view_name, v.sql FROM duckdb_views() v JOIN duckdb_columns() c ON "
             "c.database_name = v.database_name AND c.schema_name = v.schema_name "
-            "AND c.table_name = v.view_name WHERE NOT v.internal GROUP BY ALL "
+            "AND c.table_name = v.view_name WHERE NOT v.internal "
+            "AND NOT starts_with(v.database_name, '_rasteret_') GROUP BY ALL "
             "HAVING bool_or(c.column_name = 'assets') "
             "AND bool_or(ends_with(c.column_name, '_metadata'))"
         ).fetchall()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from rasteret_sql.duck.relations import (
     reading_columns,
     record_conditions,
     resolve,
+    unreadable,
 )
 from rasteret_sql.duck.table_function import Call, Scan, Stream, quote_identifier, table_function
 from rasteret_sql.errors import InputError
@@ -164,7 +166,7 @@ def pixels(
     **common: Any,  # noqa: ANN401
 ) -> Stream:
     """Read pixels as rows."""
-    positions = [field.name for field in POSITION_FIELDS]
+    positions = with_error(pa.schema(POSITION_FIELDS), on_error).names
     read = _bind(
         call,
         positions,
@@ -177,8 +179,8 @@ def pixels(
         level=0,
         **common,
     )
-    taken = {*positions, *read.record_names.values()}
-    clash = [band for band in read.options.bands if band in taken]
+    taken = {name.lower() for name in (*positions, *read.record_names.values())}
+    clash = [band for band in read.options.bands if band.lower() in taken]
     if clash:
         raise InputError.expected(
             "bands",
@@ -224,14 +226,14 @@ def _bind(
     geometry: object,
     geometry_crs: object,
     date_range: list[Any] | None,
-    ids: Sequence[str] | None,
+    ids: object,
     level: int | None,
     n_lanes: int | None = 64,
     on_error: str = "error",
     max_bytes: int | None = None,
-    all_touched: bool = False,
-    masked: bool = True,
-    scaled: bool = False,
+    all_touched: object = False,
+    masked: object = True,
+    scaled: object = False,
 ) -> _Read:
     relation = resolve(call, collection)
     chosen = check_bands(relation, bands)
@@ -243,36 +245,64 @@ def _bind(
         bands=chosen,
         aoi=aoi,
         level=_at_least("level", level, 0),
-        all_touched=bool(all_touched),
-        masked=bool(masked),
-        scaled=bool(scaled),
+        all_touched=_flag("all_touched", all_touched),
+        masked=_flag("masked", masked),
+        scaled=_flag("scaled", scaled),
         on_error=cast("OnError", on_error),
         max_bytes=None if max_bytes is None else _at_least("max_bytes", max_bytes, 0),
         n_lanes=_at_least("max_concurrent", n_lanes, 1),
     )
-    names = {
-        name: _OWN_PREFIX + name if name in own_names else name
-        for name in relation.schema.names
-        if not name.endswith(METADATA_SUFFIX)
-    }
-    return _Read(call, relation, options, record_conditions(relation, aoi, dates, ids), names)
+    reading_columns(relation, chosen, [])
+    names = _record_names(relation.schema.names, own_names)
+    return _Read(call, relation, options, record_conditions(relation, aoi, dates, _ids(ids)), names)
+
+
+def _record_names(names: Sequence[str], own_names: Sequence[str]) -> dict[str, str]:
+    """Output names of a record's columns, unlike the read's own; to SQL, X is x."""
+    kept = [name for name in names if not name.endswith(METADATA_SUFFIX)]
+    own = {name.lower() for name in own_names}
+    taken = own | {name.lower() for name in kept}
+    outputs = {}
+    for name in kept:
+        output = name
+        while output.lower() in (own if output == name else taken):
+            output = _OWN_PREFIX + output
+        taken.add(output.lower())
+        outputs[name] = output
+    return outputs
 
 
 def _band_fields(read: _Read) -> list[pa.Field]:
-    """One column per band, of the type its records hold."""
-    if read.options.scaled:
-        return [pa.field(band, pa.float64()) for band in read.options.bands]
+    """One column per band, of the type its records hold; scaled real numbers are DOUBLE."""
     parts = ", ".join(
         f"list(DISTINCT {quote_identifier(metadata_column(band))}.dtype)"
         for band in read.options.bands
     )
     where = f" WHERE {' AND '.join(read.conditions)}" if read.conditions else ""
-    with read.call.cursor() as cursor:
-        row = cursor.execute(f"SELECT {parts} FROM {read.relation.sql}{where}").fetchall()[0]
-    return [
-        pa.field(band, common_type([d for d in dtypes or [] if d] or ["uint8"]))
-        for band, dtypes in zip(read.options.bands, row, strict=True)
-    ]
+    try:
+        with read.call.cursor() as cursor:
+            row = cursor.execute(f"SELECT {parts} FROM {read.relation.sql}{where}").fetchall()[0]
+    except duckdb.Error as error:
+        raise unreadable(read.relation.label, error) from error
+    types = [common_type([d for d in dtypes or [] if d] or ["uint8"]) for dtypes in row]
+    if read.options.scaled:
+        types = [kind if pa.types.is_struct(kind) else pa.float64() for kind in types]
+    return [pa.field(band, kind) for band, kind in zip(read.options.bands, types, strict=True)]
+
+
+def _ids(ids: object) -> list[str] | None:
+    if ids is None:
+        return None
+    listed = ids if isinstance(ids, list) else [ids]
+    if any(not isinstance(i, (str, int)) for i in listed if i is not None):
+        raise InputError.expected("ids", "a list of record ids", ids, "write them as text")
+    return [str(i) for i in listed if i is not None]
+
+
+def _flag(argument: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InputError.expected(argument, "true or false", value, "write it without quotes")
+    return value
 
 
 def _at_least(argument: str, value: object, low: int) -> int:
