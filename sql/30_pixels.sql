@@ -55,7 +55,7 @@ date_range      VARCHAR[]  [start, end] of datetime; NULL is open, a date as end
 ids             VARCHAR[]  record ids
 level           INTEGER    0 is full resolution, 1 the largest overview, …
 masked          BOOLEAN    write nodata where a mask hides pixels; false: the file's own values
-on_error        VARCHAR    'error', 'null' (leave out what can't be read) or 'report' (add a column error)
+on_error        VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
 max_bytes       BIGINT     refuse a read that would fetch more
 max_concurrent  INTEGER    requests under way at once
 returns         the record's columns, band, level, tile_row, tile_col, row_off, col_off, height, width, xmin, ymin, xmax, ymax (CRS of the raster), transform, dtype, nodata, valid_count, pixels BLOB (row-major, little-endian)
@@ -90,7 +90,7 @@ ids             VARCHAR[]  record ids
 all_touched     BOOLEAN    pixels that the area touches, not only those whose centre it holds
 masked          BOOLEAN    nodata and masked pixels are NULL; false: the file's own values
 scaled          BOOLEAN    apply the file's scale and offset; bands become DOUBLE
-on_error        VARCHAR    'error', 'null' (leave out what can't be read) or 'report' (add a column error)
+on_error        VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
 max_bytes       BIGINT     refuse a read that would fetch more
 max_concurrent  INTEGER    requests under way at once
 returns         the record's columns, x, y (pixel centre, CRS units), row, col, one column per band in its own type; NULL = no data. Pixels outside the area are not returned

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.errors import RasteretError
 from rasteret_sql.grid.windows import bounds_of, tile_window
 from rasteret_sql.reading.patches import Patch, fill_value, pixels_of, plan_patch, valid_pixels
 from rasteret_sql.reading.pipeline import Block, Pixels, Reader
@@ -51,10 +52,10 @@ _NEED_PIXELS = frozenset({"valid_count", "pixels", "error"})
 class _TileItem:
     batch: pa.RecordBatch
     scene: Scene
-    plan: BandPlan
-    tile_row: int
-    tile_col: int
-    patch: Patch | None
+    plan: BandPlan | dict[str, Any]  # or the row itself, where nothing can be planned
+    tile_row: int = -1
+    tile_col: int = -1
+    patch: Patch | None = None
 
 
 def tile_rows(
@@ -135,17 +136,37 @@ def _scene_items(
     tiles = TileSet()
     blocks: list[Block[_TileItem]] = []
     for name, band in scene.bands.items():
-        if band is None:
-            if options.on_error == "error":
+        try:
+            if band is None:
                 raise missing_band(scene, name)
+            plan = plan_band(scene, band, options.level, options.aoi)
+        except RasteretError as error:
+            if options.on_error == "error":
+                raise
+            blocks += _unplanned(batch, scene, name, options, keep, error)
             continue
-        plan = plan_band(scene, band, options.level, options.aoi)
         for row, col in _kept(plan, options.level, keep):
             patch = _patch(tiles, band, plan, row, col, options) if with_pixels else None
             item = _TileItem(batch, scene, plan, row, col, patch)
             blocks.append(Block(patch.tiles if patch else [], item))
     tiles.request()
     return blocks
+
+
+def _unplanned(
+    batch: pa.RecordBatch,
+    scene: Scene,
+    band: str,
+    options: ReadOptions,
+    keep: pc.Expression | None,
+    error: RasteretError,
+) -> list[Block[_TileItem]]:
+    """One row without a place for a band whose tiles are not known, so that none is lost."""
+    row = {"band": band, "level": options.level, "tile_row": None, "tile_col": None}
+    table = pa.Table.from_pylist([row], schema=pa.schema([TILE_SCHEMA.field(n) for n in PLANNED]))
+    if keep is not None and not table.filter(keep).num_rows:
+        return []
+    return [Block([], _TileItem(batch, scene, row | {"error": error.message}))]
 
 
 def _kept(plan: BandPlan, level: int, keep: pc.Expression | None) -> Iterator[tuple[int, int]]:
@@ -173,6 +194,8 @@ def _patch(
 
 def _row(item: _TileItem, options: ReadOptions) -> dict[str, Any]:
     plan = item.plan
+    if isinstance(plan, dict):
+        return plan
     level, block = plan.level, plan.level.format
     window = tile_window(
         item.tile_row, item.tile_col, block.tile_height, block.tile_width, level.height, level.width

@@ -102,6 +102,16 @@ def test_a_bad_asset_does_not_lose_the_build(con, rows, served_items, fault):
         "bands := ['B08'], on_error := 'report')"
     )
     assert reported == [("B08: no header",)]
+    tiles = rows(
+        f"SELECT band, tile_row, pixels, error FROM rasteret_read_tiles('s2', ids := ['{bad}'], "
+        "bands := ['B08'], on_error := 'report')"
+    )
+    assert [row[:3] for row in tiles] == [("B08", None, None)]
+    assert "expected a cached header" in tiles[0][3]
+    assert rows(
+        f"SELECT count(*) FROM rasteret_read_tiles('s2', ids := ['{bad}'], bands := ['B08'], "
+        "on_error := 'null') WHERE tile_row = 0"
+    ) == [(0,)]
 
 
 def test_on_error_error_ends_the_build_and_leaves_nothing(con, rows, served_items, tmp_path):
