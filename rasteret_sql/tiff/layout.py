@@ -113,7 +113,7 @@ class Header:
         mask: The full resolution's transparency mask (0 = no data).
         mask_overviews: The masks of the overviews that have one, largest first.
         georef: Where the raster lies.
-        nodata: The value that stands for no data (tag 42113, else GDAL_METADATA).
+        nodata: The value that stands for no data (tag 42113), None where no sample can hold it.
         scales: Per sample, to physical values: ``value * scale + offset``; 1 by default.
         offsets: Per sample, 0 by default.
         units: Per sample.

@@ -15,6 +15,10 @@ import shapely
 import rasteret_sql
 
 MAX_PIXELS = 1_500_000
+KNOWN_DIFFERENT = {
+    "geotiff/gdal/gcore/data/stripbytecounts_count_not_same_as_stripoffsets_count.tif"
+}
+"""GDAL takes a missing byte count for 0; our header infers it."""
 AOI = "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"
 
 DENSE_AOI = shapely.from_wkt(AOI).segmentize(1e-5).__geo_interface__
@@ -149,7 +153,7 @@ def truth(data):
 
 
 def usable(entry):
-    """Files that GDAL reads, small enough, and not lossy or promoted in ways of their own."""
+    """Files that GDAL reads and that are small enough; lossy ones are told apart later."""
     return (
         not entry.get("error")
         and entry["width"] * entry["height"] * min(entry["count"], 4) <= MAX_PIXELS
@@ -170,7 +174,9 @@ def test_every_real_file_read_through_sql_equals_gdal(data, server, truth, tmp_p
         "band_index_map := MAP {'band': 0}, enrich := true)"
     ).fetchall()
     assert report[0][3] == len(files)
-    errors = dict(con.execute("SELECT id, error FROM rasteret_errors('real')").fetchall())
+    errors = dict(
+        con.execute("SELECT id, error FROM rasteret_errors('real') WHERE id IS NOT NULL").fetchall()
+    )
     con.execute("SET VARIABLE good = 'SELECT * FROM real WHERE band_metadata IS NOT NULL'")
     rows = con.execute(
         "SELECT id, height, width, row_off, col_off, pixels, error, dtype FROM "
@@ -192,7 +198,9 @@ def test_every_real_file_read_through_sql_equals_gdal(data, server, truth, tmp_p
         if record in failed:
             continue
         band = files[record]["bands"][0]
-        wide = image.astype("float32") if image.dtype.name == "float16" else image
+        hashed_as = {"float16": "float32", "complex128": files[record]["dtype"] or "complex64"}
+        hashed = hashed_as.get(image.dtype.name, image.dtype.name)
+        wide = image.astype("complex64" if hashed.startswith("complex_int") else hashed)
         same = hashlib.sha256(wide.tobytes()).hexdigest() == band["sha256"]
         (equal if same else different).append(record)
     print(f"\n{len(files)} files: {len(equal)} equal, {len(different)} not, {len(failed)} refused")
@@ -201,7 +209,7 @@ def test_every_real_file_read_through_sql_equals_gdal(data, server, truth, tmp_p
     ]
     assert len(equal) > 0.93 * len(files)
     assert len(failed) <= 0.02 * len(files), failed
-    assert len(different) - len(lossy) <= 0.02 * len(files), sorted(set(different) - set(lossy))
+    assert set(different) - set(lossy) <= KNOWN_DIFFERENT
     con.close()
 
 
