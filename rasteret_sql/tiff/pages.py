@@ -20,6 +20,7 @@ _MAX_CHAIN_REQUESTS: Final = 16
 _MAX_SIDE: Final = (1 << 31) - 1
 _MAX_PADDED_BLOCKS: Final = 1 << 20
 _MAX_JPEG_TABLES: Final = 1 << 16
+_YCBCR: Final = 6
 _NO_ROWS_PER_STRIP: Final = (1 << 32) - 1
 
 
@@ -159,13 +160,35 @@ def _block_tables(
     offsets = _fit(page.table(offsets_tag), blocks)
     if counts_tag in entries:
         byte_counts = _fit(page.table(counts_tag), blocks)
-        if is_compressed or byte_counts.all():
+        if blocks > 1 or tags.TILE_WIDTH in page:
             return offsets, byte_counts
-        inferred = _uncompressed_counts(page, offsets, tile_width, tile_height)
-        return offsets, np.where(byte_counts == 0, inferred, byte_counts)
+        needed = _uncompressed_counts(page, offsets, tile_width, tile_height)
+        if not _is_doubtful(page, offsets, byte_counts, needed, is_compressed=is_compressed):
+            return offsets, byte_counts
     if is_compressed:
         return offsets, _counts_between(offsets, page.source.file_size)
     return offsets, _uncompressed_counts(page, offsets, tile_width, tile_height)
+
+
+def _is_doubtful(
+    page: Ifd,
+    offsets: NDArray[np.int64],
+    byte_counts: NDArray[np.int64],
+    needed: NDArray[np.int64],
+    *,
+    is_compressed: bool,
+) -> bool:
+    """Whether the length of an only strip can't be meant; of several, 0 is a sparse block.
+
+    Source:
+        libtiff, tif_dirread.c, ``BYTECOUNTLOOKSBAD``.
+    """
+    offset, count = int(offsets[0]), int(byte_counts[0])
+    if is_compressed or count == 0:
+        return count == 0 < offset
+    is_subsampled = page.integer(tags.PHOTOMETRIC, 1) == _YCBCR
+    size = page.source.file_size
+    return (count < needed[0] and not is_subsampled) or (size is not None and count > size - offset)
 
 
 def _uncompressed_counts(
