@@ -127,7 +127,7 @@ def _from_clause(cursor: duckdb.DuckDBPyConnection, text: str, workspace: Worksp
     name = parse_name(text)
     if name is not None and _exists(cursor, name):
         return name
-    if _is_path(text):
+    if is_path(text):
         return parquet_sql(text)
     found = kept(workspace, text)
     return parquet_sql(str(found.path)) if found is not None else None
@@ -168,7 +168,10 @@ def _exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     return True
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: object) -> bool:
+    """Whether a relation argument that is no name can be a path."""
+    if not isinstance(text, str):
+        return False
     return "://" in text or text.endswith(".parquet") or "/" in text or Path(text).is_dir()
 
 

@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal, cast
 
 import pyarrow as pa
+import shapely
 
 from rasteret_sql.errors import CollectionError, InputError, InterruptedReadError
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
@@ -47,8 +49,9 @@ class BuildOptions:
     Attributes:
         name: Of the collection.
         kind: ``'stac'`` or ``'records'``, the folder's suffix.
-        source: What the collection is built from, as the user gave it and without secrets;
-            a later build of the same name with other options is refused unless forced.
+        source: The function that builds and its arguments, as the user gave them; stored
+            without secrets. A later build of the same name with others is refused unless
+            forced, and a refresh runs them again.
         enrich: Read headers.
         on_error: ``'error'`` ends the build at the first unreadable asset.
         n_lanes: Header requests under way at once.
@@ -75,7 +78,7 @@ def existing_report(workspace: Workspace, options: BuildOptions) -> dict[str, An
         return None
     found = workspace.find(options.name)
     built = read_build(found.path)
-    if found.kind != options.kind or built.get("source") != without_secrets(_plain(options.source)):
+    if found.kind != options.kind or built.get("source") != without_secrets(stored(options.source)):
         raise InputError.expected(
             "name",
             "a new name, or the source and options it was built with",
@@ -129,7 +132,7 @@ def build_collection(
             "requests": result.requests,
             "seconds": round(time.monotonic() - began, 3),
         }
-        path = build.commit({"source": _plain(options.source), "report": report})
+        path = build.commit(facts_of(options, report))
     return report | {"path": str(path)}
 
 
@@ -161,6 +164,33 @@ def strict(batches: Iterator[pa.RecordBatch], result: Enrichment) -> Iterator[pa
         yield batch
 
 
-def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON holds them, so that they compare equal after a round trip."""
-    return {key: value for key, value in sorted(source.items()) if value is not None}
+def facts_of(options: BuildOptions, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``_build.json`` keeps: the options and the report of the last build or refresh.
+
+    ``withheld`` names the options that were stored without a part, as it may be secret.
+    """
+    source = stored(options.source)
+    withheld = [key for key, value in source.items() if without_secrets(value) != value]
+    return {"source": source, "withheld": withheld, "report": dict(report)}
+
+
+def stored(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON holds them: they compare equal after a round trip, and run again.
+
+    Example:
+        >>> stored({"date_range": [date(2024, 1, 31), None], "ids": None})
+        {'date_range': ['2024-01-31', None]}
+    """
+    return {key: _plain(value) for key, value in sorted(source.items()) if value is not None}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 (a value of SQL, then one of JSON)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):  # a geometry
+        return shapely.to_wkt(shapely.from_wkb(value), rounding_precision=-1)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasteret_sql.duck.functions.collections import workspace_of
-from rasteret_sql.duck.relations import caller_sql, find_visible
+from rasteret_sql.duck.relations import caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import Scalar, sql_type_name
 from rasteret_sql.duck.staging import SCALARS as STAGING
 from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
@@ -24,7 +26,7 @@ from rasteret_sql.duck.table_function import (
     table_function,
 )
 from rasteret_sql.duck.views import check_name_is_free, create_view
-from rasteret_sql.errors import InputError, redact
+from rasteret_sql.errors import InputError
 from rasteret_sql.records.build import (
     REPORT_SCHEMA,
     BuildOptions,
@@ -37,27 +39,54 @@ from rasteret_sql.records.stac import StacSource, read_items
 from rasteret_sql.records.tables import records_from_table
 from rasteret_sql.records.workspace import Workspace, check_name
 from rasteret_sql.remote.documents import get_document
-from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.remote.stores import is_local, is_remote
 
 _STAGED_UDF = "_rasteret_build_staged"
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a collection is made from its source: by a build, and again by a refresh.
+
+    Attributes:
+        records: Reads the source; None where only the caller's connection can, then `rows`
+            is its SQL and `of_rows` takes what it gives.
+    """
+
+    options: BuildOptions
+    place: Workspace
+    records: Callable[[Scan], Records] | None
+    rows: str = ""
+    of_rows: Callable[[pa.Table], Records] | None = None
+
+
 @table_function("rasteret_build_stac")
-def build_stac(
+def build_stac(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
+    """Build from STAC."""
+    return _build(call, stac_recipe(call, **arguments))
+
+
+@table_function("rasteret_build_table")
+def build_table(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
+    """Build from a relation, private ones included."""
+    return _build(call, table_recipe(call, **arguments))
+
+
+def stac_recipe(
     call: Call,
     *,
     name: object,
     stac_api: object,
-    bands: list[str] | None,
-    band_map: dict[str, str] | None,
-    band_index_map: dict[str, int] | None,
-    url_rewrite: dict[str, str] | None,
-    data_source: str | None,
-    allow_local: bool,
+    bands: list[str] | None = None,
+    band_map: dict[str, str] | None = None,
+    band_index_map: dict[str, int] | None = None,
+    url_rewrite: dict[str, str] | None = None,
+    data_source: str | None = None,
+    allow_local: bool = False,
     is_partial: bool = False,
     **rest: Any,  # noqa: ANN401
-) -> Stream:
-    """Build from STAC; `is_partial` is for a band map that is not the caller's own."""
+) -> Recipe:
+    """Records of STAC items; `is_partial` is for a band map that is not the caller's own."""
     if not isinstance(stac_api, str) or not stac_api.strip():
         raise InputError.expected("stac_api", "a URL or path", stac_api, "name an API or a file")
     options, search = _split(rest)
@@ -68,14 +97,16 @@ def build_stac(
         name,
         "stac",
         {
-            "stac_api": redact(stac_api),
+            "stac_api": _lasting(stac_api),
             "bands": bands,
             "band_map": band_map,
             "band_index_map": band_index_map,
             "url_rewrite": url_rewrite,
-            **{key: str(value) for key, value in search.items() if value is not None},
+            "allow_local": bool(allow_local) or None,
+            "is_partial": is_partial or None,
+            **search,
         },
-        data_source or search["collection"] or "",
+        data_source or search.get("collection") or "",
         options,
     )
 
@@ -93,26 +124,25 @@ def build_stac(
             warnings=warnings,
         )
 
-    return _build_stream(call, workspace_of(call, options["workspace"]), build, records)
+    return Recipe(build, workspace_of(call, options["workspace"]), records)
 
 
-@table_function("rasteret_build_table")
-def build_table(
+def table_recipe(
     call: Call,
     *,
     name: object,
     source: object,
-    data_source: str | None,
-    where: str | None,
+    data_source: str | None = None,
+    where: str | None = None,
     **rest: Any,  # noqa: ANN401
-) -> Stream | Sql:
-    """Build from a relation, private ones included."""
+) -> Recipe:
+    """Records of a relation, private ones included."""
     options, shape = _split(rest)
     build = _build_options(
         call,
         name,
         "records",
-        {"table": source, "where": where, **shape},
+        {"source": _lasting(source) if is_path(source) else source, "where": where, **shape},
         data_source or "",
         options,
     )
@@ -122,7 +152,11 @@ def build_table(
     if relation is None:
         if not isinstance(source, str):
             raise InputError.expected("source", "a name, SELECT text or path", source, "write text")
-        return _staged(call, place, build, caller_sql(source) + condition, shape)
+
+        def of_rows(table: pa.Table) -> Records:
+            return records_from_table(table.to_reader, geo_metadata=None, **shape)
+
+        return Recipe(build, place, None, caller_sql(source) + condition, of_rows)
     geo = _geo_metadata(source)
     from_afar = is_remote(str(source))
 
@@ -134,16 +168,33 @@ def build_table(
 
         return records_from_table(reader, geo_metadata=geo, is_remote=from_afar, **shape)
 
-    return _build_stream(call, place, build, records)
+    return Recipe(build, place, records)
 
 
-_COMMON = ("workspace", "max_concurrent", "on_error", "force", "enrich")
+_DEFAULTS: dict[str, Any] = {
+    "workspace": None,
+    "max_concurrent": 300,
+    "on_error": "report",
+    "force": False,
+    "enrich": True,
+}
 
 
 def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments that every build takes, and the rest."""
-    own = {name: value for name, value in arguments.items() if name not in _COMMON}
-    return {name: arguments[name] for name in _COMMON}, own
+    own = {name: value for name, value in arguments.items() if name not in _DEFAULTS}
+    return {name: arguments.get(name, default) for name, default in _DEFAULTS.items()}, own
+
+
+def _lasting(source: Any) -> Any:  # noqa: ANN401
+    """A source as it is found again: a relative path does not outlive the working directory."""
+    if not isinstance(source, str) or not is_local(source) or source.startswith("file://"):
+        return source
+    try:
+        path = Path(source).expanduser()
+        return str(path.absolute()) if path.exists() else source
+    except OSError:  # query text, too long for a path
+        return source
 
 
 def _build_options(
@@ -163,55 +214,69 @@ def _build_options(
     lanes = options["max_concurrent"]
     if not isinstance(lanes, int) or lanes < 1:
         raise InputError.expected("max_concurrent", "1 or more", lanes, "300 suits most stores")
-    build = BuildOptions(
+    with call.cursor() as cursor:
+        check_name_is_free(cursor, name, str(place.root / f"{name}_{kind}"))
+    return BuildOptions(
         name=name,
         kind=cast("Any", kind),
-        source=source | {"enrich": bool(options["enrich"])},
+        source=source | {"data_source": data_source or None, "enrich": bool(options["enrich"])},
         data_source=data_source,
         enrich=bool(options["enrich"]),
         on_error=options["on_error"],
         n_lanes=lanes,
         force=bool(options["force"]),
     )
-    with call.cursor() as cursor:
-        check_name_is_free(cursor, name, str(place.root / f"{name}_{kind}"))
-    existing_report(place, build)
-    return build
 
 
-def _build_stream(
-    call: Call, place: Workspace, build: BuildOptions, records: Callable[[Scan], Records]
-) -> Stream:
+def _build(call: Call, recipe: Recipe) -> Stream | Sql:
+    existing_report(recipe.place, recipe.options)
+
+    def make(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
+        report = existing_report(recipe.place, recipe.options)
+        if report is not None:
+            return report
+        return build_collection(records(), recipe.place, recipe.options, stop)
+
+    return made(call, recipe, make)
+
+
+Make = Callable[[Callable[[], Records], threading.Event], dict[str, Any]]
+
+
+def made(call: Call, recipe: Recipe, make: Make) -> Stream | Sql:
+    """Make a collection of a recipe's records, then its view.
+
+    `make` is given the records, which it may leave unread, and a stop event; it returns
+    the report.
+    """
+    read = recipe.records
+    if read is None:
+        return _staged(call, recipe, make)
+
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        report = existing_report(place, build)
-        if report is None:
-            report = build_collection(records(scan), place, build, scan.stop)
+        report = make(lambda: read(scan), scan.stop)
         with call.cursor() as cursor:
-            create_view(cursor, build.name, report["path"])
+            create_view(cursor, recipe.options.name, report["path"])
         yield pa.RecordBatch.from_pylist([report], schema=REPORT_SCHEMA)
 
     return Stream(REPORT_SCHEMA, run)
 
 
-def _staged(
-    call: Call, place: Workspace, build: BuildOptions, rows: str, shape: dict[str, Any]
-) -> Sql:
-    """Text that sends the caller's private rows through `STAGE_UDF`, then builds."""
+def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
+    """Text that sends the caller's private rows through `STAGE_UDF`, then makes them."""
+    of_rows = cast("Callable[[pa.Table], Records]", recipe.of_rows)
 
     def finish(table: pa.Table) -> dict[str, Any]:
-        report = existing_report(place, build)
-        if report is None:
-            records = records_from_table(table.to_reader, geo_metadata=None, **shape)
-            with call.runtime.stop_event(call.caller.connection) as stop:
-                report = build_collection(records, place, build, stop)
+        with call.runtime.stop_event(call.caller.connection) as stop:
+            report = make(lambda: of_rows(table), stop)
         with call.cursor() as cursor:
-            create_view(cursor, build.name, report["path"])
+            create_view(cursor, recipe.options.name, report["path"])
         return report
 
     token = quote_text(STAGE.add(Staged(finish)))
     return Sql(
         f"SELECT unnest({_STAGED_UDF}({token}, n)) FROM ("
-        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {rows}) AS s)"
+        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {recipe.rows}) AS s)"
     )
 
 
