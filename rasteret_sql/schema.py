@@ -29,6 +29,7 @@ _LEVEL_FIELDS = [
     ("bits_per_sample", pa.int32()),
     ("is_tiled", pa.bool_()),
     ("jpeg_tables", pa.binary()),
+    ("block_samples", pa.int32()),
 ]
 
 LEVEL = pa.struct(_LEVEL_FIELDS)
@@ -69,6 +70,8 @@ BAND_METADATA = pa.struct(
         ("fill_order", pa.int32()),
         ("t4_options", pa.int32()),
         ("ycbcr_subsampling", pa.list_(pa.int32())),
+        ("ycbcr_coefficients", pa.list_(pa.float64())),
+        ("reference_black_white", pa.list_(pa.float64())),
     ]
 )
 """The cached header of one band; the first seventeen fields are rasteret's."""

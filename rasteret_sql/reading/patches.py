@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class _Piece:
     tile: Tile
     window: Window  # of the image, inside both the tile and the patch
     origin: tuple[int, int]  # row and column of the tile's first pixel
+    sample: int  # of the tile's pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def _pieces(tiles: TileSet, href: str, level: BandLevel, window: Window) -> Iter
             part = inside.intersection(window)
             tile = tiles.tile(href, level, row, col)
             tile.needed_rows = max(tile.needed_rows, part.row_stop - row * height)
-            yield _Piece(tile, part, (row * height, col * width))
+            yield _Piece(tile, part, (row * height, col * width), level.sample)
 
 
 def pixels_of(patch: Patch) -> Pixels:
@@ -85,7 +86,7 @@ def pixels_of(patch: Patch) -> Pixels:
     """
     band = patch.band
     assert band is not None  # noqa: S101 (callers skip absent bands)
-    return _gather(patch.pieces, patch.window, band.sample, _sparse_value(band))
+    return _gather(patch.pieces, patch.window, _sparse_value(band))
 
 
 def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
@@ -101,11 +102,12 @@ def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
     assert band is not None  # noqa: S101
     valid: Mask | None = None
     if patch.mask_pieces:
-        valid = _gather(patch.mask_pieces, patch.window, 0, 0) != 0
+        valid = _gather(patch.mask_pieces, patch.window, 0) != 0
     elif band.nodata is not None:
         valid = _differs(values, band.nodata)
-    elif band.alpha is not None and band.alpha != band.sample:
-        valid = _gather(patch.pieces, patch.window, band.alpha, 0) != 0
+    elif band.alpha is not None and band.alpha != patch.pieces[0].sample:
+        alpha = tuple(replace(piece, sample=band.alpha) for piece in patch.pieces)
+        valid = _gather(alpha, patch.window, 0) != 0
     for piece in patch.pieces:
         if piece.tile.byte_count == 0:
             if valid is None:
@@ -114,10 +116,10 @@ def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
     return None if valid is None or valid.all() else valid
 
 
-def _gather(pieces: tuple[_Piece, ...], window: Window, sample: int, sparse: Any) -> Pixels:  # noqa: ANN401
+def _gather(pieces: tuple[_Piece, ...], window: Window, sparse: Any) -> Pixels:  # noqa: ANN401
     if len(pieces) == 1 and pieces[0].tile.byte_count:
-        return _cut(pieces[0], sample)
-    arrays = [_cut(piece, sample) if piece.tile.byte_count else None for piece in pieces]
+        return _cut(pieces[0])
+    arrays = [_cut(piece) if piece.tile.byte_count else None for piece in pieces]
     dtype = next((a.dtype for a in arrays if a is not None), _decoded_dtype(pieces[0].tile))
     out = np.full((window.height, window.width), np.asarray(sparse).astype(dtype), dtype)
     for piece, array in zip(pieces, arrays, strict=True):
@@ -126,7 +128,7 @@ def _gather(pieces: tuple[_Piece, ...], window: Window, sample: int, sparse: Any
     return out
 
 
-def _cut(piece: _Piece, sample: int) -> Pixels:
+def _cut(piece: _Piece) -> Pixels:
     pixels = piece.tile.pixels
     assert pixels is not None  # noqa: S101 (Patch.error was checked)
     row, col = piece.origin
@@ -134,7 +136,7 @@ def _cut(piece: _Piece, sample: int) -> Pixels:
     return pixels[
         window.row_start - row : window.row_stop - row,
         window.col_start - col : window.col_stop - col,
-        sample,
+        piece.sample,
     ]
 
 

@@ -31,6 +31,7 @@ class BandLevel:
         tile_offsets: This band's own blocks, row by row.
         tile_byte_counts: Same order; 0 with offset 0 is a sparse block.
         format: How to decode a block.
+        sample: Which sample of a decoded block is this band.
     """
 
     width: int
@@ -39,6 +40,7 @@ class BandLevel:
     tile_offsets: NDArray[np.int64]
     tile_byte_counts: NDArray[np.int64]
     format: BlockFormat
+    sample: int
 
     @property
     def tiles_across(self) -> int:
@@ -51,7 +53,6 @@ class Band:
     """One band of one scene.
 
     Attributes:
-        sample: Which sample of a decoded block is this band.
         levels: Full resolution first, then overviews.
         mask_levels: Transparency mask per level, None where a level has none.
         alpha: Which sample of a decoded block is alpha, if any.
@@ -59,7 +60,6 @@ class Band:
 
     name: str
     href: str
-    sample: int
     dtype: str
     nodata: float | None
     scale: float | None
@@ -141,25 +141,24 @@ class _BandColumn:
                 index,
                 "build the collection again",
             )
-        image = self._image(row, samples if chunky else 1)
+        image = self._image(row, samples if chunky else 1, index)
         overviews = tuple(
-            self._reduced(level, image, image.format.samples)
+            self._reduced(level, image, image.format.samples, index)
             for level in self._nested("overviews", row) or ()
         )
         return Band(
             name=self.name,
             href=href,
-            sample=index if chunky else 0,
             dtype=image.format.dtype,
             nodata=self._value("nodata", row),
             scale=self._value("scale", row),
             offset=self._value("offset", row),
             levels=(image, *overviews),
-            mask_levels=self._masks(row, image, 1 + len(overviews)),
+            mask_levels=self._masks(row, image, index, 1 + len(overviews)),
             alpha=self._alpha(row, samples) if chunky else None,
         )
 
-    def _image(self, row: int, samples: int) -> BandLevel:
+    def _image(self, row: int, samples: int, index: int) -> BandLevel:
         dtype = self._value("dtype", row)
         jpeg_tables = self._value("jpeg_tables", row)
         subsampling = self._value("ycbcr_subsampling", row) or (2, 2)
@@ -183,14 +182,23 @@ class _BandColumn:
                 fill_order=self._value("fill_order", row) or 1,
                 t4_options=self._value("t4_options", row) or 0,
                 ycbcr_subsampling=(subsampling[0], subsampling[1]),
+                ycbcr_coefficients=tuple(self._value("ycbcr_coefficients", row) or ()),
+                reference_black_white=tuple(self._value("reference_black_white", row) or ()),
             ),
+            sample=index if samples > 1 else 0,
         )
 
     def _reduced(
-        self, level: dict[str, Any], image: BandLevel, samples: int, dtype: str | None = None
+        self,
+        level: dict[str, Any],
+        image: BandLevel,
+        samples: int,
+        index: int,
+        dtype: str | None = None,
     ) -> BandLevel:
         """An overview or mask, which takes from the image what its struct does not say."""
         base = image.format
+        samples = level.get("block_samples") or samples
         return BandLevel(
             width=level["width"],
             height=level["height"],
@@ -214,15 +222,20 @@ class _BandColumn:
                 fill_order=base.fill_order,
                 t4_options=base.t4_options,
                 ycbcr_subsampling=base.ycbcr_subsampling,
+                ycbcr_coefficients=base.ycbcr_coefficients,
+                reference_black_white=base.reference_black_white,
             ),
+            sample=index if samples > 1 else 0,
         )
 
-    def _masks(self, row: int, image: BandLevel, n_levels: int) -> tuple[BandLevel | None, ...]:
+    def _masks(
+        self, row: int, image: BandLevel, index: int, n_levels: int
+    ) -> tuple[BandLevel | None, ...]:
         mask = self._nested("mask", row)
         if not mask:
             return (None,) * n_levels
         found = [
-            self._reduced(level, image, 1, dtype="uint8")
+            self._reduced(level, image, 1, index, dtype=_mask_dtype(level))
             for level in (mask, *(mask.get("overviews") or ()))
         ]
         return tuple(found[:n_levels]) + (None,) * (n_levels - len(found))
@@ -292,6 +305,12 @@ def _asset_column(batch: pa.RecordBatch, band: str) -> list[tuple[str | None, in
     if asset.type.get_field_index("band_index") < 0:
         return [(href, None) for href in hrefs]
     return list(zip(hrefs, asset.field("band_index").to_pylist(), strict=True))
+
+
+def _mask_dtype(level: dict[str, Any]) -> str:
+    """A mask has 1 or 8 bits; alpha that serves as mask may have more."""
+    bits = level.get("bits_per_sample") or 8
+    return f"uint{bits}" if bits in (16, 32, 64) else "uint8"
 
 
 def _bits(dtype: str) -> int:

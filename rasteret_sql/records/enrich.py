@@ -233,13 +233,9 @@ def metadata_row(asset: AssetHeader, band_index: int) -> dict[str, Any]:
             "band_index", f"0 to {header.samples_per_pixel - 1}", band_index, "count from 0"
         )
     image, georef = header.image, header.georef
-    offsets, counts = _own_tiles(header, image, band_index)
+    offsets, counts = _own_tiles(image, band_index)
     affine = georef.affine
     plain = affine is not None and affine.is_rectilinear
-    mask = None
-    if header.mask is not None:
-        mask = _level_row(header, header.mask, None)
-        mask["overviews"] = [_level_row(header, m, None) for m in header.mask_overviews]
     return {
         "image_width": image.width,
         "image_height": image.height,
@@ -263,8 +259,8 @@ def metadata_row(asset: AssetHeader, band_index: int) -> dict[str, Any]:
         "affine": affine,
         "scale": header.scales[band_index] if header.scales else None,
         "offset": header.offsets[band_index] if header.offsets else None,
-        "overviews": [_level_row(header, level, band_index) for level in header.overviews],
-        "mask": mask,
+        "overviews": [_level_row(level, band_index) for level in header.overviews],
+        "mask": _mask_row(header, band_index),
         "jpeg_tables": image.jpeg_tables,
         "is_tiled": image.is_tiled,
         "file_size": asset.file_size,
@@ -272,15 +268,32 @@ def metadata_row(asset: AssetHeader, band_index: int) -> dict[str, Any]:
         "fill_order": header.fill_order,
         "t4_options": header.t4_options,
         "ycbcr_subsampling": header.ycbcr_subsampling,
+        "ycbcr_coefficients": header.ycbcr_coefficients or None,
+        "reference_black_white": header.reference_black_white or None,
     }
 
 
-def _level_row(header: Header, level: Level, band_index: int | None) -> dict[str, Any]:
-    offsets, counts = (
-        (level.tile_offsets, level.tile_byte_counts)
-        if band_index is None
-        else _own_tiles(header, level, band_index)
-    )
+def _mask_row(header: Header, band_index: int) -> dict[str, Any] | None:
+    """The transparency mask; without one, the alpha band where it has blocks of its own.
+
+    Alpha that lies in the blocks of the band itself needs no further table. As in GDAL, a
+    no-data value counts more than alpha.
+    """
+    levels: tuple[Level, ...] = ()
+    if header.mask is not None:
+        levels = header.mask, *header.mask_overviews
+    elif header.planar_configuration == SEPARATE and header.nodata is None:
+        alpha = header.alpha
+        if alpha not in (None, band_index) and header.dtype.startswith("uint"):
+            levels, band_index = (header.image, *header.overviews), alpha
+    if not levels:
+        return None
+    full, *overviews = (_level_row(level, band_index) for level in levels)
+    return full | {"overviews": overviews}
+
+
+def _level_row(level: Level, band_index: int) -> dict[str, Any]:
+    offsets, counts = _own_tiles(level, band_index)
     return {
         "width": level.width,
         "height": level.height,
@@ -294,14 +307,13 @@ def _level_row(header: Header, level: Level, band_index: int | None) -> dict[str
         "bits_per_sample": level.bits_per_sample,
         "is_tiled": level.is_tiled,
         "jpeg_tables": level.jpeg_tables,
+        "block_samples": level.block_samples,
     }
 
 
-def _own_tiles(
-    header: Header, level: Level, band_index: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _own_tiles(level: Level, band_index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The band's own slice of the tile table where planes are separate, else all of it."""
-    if header.planar_configuration != SEPARATE:
+    if level.tile_offsets.size <= level.tiles_per_plane:
         return level.tile_offsets, level.tile_byte_counts
     own = slice(band_index * level.tiles_per_plane, (band_index + 1) * level.tiles_per_plane)
     return level.tile_offsets[own], level.tile_byte_counts[own]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +21,10 @@ _CIELAB: Final = 8
 _JPEG: Final = 7
 _SUBSAMPLINGS: Final = frozenset({(4, 4), (4, 2), (4, 1), (2, 2), (2, 1), (1, 2), (1, 1)})
 """Those that libtiff turns into RGB."""
-_RED_OF_RED: Final = round(1.402 * 65536)
-_BLUE_OF_BLUE: Final = round(1.772 * 65536)
-_GREEN_OF_RED: Final = -round(0.299 * 1.402 / 0.587 * 65536)
-_GREEN_OF_BLUE: Final = -round(0.114 * 1.772 / 0.587 * 65536)
+_COEFFICIENTS: Final = (0.299, 0.587, 0.114)
+_BLACK_WHITE: Final = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+"""TIFF's defaults: ITU-R BT.601 at full range."""
+_LARGEST_REFERENCE: Final = float((1 << 31) - 129)
 
 
 def recolour(fmt: BlockFormat) -> Recolour | None:
@@ -46,14 +48,14 @@ def recolour(fmt: BlockFormat) -> Recolour | None:
 
 def is_plain_ycbcr(fmt: BlockFormat) -> bool:
     """Whether a block holds YCbCr that its own compression does not turn into RGB."""
-    return fmt.photometric == _YCBCR and fmt.compression != _JPEG and fmt.samples > 1
+    return fmt.photometric == _YCBCR and fmt.compression != _JPEG
 
 
 def check_ycbcr(fmt: BlockFormat) -> None:
     """Refuse what libtiff does not turn into RGB.
 
     Raises:
-        UnsupportedTiffError: naming the subsampling, samples or predictor.
+        UnsupportedTiffError: naming the subsampling, samples, predictor, or values without sense.
     """
     if fmt.ycbcr_subsampling not in _SUBSAMPLINGS:
         raise UnsupportedTiffError.expected(
@@ -63,6 +65,15 @@ def check_ycbcr(fmt: BlockFormat) -> None:
         got = f"{fmt.samples} of {fmt.bits_per_sample} bits, predictor {fmt.predictor}"
         raise UnsupportedTiffError.expected(
             "YCbCr", "3 samples of 8 bits, no predictor", got, "convert the file to RGB"
+        )
+    coefficients, black_white = fmt.ycbcr_coefficients, fmt.reference_black_white
+    if not all(map(math.isfinite, coefficients)) or (coefficients and coefficients[1] == 0):
+        raise UnsupportedTiffError.expected(
+            "YCbCrCoefficients", "three numbers", coefficients, "convert the file to RGB"
+        )
+    if not all(abs(value) < _LARGEST_REFERENCE for value in black_white):
+        raise UnsupportedTiffError.expected(
+            "ReferenceBlackWhite", "numbers of 31 bits", black_white, "convert the file to RGB"
         )
 
 
@@ -74,8 +85,6 @@ def ycbcr_row_units(fmt: BlockFormat) -> int:
 
 def ycbcr_to_rgb(raw: NDArray[np.uint8], rows: int, fmt: BlockFormat) -> NDArray[np.uint8]:
     """Turn packed data units into RGB, each chroma pair repeated for its pixels.
-
-    Coefficients are those of ITU-R BT.601 at full range, the defaults of TIFF.
 
     Args:
         raw: Whole rows of data units: Y of all pixels, then Cb, then Cr.
@@ -89,18 +98,63 @@ def ycbcr_to_rgb(raw: NDArray[np.uint8], rows: int, fmt: BlockFormat) -> NDArray
     units = raw.reshape(-(-rows // down), -1, across * down + 2)
     shape = (units.shape[0] * down, units.shape[1] * across)
     luma = units[..., :-2].reshape(*units.shape[:2], down, across).swapaxes(1, 2).reshape(shape)
-    luma = luma.astype(np.int32)
-    blue, red = (
-        (units[..., plane].astype(np.int32) - 128).repeat(down, 0).repeat(across, 1)
-        for plane in (-2, -1)
-    )
-    half = 1 << 15
+    tables = _ycbcr_tables(fmt.ycbcr_coefficients, fmt.reference_black_white)
+    blue, red = (units[..., plane].repeat(down, 0).repeat(across, 1) for plane in (-2, -1))
+    grey = tables.luma[luma]
     rgb = (
-        luma + (_RED_OF_RED * red + half >> 16),
-        luma + (_GREEN_OF_BLUE * blue + half + _GREEN_OF_RED * red >> 16),
-        luma + (_BLUE_OF_BLUE * blue + half >> 16),
+        grey + tables.red_of_red[red],
+        grey + (tables.green_of_blue[blue] + tables.green_of_red[red] >> 16),
+        grey + tables.blue_of_blue[blue],
     )
     return np.stack(rgb, axis=-1).clip(0, 255).astype(np.uint8)[:rows, : fmt.tile_width]
+
+
+class _YcbcrTables(NamedTuple):
+    """What each byte adds, ``int32``, shape (256,); those of green are times 65536."""
+
+    luma: NDArray[np.int32]
+    red_of_red: NDArray[np.int32]
+    green_of_red: NDArray[np.int32]
+    green_of_blue: NDArray[np.int32]
+    blue_of_blue: NDArray[np.int32]
+
+
+@lru_cache(maxsize=64)
+def _ycbcr_tables(coefficients: tuple[float, ...], black_white: tuple[float, ...]) -> _YcbcrTables:
+    """The tables of libtiff, with its 32-bit floats.
+
+    Source:
+        libtiff, tif_color.c, TIFFYCbCrToRGBInit.
+    """
+    red, green, blue = (np.float32(value) for value in coefficients or _COEFFICIENTS)
+    reference = [np.float32(value) for value in black_white or _BLACK_WHITE]
+    two = np.float32(2)
+    half = 1 << 15
+    of_red, of_blue = two - two * red, two - two * blue
+    with np.errstate(over="ignore"):
+        red_chroma, blue_chroma = (
+            _code_to_value(np.arange(-128, 128), reference[at] - 128, reference[at + 1] - 128, 127)
+            for at in (4, 2)
+        )
+        return _YcbcrTables(
+            _code_to_value(np.arange(256), reference[0], reference[1], 255),
+            _fixed(of_red) * red_chroma + half >> 16,
+            -_fixed(red * of_red / green) * red_chroma,
+            -_fixed(blue * of_blue / green) * blue_chroma + half,
+            _fixed(of_blue) * blue_chroma + half >> 16,
+        )
+
+
+def _fixed(factor: np.float32) -> np.int32:
+    return np.int32(float(np.clip(factor, 0, 2)) * 65536 + 0.5)
+
+
+def _code_to_value(
+    codes: NDArray[np.int64], black: np.float32, white: np.float32, span: int
+) -> NDArray[np.int32]:
+    width = white - black or np.float32(1)
+    values = (codes - int(black)).astype(np.float32) * np.float32(span) / width
+    return values.clip(-4096, 4096).astype(np.int32)
 
 
 def cmyk_to_rgba(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:

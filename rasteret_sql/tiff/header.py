@@ -16,6 +16,8 @@ from rasteret_sql.tiff.source import ByteSource, Fetch
 
 _FIRST_READ: Final = 16 * 1024
 _MAX_SAMPLES: Final = 65_535
+_YCBCR: Final = 6
+_JPEG: Final = 7
 
 
 def parse_header(data: bytes) -> Header:
@@ -82,7 +84,7 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         tuple(bands.colors),
         page.integer(tags.FILL_ORDER, 1),
         page.integer(tags.T4_OPTIONS, 0),
-        _subsampling(page),
+        *_ycbcr(page, image),
         tuple(warnings),
     )
 
@@ -119,12 +121,23 @@ def _sample_layout(page: Ifd) -> tuple[int, int]:
     return samples, planar
 
 
-def _subsampling(page: Ifd) -> tuple[int, int]:
-    """YCbCrSubSampling, horizontal then vertical."""
-    if tags.YCBCR_SUBSAMPLING not in page:
-        return (2, 2)
-    values = page.numbers(tags.YCBCR_SUBSAMPLING)
-    return (int(values[0]), int(values[1])) if len(values) == 2 else (2, 2)
+def _ycbcr(page: Ifd, image: Level) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
+    """Subsampling (horizontal, vertical), coefficients and range of YCbCr.
+
+    JPEG blocks say it themselves; a tag with too many or too few values counts as absent.
+    """
+    if image.photometric != _YCBCR or image.compression == _JPEG:
+        return (2, 2), (), ()
+    subsampling, coefficients, black_white = (
+        values if len(values := page.numbers(tag)) == count else ()
+        for tag, count in (
+            (tags.YCBCR_SUBSAMPLING, 2),
+            (tags.YCBCR_COEFFICIENTS, 3),
+            (tags.REFERENCE_BLACK_WHITE, 6),
+        )
+    )
+    across, down = subsampling or (2, 2)
+    return (int(across), int(down)), coefficients, black_white
 
 
 def _read_reduced(
@@ -134,23 +147,26 @@ def _read_reduced(
     if not (pages.overviews or pages.masks or pages.overview_masks):
         return (), None, ()
     warnings = pages.warnings
-    overviews = _read_levels(_with_samples(pages.overviews, samples, warnings), warnings)
-    masks = _read_levels(_with_samples(pages.masks, 1, warnings)[:1], warnings)
+    overviews = _read_levels(_with_samples(pages.overviews, {samples}, warnings), warnings)
+    # TIFF has masks of one sample; GDAL also takes one for each sample of the image.
+    allowed = {1, samples}
+    masks = _read_levels(_with_samples(pages.masks, allowed, warnings)[:1], warnings)
     sizes = {(level.width, level.height) for level in overviews}
     mask_overviews = tuple(
         level
-        for level in _read_levels(_with_samples(pages.overview_masks, 1, warnings), warnings)
+        for level in _read_levels(_with_samples(pages.overview_masks, allowed, warnings), warnings)
         if (level.width, level.height) in sizes
     )
     is_same_size = masks and (masks[0].width, masks[0].height) == (image.width, image.height)
     return overviews, masks[0] if is_same_size else None, mask_overviews
 
 
-def _with_samples(pages: list[Ifd], samples: int, warnings: list[str]) -> list[Ifd]:
+def _with_samples(pages: list[Ifd], allowed: set[int], warnings: list[str]) -> list[Ifd]:
     """The pages with so many samples; the others are no use to the image and leave a warning."""
-    fitting = [p for p in pages if p.integer(tags.SAMPLES_PER_PIXEL, 1) == samples]
+    fitting = [p for p in pages if p.integer(tags.SAMPLES_PER_PIXEL, 1) in allowed]
     if len(fitting) < len(pages):
-        warnings.append(f"an overview or mask without {samples} samples is left out")
+        shown = " or ".join(map(str, sorted(allowed)))
+        warnings.append(f"an overview or mask without {shown} samples is left out")
     return fitting
 
 

@@ -41,6 +41,8 @@ class Level:
         photometric: TIFF tag 262.
         bits_per_sample: TIFF tag 258 of the first sample.
         jpeg_tables: TIFF tag 347, the shared tables of JPEG blocks.
+        block_samples: Samples per pixel in one block: all bands where the layout is chunky,
+            else 1.
     """
 
     width: int
@@ -55,6 +57,7 @@ class Level:
     photometric: int
     bits_per_sample: int
     jpeg_tables: bytes | None = None
+    block_samples: int = 1
 
     @property
     def tiles_across(self) -> int:
@@ -122,6 +125,8 @@ class Header:
         fill_order: TIFF tag 266, 2 = bits of each byte reversed.
         t4_options: TIFF tag 292, of CCITT group 3.
         ycbcr_subsampling: TIFF tag 530, of YCbCr blocks that are not JPEG.
+        ycbcr_coefficients: TIFF tag 529, of the same; () for TIFF's defaults.
+        reference_black_white: TIFF tag 532, of the same; () for TIFF's defaults.
         warnings: What was odd but readable, one line each.
     """
 
@@ -145,12 +150,22 @@ class Header:
     fill_order: int = 1
     t4_options: int = 0
     ycbcr_subsampling: tuple[int, int] = (2, 2)
+    ycbcr_coefficients: tuple[float, ...] = ()
+    reference_black_white: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def alpha(self) -> int | None:
+        """The first sample that is alpha: ExtraSamples 1 or 2, TIFF 6.0 section 18."""
+        first = self.samples_per_pixel - len(self.extra_samples)
+        for sample, meaning in enumerate(self.extra_samples, first):
+            if meaning in (1, 2):
+                return sample
+        return None
+
     def block_format(self, level: Level) -> BlockFormat:
-        """The format of one block of a level (of the mask too: one ``uint8`` sample)."""
+        """The format of one block of a level (of the mask too: ``uint8`` samples)."""
         is_mask = level is self.mask or any(level is m for m in self.mask_overviews)
-        chunky = self.planar_configuration == CHUNKY
         return BlockFormat(
             compression=level.compression,
             predictor=level.predictor,
@@ -158,13 +173,15 @@ class Header:
             dtype="uint8" if is_mask else self.dtype,
             byte_order=self.byte_order,
             bits_per_sample=level.bits_per_sample,
-            samples=self.samples_per_pixel if chunky and not is_mask else 1,
+            samples=level.block_samples,
             tile_height=level.tile_height,
             tile_width=level.tile_width,
             jpeg_tables=level.jpeg_tables,
             fill_order=self.fill_order,
             t4_options=self.t4_options,
             ycbcr_subsampling=self.ycbcr_subsampling,
+            ycbcr_coefficients=self.ycbcr_coefficients,
+            reference_black_white=self.reference_black_white,
         )
 
 
@@ -190,3 +207,5 @@ class BlockFormat:
     fill_order: int = 1
     t4_options: int = 0
     ycbcr_subsampling: tuple[int, int] = (2, 2)
+    ycbcr_coefficients: tuple[float, ...] = ()
+    reference_black_white: tuple[float, ...] = ()

@@ -121,8 +121,9 @@ def read_level(page: Ifd) -> Level:
             "the file is corrupt",
         )
     blocks = -(-width // tile_width) * -(-height // tile_height)
+    samples = page.integer(tags.SAMPLES_PER_PIXEL, 1)
     if page.integer(tags.PLANAR_CONFIGURATION, CHUNKY) == SEPARATE:
-        blocks *= page.integer(tags.SAMPLES_PER_PIXEL, 1)
+        blocks, samples = blocks * samples, 1
     compression = page.integer(tags.COMPRESSION, 1)
     offsets, byte_counts = _block_tables(
         page, blocks, tile_width, tile_height, is_compressed=compression != 1
@@ -140,6 +141,7 @@ def read_level(page: Ifd) -> Level:
         page.integer(tags.PHOTOMETRIC, 1),
         page.integer(tags.BITS_PER_SAMPLE, 1),
         page.data(tags.JPEG_TABLES, _MAX_JPEG_TABLES) or None,
+        samples,
     )
 
 

@@ -35,8 +35,13 @@ def one_page(
     samples: int = 1,
     fill_order: int = 1,
     rows_per_strip: int | None = None,
+    more: list[tuple[int, str, list[float]]] | None = None,
 ) -> bytes:
-    """A classic TIFF with one image of strips."""
+    """A classic TIFF with one image of strips.
+
+    Args:
+        more: Further tags as number, `struct` code ("II" for rationals) and values.
+    """
     mark = "<" if order == "little" else ">"
     offsets = [8 + sum(len(b) + len(b) % 2 for b in blocks[:n]) for n in range(len(blocks))]
     tags = [
@@ -52,21 +57,23 @@ def one_page(
         (279, "I", [len(block) for block in blocks]),
         (317, "H", [predictor]),
         (339, "H", [sample_format] * samples),
+        *(more or []),
     ]
+    tags.sort()
     body = b"".join(block + b"\0" * (len(block) % 2) for block in blocks)
     start = 8 + len(body)
     outside = start + 2 + 12 * len(tags) + 4
     directory, far = struct.pack(mark + "H", len(tags)), b""
     for tag, code, values in tags:
-        raw = struct.pack(f"{mark}{len(values)}{code}", *values)
-        kind = {"H": 3, "I": 4}[code]
+        raw = struct.pack(f"{mark}{len(values)}{code[0]}", *values)
+        kind = {"B": 1, "H": 3, "I": 4, "II": 5, "f": 11, "d": 12}[code]
         if len(raw) > 4:
             far += b"\0" * (len(far) % 2)
             place = struct.pack(mark + "I", outside + len(far))
             far += raw
         else:
             place = raw.ljust(4, b"\0")
-        directory += struct.pack(mark + "HHI", tag, kind, len(values)) + place
+        directory += struct.pack(mark + "HHI", tag, kind, len(values) // len(code)) + place
     magic = b"II*\0" if mark == "<" else b"MM\0*"
     return magic + struct.pack(mark + "I", start) + body + directory + bytes(4) + far
 
@@ -198,8 +205,29 @@ def images() -> Iterator[bytes | None]:
         yield by_gdal(seen, photometric="RGB", **options)
 
 
+def ycbcr() -> Iterator[bytes | None]:
+    """YCbCr without JPEG: every subsampling, other coefficients, other ranges."""
+    rng = np.random.default_rng(2)
+    coefficients = [2125, 10000, 7154, 10000, 721, 10000]
+    video = [16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1]
+    odd = [155, 10, 2351, 10, 1285, 10, 2407, 10, 1205, 10, 2401, 10]
+    flat = [16, 1, 16, 1, 128, 1, 128, 1, 0, 1, 255, 1]
+    for (across, down), chosen, reference, order in itertools.product(
+        ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (4, 2), (4, 4)),
+        (None, coefficients),
+        (None, video, odd, flat),
+        ("little", "big"),
+    ):
+        more: list[tuple[int, str, list[float]]] = [(530, "H", [across, down])]
+        more += [(529, "II", chosen)] if chosen else []
+        more += [(532, "II", reference)] if reference else []
+        units = -(-WIDTH // across) * -(-HEIGHT // down)
+        block = rng.integers(0, 256, units * (across * down + 2), dtype=np.uint8).tobytes()
+        yield one_page(order, WIDTH, HEIGHT, 8, 1, [block], photometric=6, samples=3, more=more)
+
+
 def all_files() -> Iterator[bytes]:
     """Every file that could be made."""
-    for data in itertools.chain(lossless(), odd_bits(), images()):
+    for data in itertools.chain(lossless(), odd_bits(), images(), ycbcr()):
         if data is not None:
             yield data

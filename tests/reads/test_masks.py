@@ -1,0 +1,120 @@
+"""Masks of files written in unusual ways hide what GDAL's masks hide."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+
+import rasteret_sql
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::rasterio.errors.{name}")
+    for name in ("NotGeoreferencedWarning", "NodataShadowWarning")
+]
+
+BANDS = ("r", "g", "b")
+
+
+def with_mask(planes: str, mask_shape: tuple[int, ...], mask_planes: str | None) -> bytes:
+    """A colour image of 16 x 16 and, as second page, a mask with 1 or 3 samples."""
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    shape = (16, 16, 3) if planes == "contig" else (3, 16, 16)
+    with tifffile.TiffWriter(file) as writer:
+        pixels = rng.integers(1, 255, shape, dtype=np.uint8)
+        writer.write(pixels, photometric="rgb", planarconfig=planes, metadata=None)
+        hidden = 255 * rng.integers(0, 2, mask_shape, dtype=np.uint8)
+        writer.write(
+            hidden,
+            photometric="minisblack",
+            planarconfig=mask_planes,
+            metadata=None,
+            subfiletype=2,
+        )
+    # tifffile writes no masks: its second page becomes one
+    page, mask = (struct.pack("<HHII", 254, 4, 1, kind) for kind in (2, 4))
+    assert file.getvalue().count(page) == 1
+    return file.getvalue().replace(page, mask)
+
+
+def with_alpha(dtype: str, *, nodata: float | None = None) -> bytes:
+    """Four bands in planes of their own, the last of them alpha, with an overview."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(1, 255, (4, 64, 64)).astype(dtype)
+    pixels[3] = np.where(pixels[0] > 99, 255, 0)
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", width=64, height=64, count=4, dtype=dtype, interleave="band",
+            photometric="rgb", alpha="yes", nodata=nodata,
+        ) as file:  # fmt: skip
+            file.write(pixels)
+            file.build_overviews([2])
+        return bytes(memory.read())
+
+
+CASES = (
+    lambda: with_mask("contig", (16, 16), None),
+    lambda: with_mask("contig", (16, 16, 3), "contig"),
+    lambda: with_mask("contig", (3, 16, 16), "separate"),
+    lambda: with_mask("separate", (16, 16, 3), "contig"),
+    lambda: with_mask("separate", (3, 16, 16), "separate"),
+    lambda: with_alpha("uint8"),
+    lambda: with_alpha("uint16"),
+    lambda: with_alpha("uint8", nodata=7),
+)
+
+
+@pytest.mark.parametrize("made", CASES)
+def test_a_masked_read_hides_what_gdals_mask_hides(tmp_path, made):
+    path = tmp_path / "a.tif"
+    path.write_bytes(made())
+    compare_with_gdal(path, tmp_path)
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_a_real_mask_of_three_samples_hides_what_gdals_hides(tmp_path, data, bits):
+    folder = data / "geotiff/gdal/gcore/data"
+    compare_with_gdal(folder / f"test3_with_mask_{bits}bit.tif", tmp_path)
+
+
+def compare_with_gdal(path, tmp_path):
+    """Masks, visible pixels, and the number of them at each level, of all bands."""
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
+    with rasterio.open(path) as file:
+        expected, masks, count = file.read(), file.read_masks() != 0, file.count
+        levels = len(file.overviews(1)) + 1
+    bands = (*BANDS, "a")[:count]
+    assets = ", ".join(
+        f"{name}: {{href: '{path}', band_index: {index}}}" for index, name in enumerate(bands)
+    )
+    con.execute(
+        f"FROM rasteret_build_table('t', $$SELECT 'x' AS id, {{{assets}}} AS assets$$, "
+        "enrich := true)"
+    )
+    for index, band in enumerate(bands):
+        found = con.execute(
+            f"SELECT row, col, {band} AS value FROM rasteret_pixels('t', bands := ['{band}'])"
+        ).fetchnumpy()
+        value = np.ma.asarray(found["value"])
+        valid = np.zeros(masks.shape[1:], bool)
+        valid[found["row"], found["col"]] = ~np.ma.getmaskarray(value)
+        np.testing.assert_array_equal(valid, masks[index])
+        shown = valid[found["row"], found["col"]]
+        np.testing.assert_array_equal(
+            value[shown], expected[index][found["row"], found["col"]][shown]
+        )
+    for level in range(levels):
+        options = {"overview_level": level - 1} if level else {}
+        with rasterio.open(path, **options) as file:
+            n_valid = [int((mask != 0).sum()) for mask in file.read_masks()]
+        got = con.execute(
+            f"SELECT band, sum(valid_count) FROM rasteret_read_tiles('t', level := {level}) "
+            "GROUP BY band"
+        ).fetchall()
+        assert dict(got) == dict(zip(bands, n_valid, strict=True))
+    con.close()
