@@ -42,7 +42,7 @@ workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
 force           BOOLEAN    replace what stands under the name
-returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the rows of rasteret_errors that have an id
 raises          name: not a plain name, or taken; stac_api: not found, not STAC; bands: unknown
 example         FROM rasteret_build_stac('s2', stac_api := 'items.json', bands := ['B04', 'B08'])
 $doc$;
@@ -80,7 +80,7 @@ workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
 force           BOOLEAN    replace what stands under the name
-returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the rows of rasteret_errors that have an id
 raises          source: not found, or without id and assets (the message names the argument to give)
 example         FROM rasteret_build_table('scenes', 'SELECT * FROM my_scenes', href_column := 'url', bands := ['B04'], enrich := true)
 $doc$;
@@ -103,7 +103,7 @@ source          VARCHAR    table, view, TEMP table or registered frame; SELECT t
 bands           VARCHAR[]  bands to enrich; default: all of assets
 href_column     VARCHAR    column with the file's URL or path, where there is no assets column
 band_index_map  MAP        band name to sample in its file, from 0
-on_error        VARCHAR    'report' (NULL metadata) or 'error'
+on_error        VARCHAR    'report' (NULL metadata) or 'error' (in a statement that selects a column it adds: only then are headers read)
 max_concurrent  INTEGER    header requests under way at once
 returns         every input column, {band}_metadata STRUCT per band, "proj:epsg" INTEGER, crs VARCHAR, bbox STRUCT
 raises          source: not found, or without assets
@@ -200,11 +200,11 @@ CREATE OR REPLACE MACRO rasteret_errors(
     ));
 
 COMMENT ON MACRO TABLE rasteret_errors IS $doc$
-Assets that could not be read when the collection was built.
+What was wrong when the collection was built: assets that could not be read, and notes on the source.
 
 collection  VARCHAR  name of a collection of the workspace
 workspace   VARCHAR  folder of collections; default: the connection's
-returns     id, band, href, error
+returns     id, band, href, error. A row with an id is one of the build report's failed; one whose id is NULL is a note on the whole source (ids that come twice, columns that were renamed, NULL datetimes, …), which is not counted there
 raises      collection: unknown (the known ones are listed)
 example     FROM rasteret_errors('s2')
 $doc$;

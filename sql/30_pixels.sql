@@ -2,14 +2,14 @@
 
 CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
-    date_range := NULL, ids := NULL, level := 0, max_bytes := NULL
+    date_range := NULL, ids := NULL, level := 0, on_error := 'error', max_bytes := NULL
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_plan',
         {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
         {collection: collection, bands: bands, bbox: bbox, geometry: geometry,
          geometry_crs: geometry_crs, date_range: date_range, ids: ids, level: level,
-         max_bytes: max_bytes}
+         on_error: on_error, max_bytes: max_bytes}
     ));
 
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
@@ -23,9 +23,10 @@ geometry_crs  any        CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 
 date_range    VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
 ids           VARCHAR[]  record ids
 level         INTEGER    0 is full resolution, 1 the largest overview, …
+on_error      VARCHAR    'error', 'null' (one row without a place for a band whose tiles are not known) or 'report' (and a column error says why)
 max_bytes     BIGINT     refuse a read that would fetch more
 returns       the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count, decoded_bytes, request (number of the merged request)
-raises        collection, bands: unknown; bbox, geometry: malformed
+raises        collection, bands, level: unknown; bbox, geometry: malformed; a band without header, a raster without CRS, unless on_error
 example       SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
 

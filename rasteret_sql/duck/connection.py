@@ -27,6 +27,7 @@ from rasteret_sql.duck.stream import is_callback
 from rasteret_sql.duck.table_function import Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
+from rasteret_sql.records.catalog import suggest_storage_of
 from rasteret_sql.records.workspace import Workspace
 
 CATALOG = "rasteret"
@@ -114,8 +115,7 @@ def connect(
         >>> con.close()
     """
     con = duckdb.connect(str(database), read_only=read_only, config=config or {})
-    register(con, workspace=workspace)
-    instance = _instances[con]
+    instance, _ = _registered(con, workspace)
     create_workspace_views(con, instance.workspace)
     return con
 
@@ -124,16 +124,12 @@ def register(con: Connection, *, workspace: str | Path | None = None) -> None:
     """Add the functions to a connection you already have; its later cursors get them too.
 
     Safe to call again. One workspace serves all connections of a database instance: the one
-    given last, if any.
+    given last, if any. Files of its collections that were built from a data set are reached
+    as that says; no views are made.
     """
-    with _lock:
-        _wrap_duckdb()
-        instance = _instances.get(con) or _instance_of(con)
-        if instance is None:
-            instance = _install(con, Workspace(workspace))
-        elif workspace is not None:
-            instance.workspace = Workspace(workspace)
-        instance.adopt(con)
+    instance, is_changed = _registered(con, workspace)
+    if is_changed:
+        suggest_storage_of(info.data_source for info in instance.workspace.collections())
 
 
 def instance_of(con: Connection) -> Instance:
@@ -149,6 +145,20 @@ def instance_of(con: Connection) -> Instance:
             "call rasteret_sql.register(con)"
         )
     return instance
+
+
+def _registered(con: Connection, workspace: str | Path | None) -> tuple[Instance, bool]:
+    """The connection's instance, and whether it has another workspace than before."""
+    with _lock:
+        _wrap_duckdb()
+        instance = _instances.get(con) or _instance_of(con)
+        is_changed = instance is None or workspace is not None
+        if instance is None:
+            instance = _install(con, Workspace(workspace))
+        elif workspace is not None:
+            instance.workspace = Workspace(workspace)
+        instance.adopt(con)
+    return instance, is_changed
 
 
 def _instance_of(con: Connection) -> Instance | None:

@@ -8,17 +8,20 @@ from rasteret_sql.duck.connection import Connection, instance_of
 from rasteret_sql.duck.table_function import IS_DUCKDB_2
 from rasteret_sql.errors import InterruptedReadError, RasteretError
 
+_NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
+
 
 def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDBPyRelation:
     """Run a query and raise our own error classes, with their cause.
 
     Args:
         con: A registered connection.
-        query: One SELECT, FROM or WITH statement.
+        query: Statements of any kind; parameters and result are those of the last one.
         parameters: Values of ``?`` or ``$name``.
 
     Returns:
-        The relation, with its rows already computed.
+        The relation, with its rows already computed. It has none where the statement returns
+        no rows; in DuckDB 2.0 it has one, with their number, where rows were written.
 
     Raises:
         RasteretError: the class that the function raised.
@@ -26,7 +29,9 @@ def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDB
         KeyboardInterrupt: Ctrl-C.
     """
     with translated(con):
-        relation: duckdb.DuckDBPyRelation = con.sql(query, params=parameters)
+        relation: duckdb.DuckDBPyRelation | None = con.sql(query, params=parameters)
+        if relation is None:  # in 1.5 for all that is no query, in 2.0 for no statement
+            relation = con.sql(_NO_ROWS)
         if IS_DUCKDB_2:  # which keeps no rows in a relation, and has no `execute`
             return relation.materialize()
         relation.execute()  # type: ignore[operator]  # the stubs take it for a column

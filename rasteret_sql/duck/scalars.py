@@ -61,6 +61,32 @@ class Scalar:
     returns: str
 
 
+def fallible(kind: pa.DataType) -> pa.StructType:
+    """What a UDF returns that may fail: see `value_or_error`."""
+    return pa.struct([("value", kind), ("error", pa.string())])
+
+
+def value_or_error(column: str) -> str:
+    """SQL for the value of a `fallible` UDF's result, else its error.
+
+    What a UDF raises reaches the user inside DuckDB's own sentence, in 1.5 with a line for
+    each Python frame; SQL's ``error()`` shows the message alone.
+    """
+    return f"CASE WHEN {column}.error IS NULL THEN {column}.value ELSE error({column}.error) END"
+
+
+def failed(kind: pa.DataType, n_rows: int, message: str) -> pa.Array:
+    """The result of a `fallible` UDF that failed for a chunk of rows."""
+    errors = pa.array([message] * n_rows, pa.string())
+    return pa.StructArray.from_arrays([pa.nulls(n_rows, kind), errors], fields=list(fallible(kind)))
+
+
+def succeeded(values: pa.Array) -> pa.Array:
+    """The result of a `fallible` UDF that did not fail."""
+    errors = pa.nulls(len(values), pa.string())
+    return pa.StructArray.from_arrays([values, errors], fields=list(fallible(values.type)))
+
+
 def row_batch(rows: pa.StructArray | pa.ChunkedArray) -> pa.RecordBatch:
     """A UDF's row argument as a batch; DuckDB passes one chunk or several."""
     whole = rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows

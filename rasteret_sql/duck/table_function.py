@@ -200,6 +200,13 @@ class Runtime:
                 texts.append(_failing(error))
         return pa.array(texts, pa.string())
 
+    def remember(self, error: RasteretError, function: str, connection: str) -> RasteretError:
+        """The error with the function's name in front, kept for `duck.results`."""
+        named = _named(error, function)
+        named.__cause__ = error
+        self.last_errors[connection] = named
+        return named
+
     def stop(self, connection: str | None = None) -> None:
         """Stop the scans of one connection, or all of them."""
         with self._lock:
@@ -253,9 +260,7 @@ class Runtime:
         try:
             bound = self.functions[call.name](call, **arguments)
         except RasteretError as error:
-            named = _named(error, call.name)
-            self.last_errors[call.caller.connection] = named
-            raise named from error
+            raise self.remember(error, call.name, call.caller.connection) from error
         if isinstance(bound, Sql):
             return bound.text
         key = (call.name, call.caller, repr(sorted(arguments.items())), str(bound.schema))

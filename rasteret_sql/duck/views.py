@@ -24,12 +24,33 @@ def create_view(
         raise CollectionError(f"view {name}: {first}") from error
 
 
-def check_name_is_free(con: duckdb.DuckDBPyConnection, name: str, path: str) -> None:
-    """Refuse a name that is another table or view.
+def check_view_can_be_made(
+    con: duckdb.DuckDBPyConnection, name: str, path: str, *, force: bool = False
+) -> None:
+    """Refuse, before any work, a view that could not be made.
+
+    A TEMP view would not do in a read-only database: only the connection that makes it sees
+    it, and that is one of our own.
+
+    Args:
+        con: Where it would be made.
+        name: Of the view.
+        path: Of the collection.
+        force: Another view of the name may be replaced.
 
     Raises:
-        InputError: says what stands there.
+        InputError: the name is another table or view, or the database is read-only.
     """
+    database, is_read_only = _database(con)
+    if is_read_only:
+        raise InputError.expected(
+            "name",
+            "a database that can be written, for the view",
+            f"{database}, which is read-only",
+            "ATTACH ':memory:' AS work (READ_WRITE) and USE work",
+        )
+    if force:
+        return
     for kind, sql in _named(con, name):
         if kind == "table" or quote_part(path) not in (sql or ""):
             raise InputError.expected(
@@ -49,14 +70,21 @@ def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace)
 
     Files of those built from a data set are reached as that says.
     """
-    read_only = con.execute(
-        "SELECT readonly FROM duckdb_databases() WHERE database_name = current_database()"
-    ).fetchall()[0][0]
+    _, read_only = _database(con)
     collections = workspace.collections()
     suggest_storage_of(info.data_source for info in collections)
     for info in collections:
         if not _named(con, info.name):
             create_view(con, info.name, str(info.path), temporary=read_only)
+
+
+def _database(con: duckdb.DuckDBPyConnection) -> tuple[str, bool]:
+    """Name of the current database, and whether it is read-only."""
+    row: tuple[str, bool] = con.execute(
+        "SELECT database_name, readonly FROM duckdb_databases() "
+        "WHERE database_name = current_database()"
+    ).fetchall()[0]
+    return row
 
 
 def quote_part(path: str) -> str:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rasteret_sql.errors import CollectionError, InputError, RasteretError
+from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.grid.masks import polygon_mask
 from rasteret_sql.grid.windows import pixel_centres, tile_window
 from rasteret_sql.reading.patches import Patch, pixels_of, plan_patch, valid_pixels
 from rasteret_sql.reading.pipeline import Block, Pixels, Reader
 from rasteret_sql.reading.plan import Area, ReadOptions, TileSet, plan_band
-from rasteret_sql.reading.scenes import Band, BandLevel, Scene, scenes
-from rasteret_sql.schema import metadata_column
+from rasteret_sql.reading.scenes import Band, BandLevel, Scene, missing_band, scenes
 from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = [
@@ -301,17 +300,6 @@ def _close(a: Affine | None, b: Affine | None) -> bool:
 
 def _grid_text(level: BandLevel) -> str:
     return f"{level.width} x {level.height} px"
-
-
-def missing_band(scene: Scene, band: str) -> CollectionError:
-    """The error for a record without this band's header."""
-    return CollectionError.expected(
-        f"record {scene.id}, band {band}",
-        "a cached header",
-        "NULL",
-        f"see rasteret_errors, filter on {metadata_column(band)} IS NOT NULL, "
-        "or pass on_error := 'null'",
-    )
 
 
 def located(error: RasteretError, scene: Scene, band: str) -> RasteretError:

@@ -15,12 +15,12 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from rasteret_sql.errors import CollectionError, InputError, UnsupportedTiffError
+from rasteret_sql.errors import CollectionError, InputError, RasteretError, UnsupportedTiffError
 from rasteret_sql.grid.aoi import Aoi
 from rasteret_sql.grid.masks import is_box
 from rasteret_sql.grid.windows import bounds_of, tiles_under, to_pixels, window_of
 from rasteret_sql.reading.pipeline import Request, Tile, item_bytes
-from rasteret_sql.reading.scenes import Band, BandLevel, Scene, scenes
+from rasteret_sql.reading.scenes import Band, BandLevel, Scene, missing_band, scenes
 from rasteret_sql.remote.ranges import merge_ranges
 from rasteret_sql.tiff.codecs import check_supported
 from rasteret_sql.units import Window
@@ -241,25 +241,38 @@ PLAN_SCHEMA = pa.schema(
 )
 """Columns of a plan besides the record's own."""
 
+_TOLD_SCHEMA = PLAN_SCHEMA.append(pa.field("error", pa.string()))
+
+
+@dataclass(frozen=True)
+class _Unplanned:
+    """A band whose tiles are not known, and why."""
+
+    name: str
+    error: str
+
 
 def plan_tables(
     batches: Iterator[pa.RecordBatch], options: ReadOptions
 ) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64], pa.RecordBatch]]:
     """Plan batch by batch.
 
+    A band that can't be planned is one row without a place, unless `ReadOptions.on_error`
+    is 'error', as in a read.
+
     Yields:
-        The records, the record's row for each planned tile, and the plan (`PLAN_SCHEMA`).
+        The records, the record's row for each planned tile, and the plan: `PLAN_SCHEMA`,
+        and ``error``.
+
+    Raises:
+        RasteretError: a band that can't be planned.
     """
     first_request = 0
     for batch in batches:
         parts: list[pa.RecordBatch] = []
         rows: list[NDArray[np.int64]] = []
         for scene in scenes(batch, options.bands):
-            plans = [
-                plan_band(scene, band, options.level, options.aoi)
-                for band in scene.bands.values()
-                if band is not None
-            ]
+            plans = [_planned(scene, name, options) for name in scene.bands]
             part, n_requests = _plan_scene(plans, options.level, first_request)
             first_request += n_requests
             if part.num_rows:
@@ -270,30 +283,55 @@ def plan_tables(
             yield batch, np.concatenate(rows), table.to_batches()[0]
 
 
+def _planned(scene: Scene, name: str, options: ReadOptions) -> BandPlan | _Unplanned:
+    try:
+        band = scene.bands[name]
+        if band is None:
+            raise missing_band(scene, name)
+        return plan_band(scene, band, options.level, options.aoi)
+    except RasteretError as error:
+        if options.on_error == "error":
+            raise
+        return _Unplanned(name, error.message)
+
+
 def _plan_scene(
-    plans: Sequence[BandPlan], level: int, first_request: int
+    plans: Sequence[BandPlan | _Unplanned], level: int, first_request: int
 ) -> tuple[pa.RecordBatch, int]:
-    requests, n_requests = _request_numbers(plans, first_request)
+    known = [plan for plan in plans if isinstance(plan, BandPlan)]
+    requests, n_requests = _request_numbers(known, first_request)
+    numbers = iter(requests)
     parts = [
-        pa.RecordBatch.from_arrays(
-            [
-                pa.repeat(plan.band.name, plan.tile_rows.size),
-                pa.array(np.full(plan.tile_rows.size, level, np.int32)),
-                pa.array(plan.tile_rows.astype(np.int32)),
-                pa.array(plan.tile_cols.astype(np.int32)),
-                pa.repeat(plan.band.href, plan.tile_rows.size),
-                pa.array(plan.byte_offsets),
-                pa.array(plan.byte_counts),
-                pa.array(np.full(plan.tile_rows.size, plan.decoded_bytes, np.int64)),
-                pa.array(numbers, mask=plan.byte_counts == 0),
-            ],
-            schema=PLAN_SCHEMA,
-        )
-        for plan, numbers in zip(plans, requests, strict=True)
+        _unplanned_row(plan, level)
+        if isinstance(plan, _Unplanned)
+        else _plan_rows(plan, level, next(numbers))
+        for plan in plans
     ]
-    if not parts:
-        return pa.RecordBatch.from_pylist([], schema=PLAN_SCHEMA), 0
     return pa.Table.from_batches(parts).combine_chunks().to_batches()[0], n_requests
+
+
+def _unplanned_row(band: _Unplanned, level: int) -> pa.RecordBatch:
+    row = {"band": band.name, "level": level, "error": band.error}
+    return pa.RecordBatch.from_pylist([row], schema=_TOLD_SCHEMA)
+
+
+def _plan_rows(plan: BandPlan, level: int, numbers: NDArray[np.int64]) -> pa.RecordBatch:
+    n_tiles = plan.tile_rows.size
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.repeat(plan.band.name, n_tiles),
+            pa.array(np.full(n_tiles, level, np.int32)),
+            pa.array(plan.tile_rows.astype(np.int32)),
+            pa.array(plan.tile_cols.astype(np.int32)),
+            pa.repeat(plan.band.href, n_tiles),
+            pa.array(plan.byte_offsets),
+            pa.array(plan.byte_counts),
+            pa.array(np.full(n_tiles, plan.decoded_bytes, np.int64)),
+            pa.array(numbers, mask=plan.byte_counts == 0),
+            pa.nulls(n_tiles, pa.string()),
+        ],
+        schema=_TOLD_SCHEMA,
+    )
 
 
 def _request_numbers(plans: Sequence[BandPlan], first: int) -> tuple[list[NDArray[np.int64]], int]:

@@ -115,6 +115,17 @@ def _crs_column(batch: pa.RecordBatch) -> list[str | None]:
     ]
 
 
+def missing_band(scene: Scene, band: str) -> CollectionError:
+    """The error for a record without this band's header."""
+    return CollectionError.expected(
+        f"record {scene.id}, band {band}",
+        "a cached header",
+        "NULL",
+        f"see rasteret_errors, filter on {metadata_column(band)} IS NOT NULL, "
+        "or pass on_error := 'null'",
+    )
+
+
 class _BandColumn:
     """``{band}_metadata`` and ``assets.{band}`` of a batch."""
 

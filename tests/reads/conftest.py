@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tifffile
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
@@ -41,5 +42,24 @@ def n_requests(s2, server):
         server.reset()
         found = s2.execute(query, parameters).fetchall()
         return len(server.requests()), found
+
+    return run
+
+
+@pytest.fixture
+def build(con, tmp_path):
+    """Build a collection `made` of arrays written as files without georeferencing."""
+
+    def run(**arrays):
+        rows = []
+        for name, values in arrays.items():
+            path = tmp_path / f"{name}.tif"
+            tifffile.imwrite(path, values, tile=(16, 16), metadata=None)
+            rows.append(f"('{name}', '{path}')")
+        con.execute(
+            "FROM rasteret_build_table('made', $source, href_column := 'href', "
+            "band_index_map := MAP {'b': 0}, enrich := true)",
+            {"source": f"SELECT * FROM (VALUES {', '.join(rows)}) AS files(id, href)"},
+        ).fetchall()
 
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import duckdb
 import numpy as np
 import pytest
-import tifffile
 
 ONE = "S2A_43PHQ_20240110_L2A"
 
@@ -73,25 +72,6 @@ def test_views_of_our_own_are_not_listed(s2):
     assert listed == [("s2", "stac")]
     with pytest.raises(duckdb.Error, match=r"\(known: s2\)"):
         s2.execute("FROM rasteret_plan('nope')")
-
-
-@pytest.fixture
-def build(con, tmp_path):
-    """Build a collection `made` of arrays written as files without georeferencing."""
-
-    def run(**arrays):
-        rows = []
-        for name, values in arrays.items():
-            path = tmp_path / f"{name}.tif"
-            tifffile.imwrite(path, values, tile=(16, 16), metadata=None)
-            rows.append(f"('{name}', '{path}')")
-        con.execute(
-            "FROM rasteret_build_table('made', $source, href_column := 'href', "
-            "band_index_map := MAP {'b': 0}, enrich := true)",
-            {"source": f"SELECT * FROM (VALUES {', '.join(rows)}) AS files(id, href)"},
-        ).fetchall()
-
-    return run
 
 
 def test_scaled_complex_numbers_keep_both_parts(con, build):

@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 
 from rasteret_sql.duck.functions.collections import workspace_of
 from rasteret_sql.duck.relations import caller_sql, find_visible, is_path
-from rasteret_sql.duck.scalars import Scalar, sql_type_name
+from rasteret_sql.duck.scalars import (
+    Scalar,
+    failed,
+    fallible,
+    sql_type_name,
+    succeeded,
+    value_or_error,
+)
 from rasteret_sql.duck.staging import SCALARS as STAGING
 from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.table_function import (
@@ -25,8 +32,8 @@ from rasteret_sql.duck.table_function import (
     quote_text,
     table_function,
 )
-from rasteret_sql.duck.views import check_name_is_free, create_view
-from rasteret_sql.errors import InputError
+from rasteret_sql.duck.views import check_view_can_be_made, create_view
+from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.records.build import (
     REPORT_SCHEMA,
     BuildOptions,
@@ -42,6 +49,7 @@ from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 
 _STAGED_UDF = "_rasteret_build_staged"
+_REPORT = pa.struct(list(REPORT_SCHEMA))
 
 
 @dataclass(frozen=True)
@@ -215,7 +223,7 @@ def _build_options(
     if not isinstance(lanes, int) or lanes < 1:
         raise InputError.expected("max_concurrent", "1 or more", lanes, "300 suits most stores")
     with call.cursor() as cursor:
-        check_name_is_free(cursor, name, str(place.root / f"{name}_{kind}"))
+        check_view_can_be_made(cursor, name, str(place.root / f"{name}_{kind}"))
     return BuildOptions(
         name=name,
         kind=cast("Any", kind),
@@ -274,19 +282,27 @@ def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
         return report
 
     token = quote_text(STAGE.add(Staged(finish)))
+    caller = quote_text(call.caller.connection)
     return Sql(
-        f"SELECT unnest({_STAGED_UDF}({token}, n)) FROM ("
-        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {recipe.rows}) AS s)"
+        f"SELECT unnest({value_or_error('report')}) FROM ("
+        f"SELECT {_STAGED_UDF}({token}, n, {caller}, {quote_text(call.name)}) AS report FROM ("
+        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {recipe.rows}) AS s))"
     )
 
 
-def _make_staged(_runtime: Runtime) -> Callable[..., pa.Array]:
-    def build_staged(tokens: pa.Array, _counts: pa.Array) -> pa.Array:
-        reports = []
-        for token in tokens.to_pylist():
-            staged = STAGE.get(token)
-            reports.append(staged.finish(staged.table()))
-        return pa.array(reports, pa.struct(list(REPORT_SCHEMA)))
+def _make_staged(runtime: Runtime) -> Callable[..., pa.Array]:
+    def build_staged(
+        tokens: pa.Array, _counts: pa.Array, callers: pa.Array, names: pa.Array
+    ) -> pa.Array:
+        if not len(tokens):
+            return pa.array([], fallible(_REPORT))
+        try:
+            staged = STAGE.get(tokens[0].as_py())
+            report = staged.finish(staged.table())
+        except RasteretError as error:
+            named = runtime.remember(error, names[0].as_py(), callers[0].as_py())
+            return failed(_REPORT, len(tokens), named.message)
+        return succeeded(pa.array([report] * len(tokens), _REPORT))
 
     return build_staged
 
@@ -303,5 +319,5 @@ def _geo_metadata(source: object) -> bytes | None:
 
 SCALARS = (
     *STAGING,
-    Scalar(_STAGED_UDF, _make_staged, sql_type_name(pa.struct(list(REPORT_SCHEMA)))),
+    Scalar(_STAGED_UDF, _make_staged, sql_type_name(fallible(_REPORT))),
 )

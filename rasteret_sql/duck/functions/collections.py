@@ -17,7 +17,7 @@ from rasteret_sql.duck.table_function import (
     quote_text,
     table_function,
 )
-from rasteret_sql.duck.views import check_name_is_free, create_view, drop_view
+from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
 from rasteret_sql.errors import CollectionError, InputError
 from rasteret_sql.records.footers import CollectionInfo
 from rasteret_sql.records.layout import ROW_GROUP_BYTES, export
@@ -214,8 +214,7 @@ def load(call: Call, *, name: object, path: object, force: object) -> Stream:
     if "://" not in path and not Path(full).exists():
         raise InputError.expected("path", "an existing folder or Parquet file", path, "check it")
     with call.cursor() as cursor:
-        if not force:
-            check_name_is_free(cursor, name, full)
+        check_view_can_be_made(cursor, name, full, force=bool(force))
     relation = resolve(call, f"SELECT * FROM {parquet_sql(full)}", "path")
     missing = {"id", "assets", "geometry", "datetime"} - set(relation.schema.names)
     if missing:

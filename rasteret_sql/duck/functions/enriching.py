@@ -7,12 +7,21 @@ table, a CTE or a registered frame, and rows flow as DuckDB asks for them.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 
 import pyarrow as pa
 
 from rasteret_sql.duck.relations import caller_sql, find_visible
-from rasteret_sql.duck.scalars import Scalar, row_batch, sql_type_name
+from rasteret_sql.duck.scalars import (
+    Scalar,
+    failed,
+    fallible,
+    row_batch,
+    sql_type_name,
+    succeeded,
+    value_or_error,
+)
 from rasteret_sql.duck.table_function import (
     Call,
     Runtime,
@@ -21,7 +30,7 @@ from rasteret_sql.duck.table_function import (
     quote_text,
     table_function,
 )
-from rasteret_sql.errors import InputError
+from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.records.build import strict
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.tables import records_from_table
@@ -79,6 +88,7 @@ def enrich_relation(
         "on_error": on_error,
         "max_concurrent": max_concurrent,
     }
+    caller = quote_text(call.caller.connection)
     added = {
         '"proj:epsg"': "_headers.epsg",
         "crs": "_headers.crs",
@@ -93,22 +103,32 @@ def enrich_relation(
     own = ", ".join(f"{value} AS {name}" for name, value in added.items())
     rows = relation.sql if relation is not None else caller_sql(str(source))
     return Sql(
-        f"SELECT COLUMNS(lambda c: c NOT IN ({listed})), {own} FROM (SELECT s.*, "
-        f"{_HEADERS_UDF}(s, {quote_text(json.dumps(options))}) AS _headers FROM {rows} AS s)"
+        f"SELECT COLUMNS(lambda c: c NOT IN ({listed})), {own} FROM ("
+        f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
+        f"SELECT s.*, {_HEADERS_UDF}(s, {quote_text(json.dumps(options))}, {caller}) AS _headers "
+        f"FROM {rows} AS s))"
     )
 
 
-def _make_headers(_runtime: Runtime) -> Callable[..., pa.Array]:
-    def headers(rows: pa.Array, options: pa.Array) -> pa.Array:
+def _make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
+    def headers(rows: pa.Array, options: pa.Array, callers: pa.Array) -> pa.Array:
         if not len(rows):
-            return pa.array([], _HEADERS)
-        return _headers_of(row_batch(rows), **json.loads(options[0].as_py()))
+            return pa.array([], fallible(_HEADERS))
+        caller = callers[0].as_py()
+        try:
+            with runtime.stop_event(caller) as stop:
+                found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
+        except RasteretError as error:
+            named = runtime.remember(error, "rasteret_enrich", caller)
+            return failed(_HEADERS, len(rows), named.message)
+        return succeeded(found)
 
     return headers
 
 
 def _headers_of(
     rows: pa.RecordBatch,
+    stop: threading.Event,
     *,
     bands: list[str],
     href_column: str | None,
@@ -128,7 +148,7 @@ def _headers_of(
     )
     result = Enrichment(failures=list(records.failures))
     schema = enriched_schema(records.schema, bands)
-    batches = enrich(records.batches(), schema, bands, result, n_lanes=max_concurrent)
+    batches = enrich(records.batches(), schema, bands, result, n_lanes=max_concurrent, stop=stop)
     if on_error == "error":
         batches = strict(batches, result)
     parts = [
@@ -155,4 +175,4 @@ def _interleaved(columns: list[pa.Array]) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, values, type=_HEADERS.field("metadata").type)
 
 
-SCALARS = (Scalar(_HEADERS_UDF, _make_headers, sql_type_name(_HEADERS)),)
+SCALARS = (Scalar(_HEADERS_UDF, _make_headers, sql_type_name(fallible(_HEADERS))),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import duckdb
@@ -50,10 +50,21 @@ class _Read:
         return pa.schema([*fields, *own])
 
     def records(self, scan: Scan, bands: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The records to read, with the predicates on their columns applied."""
+        """The records to read, with the predicates on their columns applied.
+
+        Raises:
+            InputError: the read would fetch more than it may; no request was made.
+        """
         outputs = {output: name for name, output in self.record_names.items()}
         wanted = [outputs[name] for name in scan.columns if name in outputs]
         keep = scan.take(set(outputs))
+        if self.options.max_bytes is not None:
+            self._check_max_bytes(self._kept(scan, bands, list(outputs.values()), keep), bands)
+        return self._kept(scan, self.options.bands, wanted, keep)
+
+    def _kept(
+        self, scan: Scan, bands: Sequence[str], wanted: Sequence[str], keep: pc.Expression | None
+    ) -> Iterator[pa.RecordBatch]:
         columns = reading_columns(self.relation, bands, wanted)
         for batch in self.relation.batches(self.call, columns, self.conditions):
             scan.check()
@@ -85,17 +96,12 @@ class _Read:
             fields.append(field)
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
-    def check_max_bytes(self, scan: Scan) -> None:
-        """Refuse, before the first request, a read that would fetch too much."""
-        if self.options.max_bytes is None:
-            return
-        columns = reading_columns(self.relation, self.options.bands, [])
-        batches = self.relation.batches(self.call, columns, self.conditions)
+    def _check_max_bytes(self, records: Iterator[pa.RecordBatch], bands: Sequence[str]) -> None:
         total = 0
-        for _, _, plan in plan_tables(batches, self.options):
-            scan.check()
-            total += pc.sum(plan.column("byte_count")).as_py() or 0
-        if total > self.options.max_bytes:
+        for _, _, plan in plan_tables(records, replace(self.options, bands=tuple(bands))):
+            tiles = pa.table(plan).group_by(["href", "byte_offset"]).aggregate([_LONGEST])
+            total += pc.sum(tiles.column("byte_count_max")).as_py() or 0
+        if total > (self.options.max_bytes or 0):
             raise InputError.expected(
                 "max_bytes",
                 f"a read of at most {self.options.max_bytes} bytes",
@@ -104,20 +110,22 @@ class _Read:
             )
 
 
+_LONGEST = ("byte_count", "max")
+
+
 @table_function("rasteret_plan")
-def plan(call: Call, *, max_bytes: int | None, **common: Any) -> Stream:  # noqa: ANN401
+def plan(call: Call, *, on_error: str, max_bytes: int | None, **common: Any) -> Stream:  # noqa: ANN401
     """Plan a read without any request."""
-    read = _bind(call, PLAN_SCHEMA.names, max_bytes=max_bytes, on_error="null", **common)
-    schema = read.schema(PLAN_SCHEMA)
+    own = with_error(PLAN_SCHEMA, on_error)
+    read = _bind(call, own.names, max_bytes=max_bytes, on_error=on_error, **common)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        read.check_max_bytes(scan)
         records = read.records(scan, read.options.bands)
         for batch, rows, table in plan_tables(records, read.options):
-            own = table.select([n for n in PLAN_SCHEMA.names if n in scan.columns])
-            yield read.joined(scan, batch, pa.array(rows), own)
+            wanted = table.select([n for n in own.names if n in scan.columns])
+            yield read.joined(scan, batch, pa.array(rows), wanted)
 
-    return Stream(schema, run)
+    return Stream(read.schema(own), run)
 
 
 @table_function("rasteret_read_tiles")
@@ -143,7 +151,6 @@ def read_tiles(
     )
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        read.check_max_bytes(scan)
         records = read.records(scan, read.options.bands)
         keep = scan.take(set(PLANNED))
         found = tile_rows(records, read.options, columns=scan.columns, keep=keep, stop=scan.stop)
@@ -191,11 +198,10 @@ def pixels(
     own = with_error(pa.schema([*POSITION_FIELDS, *_band_fields(read)]), on_error)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        read.check_max_bytes(scan)
         bands = [b for b in read.options.bands if b in scan.columns] or read.options.bands[:1]
         if "error" in scan.columns:
             bands = list(read.options.bands)
-        records = read.records(scan, read.options.bands)
+        records = read.records(scan, bands)
         wanted = [*scan.columns, *(bands if "error" in scan.columns else [])]
         found = pixel_rows(records, read.options, schema=own, columns=wanted, stop=scan.stop)
         for batch, row, table in found:

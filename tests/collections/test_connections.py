@@ -1,0 +1,133 @@
+"""Connections of all kinds, and how errors come back through them."""
+
+from __future__ import annotations
+
+import duckdb
+import pytest
+
+import rasteret_sql
+from rasteret_sql import errors
+from rasteret_sql.remote import stores
+
+LOST = "/nowhere/a.tif"
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A connection to a read-only database, with a workspace that does not exist yet."""
+    path = tmp_path / "farm.duckdb"
+    duckdb.connect(str(path)).close()
+    con = rasteret_sql.connect(path, tmp_path / "new", read_only=True)
+    yield con
+    con.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "FROM rasteret_build_stac('s2', stac_api := $path)",
+        "FROM rasteret_build_table('s2', $path)",
+        "FROM rasteret_load('s2', $path)",
+        "FROM rasteret_load('s2', $path, force := true)",
+    ],
+)
+def test_a_build_that_could_not_make_its_view_starts_no_work(
+    read_only, served_items, tmp_path, statement
+):
+    path = served_items()
+    with pytest.raises(duckdb.Error, match=r"a database that can be written.*got 'farm, which is"):
+        read_only.execute(statement, {"path": path}).fetchall()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_build_on_a_read_only_connection_works_where_its_error_says(read_only, served_items):
+    read_only.execute("ATTACH ':memory:' AS work (READ_WRITE)")
+    read_only.execute("USE work")
+    query = "FROM rasteret_build_stac('s2', stac_api := $path)"
+    read_only.execute(query, {"path": served_items()}).fetchall()
+    assert read_only.execute("SELECT count(*) FROM s2").fetchall() == [(6,)]
+
+
+def test_register_reads_files_as_their_data_set_says(rows, scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("RASTERET_DATASETS", str(tmp_path / "datasets.json"))
+    rows(
+        "FROM rasteret_register_dataset('mine/s2', stac_api := $items, "
+        "access := 'requester_pays', access_prefixes := ['s3://payers/'])",
+        {"items": str(scenes / "items.json")},
+    )
+    rows("FROM rasteret_build('mine/s2')")
+    for folders in ([tmp_path / "workspace"], [tmp_path / "none", tmp_path / "workspace"]):
+        stores.reload_storage()
+        assert not stores._config.options_for("s3://payers/a.tif").requester_pays
+        with duckdb.connect() as con:
+            for folder in folders:
+                rasteret_sql.register(con, workspace=folder)
+        assert stores._config.options_for("s3://payers/a.tif").requester_pays
+    stores.reload_storage()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SELECT b_metadata FROM rasteret_enrich('{}', bands := ['b'], href_column := 'url'",
+        "FROM rasteret_build_table('t', '{}', enrich := true, bands := ['b'], href_column := 'url'",
+    ],
+)
+@pytest.mark.parametrize("source", ["kept", "private"])
+def test_the_error_of_an_asset_is_one_line_of_ours(con, rows, call, source):
+    rows(f"CREATE TABLE kept AS SELECT 'one' AS id, '{LOST}' AS url")
+    rows(f"CREATE TEMP TABLE private AS SELECT 'one' AS id, '{LOST}' AS url")
+    query = call.format(source) + ", on_error := 'error')"
+    function = "rasteret_enrich" if "rasteret_enrich" in call else "rasteret_build_table"
+    message = f"{function}: record one, band b: {LOST}: expected a file, got No such file"
+    with pytest.raises(duckdb.Error, match=message) as raised:
+        rows(query)
+    assert "UDF" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(errors.CollectionError, match=f"^{message}"):
+        rasteret_sql.sql(con, query)
+    reported = rows(query.replace("'error'", "'report'"))
+    assert len(reported) == 1
+
+
+def test_enrich_reads_no_header_that_is_not_selected(rows, scenes, server):
+    url = server.url("scenes", f"built/{next(scenes.glob('*/B04.tif')).parent.name}/B04.tif")
+    call = "rasteret_enrich('t', bands := ['B04'], href_column := 'url', on_error := 'error')"
+    rows(f"CREATE TABLE t AS SELECT 'one' AS id, '{url}' AS url")
+    server.reset()
+    assert rows(f"SELECT count(*) FROM {call}") == [(1,)]
+    assert rows(f"SELECT id FROM {call}") == [("one",)]
+    assert server.requests() == []
+    rows(f"FROM {call}")
+    ranges = [request["range"] for request in server.requests()]
+    assert 1 <= len(set(ranges)) == len(ranges) <= 2
+
+
+def test_sql_takes_any_statement(con, tmp_path):
+    def run(query, parameters=None):
+        return rasteret_sql.sql(con, query, parameters).fetchall()
+
+    run("CREATE TABLE t AS SELECT 1 AS a")
+    run("INSERT INTO t VALUES (?)", [2])
+    run("BEGIN")
+    run("UPDATE t SET a = 7 WHERE a = $old", {"old": 2})
+    run("ROLLBACK")
+    run(f"COPY t TO '{tmp_path / 't.csv'}'")
+    run("SET threads = 2")
+    run("PREPARE p AS SELECT max(a) FROM t")
+    assert run("EXECUTE p") == [(2,)]
+    assert run(f"FROM '{tmp_path / 't.csv'}'; SELECT sum(a) FROM t") == [(3,)]
+    assert run("") == []
+    with pytest.raises(errors.UnknownCollectionError):
+        run("CREATE TABLE u AS FROM rasteret_pixels('nothing')")
+
+
+def test_failed_counts_the_errors_with_an_id_and_notes_have_none(rows):
+    twice = f"SELECT 'one' AS id, '{LOST}' AS url FROM range(2)"
+    call = "rasteret_build_table('t', $twice, enrich := true, bands := ['b'], href_column := 'url')"
+    assert rows(f"SELECT failed FROM {call}", {"twice": twice}) == [(2,)]
+    assert rows("SELECT count(id) FROM rasteret_errors('t')") == [(2,)]
+    notes = rows("SELECT error FROM rasteret_errors('t') WHERE id IS NULL")
+    assert ("id: one: more than one row has this id",) in notes
+    manual = rows("SELECT manual FROM rasteret_functions() WHERE name = 'rasteret_errors'")
+    assert "whose id is NULL is a note on the whole source" in manual[0][0]
