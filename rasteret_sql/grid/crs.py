@@ -67,6 +67,13 @@ def transformer(src: str | int | pyproj.CRS, dst: str | int | pyproj.CRS) -> pyp
         >>> transformer(4326, 3857).transform(180, 0)[0]
         20037508.342789244
     """
+    return _named_transformer(src, dst)
+
+
+@lru_cache(maxsize=1024)
+def _named_transformer(
+    src: str | int | pyproj.CRS, dst: str | int | pyproj.CRS
+) -> pyproj.Transformer:
     return _transformer(crs_of(src).srs, crs_of(dst).srs)
 
 

@@ -167,6 +167,9 @@ def bounds_of(affine: Affine, height: int, width: int) -> BBox:
         >>> bounds_of(Affine(10, 0, 500, 0, -10, 900), 4, 2)
         BBox(xmin=500.0, ymin=860.0, xmax=520.0, ymax=900.0)
     """
+    if affine.is_rectilinear:
+        x, y = affine.to_map(width, height)
+        return BBox(min(affine.c, x), min(affine.f, y), max(affine.c, x), max(affine.f, y))
     corners = [affine.to_map(col, row) for col in (0, width) for row in (0, height)]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     return BBox(min(xs), min(ys), max(xs), max(ys))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,25 +16,17 @@ from pyproj.exceptions import ProjError
 from rasteret_sql.errors import InterruptedReadError, RasteretError, UnsupportedTiffError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import bounds_of
+from rasteret_sql.records.header_journal import HeaderJournal
+from rasteret_sql.records.headers import Headers
 from rasteret_sql.records.records import AssetFailure
-from rasteret_sql.remote.lanes import Lanes, lanes
-from rasteret_sql.remote.ranges import get_range, get_start
+from rasteret_sql.remote.headers import AssetHeader
 from rasteret_sql.schema import BAND_METADATA, BBOX, CRS, EPSG, metadata_column
-from rasteret_sql.tiff.codecs import check_supported
-from rasteret_sql.tiff.header import read_header
 from rasteret_sql.tiff.layout import SEPARATE, Header, Level
 
-_POLL_SECONDS = 0.1
-_KEPT_HEADERS = 4096
-
-
-@dataclass(frozen=True)
-class AssetHeader:
-    """A parsed header and what the store said of the file."""
-
-    header: Header
-    file_size: int | None
-    etag: str | None
+_PIECE_ASSETS = 1024
+_FIRST_PIECE_ASSETS = 128
+_PIECE_BYTES = 64 << 20
+_N_AHEAD = 3
 
 
 @dataclass
@@ -45,31 +37,6 @@ class Enrichment:
     enriched: int = 0
     requests: int = 0
     failures: list[AssetFailure] = field(default_factory=list)
-
-
-def read_asset(href: str) -> tuple[AssetHeader, int]:
-    """Read one header: one request for a well-made COG.
-
-    Returns:
-        The header, and how many requests it took.
-
-    Raises:
-        ReadError: the bytes did not come.
-        HeaderError: they are no TIFF that we read.
-    """
-    start = get_start(href)
-    n_requests = 1
-
-    def fetch(offset: int, length: int) -> bytes:
-        nonlocal n_requests
-        n_requests += 1
-        if start.size is not None:
-            length = min(length, start.size - offset)
-        return bytes(get_range(href, offset, length)) if length > 0 else b""
-
-    header = read_header(fetch, start=start.data, file_size=start.size)
-    check_supported(header.block_format(header.image))
-    return AssetHeader(header, start.size, start.etag), n_requests
 
 
 def enriched_schema(schema: pa.Schema, bands: Sequence[str]) -> pa.Schema:
@@ -91,6 +58,7 @@ def enrich(
     *,
     n_lanes: int = 300,
     stop: threading.Event | None = None,
+    journal: HeaderJournal | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Add the headers to batches of records.
 
@@ -101,22 +69,23 @@ def enrich(
         result: Counts and failures are added here.
         n_lanes: Header requests under way at once.
         stop: Ends the work with InterruptedReadError.
+        journal: Headers of an earlier build that was cut short; gets the new ones.
 
     Yields:
-        Each batch, in order, with the columns of ``schema``. An asset that can't be read is
-        NULL there.
+        All records, in order, with the columns of ``schema``; the batches are others than
+        those that came in, as their size follows that of the tile tables. An asset that
+        can't be read is NULL there.
     """
-    work = _Headers(lanes(n_lanes), stop or threading.Event())
-    ahead: deque[tuple[pa.RecordBatch, list[_References]]] = deque()
-    for batch in batches:
-        references = [_References(batch, band) for band in bands]
-        for reference in references:
-            work.start(reference.hrefs)
-        ahead.append((batch, references))
-        if len(ahead) > 1:
-            yield _finish(*ahead.popleft(), schema, work, result)
+    work = Headers(n_lanes, stop or threading.Event(), journal)
+    pieces = _Pieces(batches, bands)
+    ahead: deque[_Piece] = deque()
+    for piece in pieces:
+        work.start(piece.hrefs)
+        ahead.append(piece)
+        while len(ahead) > _N_AHEAD:
+            yield _finish(ahead.popleft(), schema, work, result, pieces)
     while ahead:
-        yield _finish(*ahead.popleft(), schema, work, result)
+        yield _finish(ahead.popleft(), schema, work, result, pieces)
 
 
 class _References:
@@ -134,58 +103,47 @@ class _References:
         self.indices = asset.field("band_index").to_pylist()
 
 
-class _Headers:
-    """Headers under way and done, each distinct URL once."""
+class _Piece:
+    """Some records, and where their bands lie."""
 
-    def __init__(self, pool: Lanes, stop: threading.Event) -> None:
-        self._pool = pool
-        self._stop = stop
-        self._futures: dict[str, Future[tuple[AssetHeader, int]]] = {}
-
-    def start(self, hrefs: Sequence[str | None]) -> None:
-        for href in hrefs:
-            if href and href not in self._futures:
-                self._futures[href] = self._pool.submit(self._read, href)
-        for old in list(self._futures)[: max(0, len(self._futures) - _KEPT_HEADERS)]:
-            if self._futures[old].done() and old not in hrefs:
-                del self._futures[old]
-
-    def get(self, href: str) -> tuple[AssetHeader, int]:
-        future = self._futures.get(href)
-        if future is None:
-            self.start([href])
-            future = self._futures[href]
-        while not future.done():
-            if self._stop.is_set():
-                self.cancel()
-                raise InterruptedReadError("interrupted")
-            wait_for(future)
-        return future.result()
-
-    def cancel(self) -> None:
-        for future in self._futures.values():
-            future.cancel()
-
-    def _read(self, href: str) -> tuple[AssetHeader, int]:
-        if self._stop.is_set():
-            raise InterruptedReadError("interrupted")
-        return read_asset(href)
+    def __init__(self, batch: pa.RecordBatch, bands: Sequence[str]) -> None:
+        self.batch = batch
+        self.references = [_References(batch, band) for band in bands]
+        self.hrefs = list(dict.fromkeys(href for r in self.references for href in r.hrefs if href))
 
 
-def wait_for(future: Future[Any]) -> None:
-    """Wait a moment for a future; its error stays inside."""
-    event = threading.Event()
-    future.add_done_callback(lambda _: event.set())
-    event.wait(_POLL_SECONDS)
+class _Pieces:
+    """Batches cut into pieces, small ones first, then by what the tile tables weigh.
+
+    A piece and those read ahead are in memory at once: a thousand headers of Sentinel-2
+    scenes are 5 MB, but one of a mosaic of a million tiles is 16 MB.
+    """
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], bands: Sequence[str]) -> None:
+        self._batches = batches
+        self._bands = bands
+        self._n_assets = _FIRST_PIECE_ASSETS
+
+    def __iter__(self) -> Iterator[_Piece]:
+        for batch in self._batches:
+            row = 0
+            while row < batch.num_rows:
+                n_rows = max(1, self._n_assets // max(1, len(self._bands)))
+                yield _Piece(batch.slice(row, n_rows), self._bands)
+                row += n_rows
+
+    def learn(self, n_assets: int, n_bytes: int) -> None:
+        """Take the next pieces as large as the last one allows, at most twice as large."""
+        if n_assets:
+            fitting = max(1, _PIECE_BYTES * n_assets // max(1, n_bytes))
+            self._n_assets = min(_PIECE_ASSETS, fitting, 2 * self._n_assets)
 
 
 def _finish(
-    batch: pa.RecordBatch,
-    references: Sequence[_References],
-    schema: pa.Schema,
-    work: _Headers,
-    result: Enrichment,
+    piece: _Piece, schema: pa.Schema, work: Headers, result: Enrichment, pieces: _Pieces
 ) -> pa.RecordBatch:
+    batch, references = piece.batch, piece.references
+    work.wait(piece.hrefs)
     ids = batch.column("id").to_pylist()
     counted: set[str] = set()
     first: list[AssetHeader | None] = [None] * batch.num_rows
@@ -198,7 +156,7 @@ def _finish(
                 continue
             result.assets += 1
             try:
-                asset, n_requests = work.get(href)
+                asset = work.get(href)
                 rows.append(metadata_row(asset, index or 0))
             except InterruptedReadError:
                 raise
@@ -211,8 +169,10 @@ def _finish(
             first[row] = first[row] or asset
             if href not in counted:
                 counted.add(href)
-                result.requests += n_requests
+                result.requests += asset.requests
         columns[metadata_column(reference.band)] = pa.array(rows, BAND_METADATA)
+    pieces.learn(len(piece.hrefs), sum(column.nbytes for column in columns.values()))
+    work.release(piece.hrefs)
     columns |= _crs_columns(batch, first, references, result)
     columns["bbox"] = _bbox_column(batch, first)
     arrays = [
@@ -373,6 +333,6 @@ def _lonlat_bounds(header: Header) -> dict[str, float] | None:
         box = transformer(georef.crs, LONLAT).transform_bounds(*bounds, densify_pts=21)
     except ProjError:  # an engineering CRS, or one of another planet
         return None
-    if not np.isfinite(box).all():
+    if not all(map(math.isfinite, box)):
         return None
     return dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
