@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal, cast
@@ -14,6 +15,7 @@ import shapely
 
 from rasteret_sql.errors import CollectionError, InputError, InterruptedReadError
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
+from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.layout import write_collection
 from rasteret_sql.records.records import Records
 from rasteret_sql.records.workspace import (
@@ -105,14 +107,19 @@ def build_collection(
     began = time.monotonic()
     bands = [f.name for f in records.schema.field("assets").type]
     result = Enrichment(failures=list(records.failures))
-    schema, batches = records.schema, _checked(_some(records.batches()), stop)
-    if options.enrich:
-        schema = enriched_schema(schema, bands)
-        batches = enrich(batches, schema, bands, result, n_lanes=options.n_lanes, stop=stop)
-    if options.on_error == "error":
-        batches = strict(batches, result)
     info = {"name": options.name, "data_source": options.data_source, "description": ""}
-    with workspace.build(options.name, options.kind, force=options.force) as build:
+    with (
+        workspace.build(options.name, options.kind, force=options.force) as build,
+        closing(HeaderJournal(build.journal, _plain(options.source))) as journal,
+    ):
+        schema, batches = records.schema, _checked(_some(records.batches()), stop)
+        if options.enrich:
+            schema = enriched_schema(schema, bands)
+            batches = enrich(
+                batches, schema, bands, result, n_lanes=options.n_lanes, stop=stop, journal=journal
+            )
+        if options.on_error == "error":
+            batches = strict(batches, result)
         parts = write_collection(
             schema, batches, build.folder, info=info, first_part=build.first_part
         )
@@ -133,6 +140,7 @@ def build_collection(
             "seconds": round(time.monotonic() - began, 3),
         }
         path = build.commit(facts_of(options, report))
+        journal.remove()
     return report | {"path": str(path)}
 
 

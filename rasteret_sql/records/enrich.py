@@ -79,10 +79,13 @@ def enrich(
     work = Headers(n_lanes, stop or threading.Event(), journal)
     pieces = _Pieces(batches, bands)
     ahead: deque[_Piece] = deque()
+    n_ahead = 0
     for piece in pieces:
         work.start(piece.hrefs)
         ahead.append(piece)
-        while len(ahead) > _N_AHEAD:
+        n_ahead += len(piece.hrefs)
+        while n_ahead - len(ahead[0].hrefs) >= _N_AHEAD * pieces.n_assets:
+            n_ahead -= len(ahead[0].hrefs)
             yield _finish(ahead.popleft(), schema, work, result, pieces)
     while ahead:
         yield _finish(ahead.popleft(), schema, work, result, pieces)
@@ -117,18 +120,21 @@ class _Pieces:
 
     A piece and those read ahead are in memory at once: a thousand headers of Sentinel-2
     scenes are 5 MB, but one of a mosaic of a million tiles is 16 MB.
+
+    Attributes:
+        n_assets: About how many assets the next piece has.
     """
 
     def __init__(self, batches: Iterator[pa.RecordBatch], bands: Sequence[str]) -> None:
         self._batches = batches
         self._bands = bands
-        self._n_assets = _FIRST_PIECE_ASSETS
+        self.n_assets = _FIRST_PIECE_ASSETS
 
     def __iter__(self) -> Iterator[_Piece]:
         for batch in self._batches:
             row = 0
             while row < batch.num_rows:
-                n_rows = max(1, self._n_assets // max(1, len(self._bands)))
+                n_rows = max(1, self.n_assets // max(1, len(self._bands)))
                 yield _Piece(batch.slice(row, n_rows), self._bands)
                 row += n_rows
 
@@ -136,7 +142,7 @@ class _Pieces:
         """Take the next pieces as large as the last one allows, at most twice as large."""
         if n_assets:
             fitting = max(1, _PIECE_BYTES * n_assets // max(1, n_bytes))
-            self._n_assets = min(_PIECE_ASSETS, fitting, 2 * self._n_assets)
+            self.n_assets = min(_PIECE_ASSETS, fitting, 2 * self.n_assets)
 
 
 def _finish(
@@ -145,7 +151,6 @@ def _finish(
     batch, references = piece.batch, piece.references
     work.wait(piece.hrefs)
     ids = batch.column("id").to_pylist()
-    counted: set[str] = set()
     first: list[AssetHeader | None] = [None] * batch.num_rows
     columns: dict[str, pa.Array] = {}
     for reference in references:
@@ -167,12 +172,9 @@ def _finish(
                 continue
             result.enriched += 1
             first[row] = first[row] or asset
-            if href not in counted:
-                counted.add(href)
-                result.requests += asset.requests
         columns[metadata_column(reference.band)] = pa.array(rows, BAND_METADATA)
     pieces.learn(len(piece.hrefs), sum(column.nbytes for column in columns.values()))
-    work.release(piece.hrefs)
+    result.requests += work.release(piece.hrefs)
     columns |= _crs_columns(batch, first, references, result)
     columns["bbox"] = _bbox_column(batch, first)
     arrays = [

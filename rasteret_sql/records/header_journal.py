@@ -11,8 +11,10 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from rasteret_sql.remote.ranges import Start
 from rasteret_sql.tiff.layout import Header
@@ -24,6 +26,7 @@ Kept = tuple[Start, list[tuple[int, bytes]]]
 """First bytes of a file, and ``(offset, bytes)`` of what else its header took."""
 
 _LEAST_START = 64
+_T = TypeVar("_T")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS build (source BLOB);
 CREATE TABLE IF NOT EXISTS headers (
@@ -33,6 +36,8 @@ CREATE TABLE IF NOT EXISTS pieces (
     href BLOB, number INTEGER, position INTEGER, bytes BLOB, PRIMARY KEY (href, number)
 ) WITHOUT ROWID;
 """
+_FIND = "SELECT size, etag, start FROM headers WHERE href = ? AND at > ?"
+_PIECES = "SELECT position, bytes FROM pieces WHERE href = ? ORDER BY number"
 _CLEAR = "DELETE FROM build; DELETE FROM headers; DELETE FROM pieces;"
 
 
@@ -40,43 +45,37 @@ class HeaderJournal:
     """Headers by URL, on disk.
 
     A journal that can't be written or read is forgotten, never an error: it only saves work.
+    The file is made when the first headers are written.
 
     Args:
-        path: Of the file; made where missing.
+        path: Of the file.
         source: What is built; a journal of another source is started over.
     """
 
     def __init__(self, path: Path, source: Mapping[str, object]) -> None:
         self._path = path
+        self._source = _key(json.dumps(source, sort_keys=True, default=str))
         self._waiting: list[tuple[str, Kept]] = []
         self._con: sqlite3.Connection | None = None
-        try:
-            self._open(_key(json.dumps(source, sort_keys=True, default=str)))
-        except (sqlite3.Error, OSError):
-            self.remove()
+        self._is_broken = False
+        if path.exists():
+            self._try(sqlite3.Connection.commit)
 
     def find(self, hrefs: Sequence[str]) -> dict[str, Kept]:
         """The headers that are known, by href."""
         if self._con is None:
             return {}
-        found: dict[str, Kept] = {}
         oldest = time.time() - MAX_AGE_S
-        try:
+
+        def look(con: sqlite3.Connection) -> dict[str, Kept]:
+            found = {}
             for href in hrefs:
                 key = _key(href)
-                row = self._con.execute(
-                    "SELECT size, etag, start FROM headers WHERE href = ? AND at > ?", (key, oldest)
-                ).fetchone()
-                if row is None:
-                    continue
-                pieces = self._con.execute(
-                    "SELECT position, bytes FROM pieces WHERE href = ? ORDER BY number", (key,)
-                ).fetchall()
-                found[href] = Start(data=row[2], size=row[0], etag=row[1]), pieces
-        except sqlite3.Error:
-            self.remove()
-            return {}
-        return found
+                for size, etag, data in con.execute(_FIND, (key, oldest)):
+                    found[href] = Start(data, size, etag), con.execute(_PIECES, (key,)).fetchall()
+            return found
+
+        return self._try(look) or {}
 
     def add(self, href: str, header: Header, kept: Kept) -> None:
         """Remember the bytes of a header; `flush` writes them."""
@@ -87,16 +86,17 @@ class HeaderJournal:
     def flush(self) -> None:
         """Write what was added, in one transaction."""
         waiting, self._waiting = self._waiting, []
-        if self._con is None or not waiting:
+        if not waiting:
             return
         now = time.time()
-        try:
-            with self._con:
-                self._con.executemany(
+
+        def write(con: sqlite3.Connection) -> None:
+            with con:
+                con.executemany(
                     "INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?, ?)",
                     [(_key(h), now, s.size, s.etag, s.data) for h, (s, _) in waiting],
                 )
-                self._con.executemany(
+                con.executemany(
                     "INSERT OR REPLACE INTO pieces VALUES (?, ?, ?, ?)",
                     [
                         (_key(h), number, *piece)
@@ -104,8 +104,8 @@ class HeaderJournal:
                         for number, piece in enumerate(pieces)
                     ],
                 )
-        except sqlite3.Error:
-            self.remove()
+
+        self._try(write)
 
     def close(self) -> None:
         """Write what waits and let go of the file."""
@@ -123,15 +123,31 @@ class HeaderJournal:
         for suffix in ("", "-journal"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _open(self, source: bytes) -> None:
-        # a stream's batches are asked for by several threads, one at a time
-        self._con = sqlite3.connect(self._path, check_same_thread=False)
-        self._con.execute("PRAGMA synchronous = OFF")  # a power cut may cost the journal
-        self._con.executescript(_TABLES)
-        if self._con.execute("SELECT source FROM build").fetchall() != [(source,)]:
-            self._con.executescript(_CLEAR)
-            with self._con:
-                self._con.execute("INSERT INTO build VALUES (?)", (source,))
+    def _try(self, use: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """Use the file; one that is broken is removed, and none is kept from then on."""
+        if self._is_broken:
+            return None
+        try:
+            if self._con is None:
+                self._con = _opened(self._path, self._source)
+            return use(self._con)
+        except (sqlite3.Error, OSError):
+            self._is_broken = True
+            with suppress(OSError):
+                self.remove()
+            return None
+
+
+def _opened(path: Path, source: bytes) -> sqlite3.Connection:
+    # a stream's batches are asked for by several threads, one at a time
+    con = sqlite3.connect(path, check_same_thread=False)
+    con.execute("PRAGMA synchronous = OFF")  # a power cut may cost the journal
+    con.executescript(_TABLES)
+    if con.execute("SELECT source FROM build").fetchall() != [(source,)]:
+        con.executescript(_CLEAR)
+        with con:
+            con.execute("INSERT INTO build VALUES (?)", (source,))
+    return con
 
 
 def _key(text: str) -> bytes:

@@ -88,6 +88,7 @@ class Headers:
                 self._awaited = slot
                 if slot.outcome is None:
                     self._has_come.wait(_POLL_SECONDS)
+                self._flush()
 
     def get(self, href: str) -> AssetHeader:
         """Return a header that `wait` waited for.
@@ -102,17 +103,30 @@ class Headers:
             return outcome
         raise outcome or InterruptedReadError("interrupted")
 
-    def release(self, hrefs: Sequence[str]) -> None:
-        """Say that headers were used: the latest stay, as far as their tile tables are small."""
+    def release(self, hrefs: Sequence[str]) -> int:
+        """Say that headers were used: the latest stay, as far as their tile tables are small.
+
+        Returns:
+            How many requests those took that were not used before.
+        """
+        n_requests = 0
         for href in hrefs:
-            self._used_bytes -= self._used.pop(href, 0)
-            self._used[href] = _size_bytes(self._slots[href])
+            outcome = self._slots[href].outcome
+            if href not in self._used:
+                n_requests += outcome.requests if isinstance(outcome, AssetHeader) else 1
+            else:
+                self._used_bytes -= self._used.pop(href)
+            self._used[href] = _size_bytes(outcome)
             self._used_bytes += self._used[href]
         while self._used_bytes > _KEPT_BYTES:
             oldest = next(iter(self._used))
             self._used_bytes -= self._used.pop(oldest)
             del self._slots[oldest]
-        if self._journal:
+        self._flush()
+        return n_requests
+
+    def _flush(self) -> None:
+        if self._journal is not None:
             self._journal.flush()
 
     def _tell(self, slot: _Slot, outcome: AssetHeader | BaseException) -> None:
@@ -166,8 +180,8 @@ class Headers:
             self._tell(slot, AssetHeader(header, start.size, start.etag, requests=0))
 
 
-def _size_bytes(slot: _Slot) -> int:
+def _size_bytes(outcome: AssetHeader | BaseException | None) -> int:
     """About how much memory a header that has come holds."""
-    if not isinstance(slot.outcome, AssetHeader):
+    if not isinstance(outcome, AssetHeader):
         return _HEADER_BYTES
-    return _HEADER_BYTES + _TILE_BYTES * len(slot.outcome.header.image.tile_offsets)
+    return _HEADER_BYTES + _TILE_BYTES * len(outcome.header.image.tile_offsets)

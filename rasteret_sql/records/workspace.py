@@ -7,6 +7,7 @@
     .versions/s2_stac/7      what readers see
     .versions/s2_stac/8      a build on its way
     .versions/s2.lock        held by the builder
+    .versions/s2_stac.headers    header bytes of a build that has not ended
 
 Moving the link is the only step that readers can see. A folder of rasteret's own is
 listed, read and replaced as well.
@@ -53,6 +54,7 @@ class Build:
         folder: Write the collection here; nobody sees it before `commit`.
         first_part: N for ``part-N.parquet``: never used before under this name.
         current: The version that readers see meanwhile, None if there is none.
+        journal: Where header bytes may wait for a build that resumes; it outlives this one.
     """
 
     def __init__(self, root: Path, name: str, kind: str, *, force: bool) -> None:
@@ -62,6 +64,7 @@ class Build:
         self._force = force
         self._visible = root / f"{name}_{kind}"
         self._versions = root / _VERSIONS / f"{name}_{kind}"
+        self.journal = _journal(root, name, kind)
         self.committed = False
         self._versions.mkdir(parents=True, exist_ok=True)
         self.current = self._visible.resolve() if self._visible.exists() else None
@@ -380,6 +383,7 @@ def _sweep(versions: Path, current: Path | None, newest: int) -> None:
 def _remove_visible(root: Path, name: str, kind: str) -> None:
     """Take a collection out of sight, then off the disk; its numbers stay used."""
     visible = root / f"{name}_{kind}"
+    remove(_journal(root, name, kind))
     if not os.path.lexists(visible):
         return
     versions = root / _VERSIONS / visible.name
@@ -392,6 +396,10 @@ def _remove_visible(root: Path, name: str, kind: str) -> None:
         remove(versions / "dropped")
         visible.rename(versions / "dropped")
     _sweep(versions, None, used)
+
+
+def _journal(root: Path, name: str, kind: str) -> Path:
+    return root / _VERSIONS / f"{name}_{kind}.headers"
 
 
 def _sync_root(root: Path) -> None:
