@@ -50,8 +50,8 @@ $doc$;
 CREATE OR REPLACE MACRO rasteret_build_table(
     name, source, column_map := NULL, href_column := NULL, band_index_map := NULL,
     url_rewrite := NULL, columns := NULL, "where" := NULL, enrich := false, bands := NULL,
-    data_source := NULL, workspace := NULL, max_concurrent := 300, on_error := 'report',
-    force := false
+    data_source := NULL, geometry_crs := NULL, allow_local := false, workspace := NULL,
+    max_concurrent := 300, on_error := 'report', force := false
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_build_table',
@@ -59,14 +59,15 @@ CREATE OR REPLACE MACRO rasteret_build_table(
         {name: name, source: source, column_map: column_map, href_column: href_column,
          band_index_map: band_index_map, url_rewrite: url_rewrite, columns: columns,
          "where": "where", enrich: enrich, bands: bands, data_source: data_source,
-         workspace: workspace, max_concurrent: max_concurrent, on_error: on_error, force: force}
+         geometry_crs: geometry_crs, allow_local: allow_local, workspace: workspace,
+         max_concurrent: max_concurrent, on_error: on_error, force: force}
     ));
 
 COMMENT ON MACRO TABLE rasteret_build_table IS $doc$
 Build a collection from a table with one row per scene.
 
 name            VARCHAR    name of the collection and of its view
-source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet path
+source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet file or folder: a path, s3://, gs://, az:// or https://
 column_map      MAP        source column to canonical column: id, datetime, geometry, bbox, assets, crs, …
 href_column     VARCHAR    column with the file's URL or path, where there is no assets column
 band_index_map  MAP        band name to sample in its file, from 0
@@ -76,6 +77,8 @@ where           VARCHAR    SQL condition on the source
 enrich          BOOLEAN    read the headers of all assets and keep them
 bands           VARCHAR[]  bands to keep; default: all
 data_source     VARCHAR    name of the source
+geometry_crs    any        CRS of the footprints where nothing in the source says it: 'EPSG:n', n, WKT2 or PROJJSON
+allow_local     BOOLEAN    accept hrefs to local files from a remote source
 workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
@@ -120,14 +123,32 @@ CREATE OR REPLACE MACRO rasteret_load(
     ));
 
 COMMENT ON MACRO TABLE rasteret_load IS $doc$
-Make a view over an exported collection.
+Make a view over an exported collection. A remote one is read through rasteret_records, so its view needs this extension; a local one any DuckDB reads.
 
 name     VARCHAR  name of the view
-path     VARCHAR  folder or file of an exported collection, ours or rasteret's
+path     VARCHAR  folder or file of an exported collection, ours or rasteret's: a path, s3://, gs://, az:// or https://
 force    BOOLEAN  replace what stands under the name
 returns  one row, as rasteret_describe
 raises   path: not found, or without id, assets, geometry, datetime
 example  FROM rasteret_load('clear', 'exports/clear')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_records(
+    collection
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_records',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_records IS $doc$
+The records of a collection as they are. Remote Parquet is read by ranges, with the credentials of rasteret_sql.storage and without DuckDB's httpfs.
+
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet file or folder: a path, s3://, gs://, az:// or https://
+returns     the columns of the collection
+raises      collection: unknown (the known ones are listed), or not readable
+example     SELECT id, datetime FROM rasteret_records('s2') WHERE "eo:cloud_cover" < 10
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_export(

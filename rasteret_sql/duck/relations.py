@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from rasteret_sql.duck.table_function import IS_DUCKDB_2, Call, quote_identifier, quote_text
+from rasteret_sql.duck.table_function import (
+    IS_DUCKDB_2,
+    Call,
+    Scan,
+    Stream,
+    quote_identifier,
+    quote_text,
+)
 from rasteret_sql.errors import (
     CollectionError,
     InputError,
@@ -20,9 +28,13 @@ from rasteret_sql.errors import (
 )
 from rasteret_sql.grid.aoi import Aoi
 from rasteret_sql.records.datetimes import Instants
-from rasteret_sql.records.footers import CollectionInfo
+from rasteret_sql.records.footers import CollectionInfo, part_files
+from rasteret_sql.records.parquet_source import ParquetSource, is_parquet_name
+from rasteret_sql.records.partitions import hive_types_of
+from rasteret_sql.records.table_footprints import geo_of_schema
 from rasteret_sql.records.workspace import Workspace
-from rasteret_sql.schema import bands_of, metadata_column
+from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
 from rasteret_sql.units import BBox
 
 _QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b|--|/\*)", re.IGNORECASE)
@@ -38,16 +50,32 @@ class Relation:
         sql: What stands after FROM.
         schema: Its columns.
         label: How the user named it.
+        source: The Parquet files, where we read them and not DuckDB.
     """
 
     sql: str
     schema: pa.Schema
     label: str
+    source: ParquetSource | None = None
 
     @property
     def bands(self) -> list[str]:
         """Bands whose header it caches."""
         return bands_of(self.schema)
+
+    @property
+    def geo_metadata(self) -> bytes | None:
+        """The ``geo`` key of a Parquet file, which may be the only place that names the CRS."""
+        if self.source is not None:
+            return self.source.geo_metadata
+        return _geo_metadata(self.label)
+
+    def near(self, call: Call, aoi: Aoi | None) -> Relation:
+        """The same without most of what lies elsewhere, where DuckDB can't see to that."""
+        boxes = None if aoi is None else aoi.lonlat_boxes()
+        if self.source is None or not boxes:
+            return self
+        return replace(self, sql=_ranged_sql(call, self.source, boxes))
 
     def batches(
         self, call: Call, columns: Sequence[str], where: Sequence[str]
@@ -84,9 +112,13 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         )
     if _QUERY.match(text):
         call.runtime.check_query(text)
+    source = ParquetSource(text) if is_remote(text) else None
     cursor = call.cursor()
     try:
-        sql = _from_clause(cursor, text, call.workspace)
+        if source is not None:
+            sql: str | None = _ranged_sql(call, source)
+        else:
+            sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
             raise _unknown(cursor, text, call.workspace, argument)
         schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
@@ -94,7 +126,7 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         raise unreadable(f"{argument} {text!r}", error) from error
     finally:
         cursor.close()
-    return Relation(sql, schema, text)
+    return Relation(sql, schema, text, source)
 
 
 def find_visible(call: Call, text: object, argument: str) -> Relation | None:
@@ -172,21 +204,54 @@ def is_path(text: object) -> bool:
     """Whether a relation argument that is no name can be a path."""
     if not isinstance(text, str):
         return False
-    return "://" in text or text.endswith(".parquet") or "/" in text or Path(text).is_dir()
+    return text.endswith(".parquet") or "/" in text or Path(text).is_dir()
 
 
 def parquet_sql(path: str) -> str:
-    """A table function call that reads a Parquet file, or a folder with hive partitions."""
-    if not path.endswith(".parquet"):
-        path = path.rstrip("/") + "/**/*.parquet"
-    types = "{'year': BIGINT, 'month': BIGINT}" if "*" in path else None
-    hive = f", hive_partitioning = true, hive_types = {types}" if types and _is_hive(path) else ""
-    return f"read_parquet({quote_text(path)}{hive})"
+    """A table function call that reads local Parquet: a file, or a folder with hive partitions."""
+    if is_parquet_name(path):
+        return f"read_parquet({quote_text(path)})"
+    types = _hive_types(Path(path.split("*", 1)[0]))
+    listed = ", ".join(f"{quote_text(key)}: {kind}" for key, kind in types.items())
+    hive = f", hive_partitioning = true, hive_types = {{{listed}}}" if types else ""
+    return f"read_parquet({quote_text(path.rstrip('/') + '/**/*.parquet')}{hive})"
 
 
-def _is_hive(pattern: str) -> bool:
-    root = Path(pattern.split("*", 1)[0])
-    return "://" in pattern or any(root.glob("year=*/month=*"))
+def _hive_types(folder: Path) -> dict[str, str]:
+    """DuckDB types of a folder's partition keys, as its writer declared them."""
+    first = next(part_files(folder), None)
+    if first is None:
+        return {}
+    keys = [part.split("=", 1)[0] for part in first.relative_to(folder).parts[:-1] if "=" in part]
+    try:
+        declared = hive_types_of(pq.read_metadata(first)) if keys else {}
+    except (OSError, pa.ArrowInvalid):
+        declared = {}  # DuckDB says what is wrong with the file
+    ours = dict.fromkeys(PARTITION_KEYS, "BIGINT")
+    types = {key: declared.get(key) or ours.get(key) for key in keys}
+    return {key: kind for key, kind in types.items() if kind}
+
+
+def _geo_metadata(text: str) -> bytes | None:
+    path = Path(text).expanduser()
+    first = next(part_files(path), None) if path.is_dir() else path
+    if first is None or not first.is_file():
+        return None
+    try:
+        return geo_of_schema(pq.read_schema(first))
+    except (OSError, pa.ArrowInvalid):
+        return None  # the read itself says what is wrong with the file
+
+
+def _ranged_sql(call: Call, source: ParquetSource, boxes: Sequence[BBox] | None = None) -> str:
+    """What stands after FROM for Parquet that is read through our own storage."""
+
+    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
+        keep = scan.take(set(source.schema.names))
+        yield from source.batches(scan.columns, keep, boxes, check=scan.check)
+
+    what = f"{source.version} {boxes}"
+    return f"({call.runtime.expose(call, Stream(source.schema, run), what)})"
 
 
 def _unknown(

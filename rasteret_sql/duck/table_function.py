@@ -20,6 +20,7 @@ import contextlib
 import itertools
 import threading
 import time
+import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -263,12 +264,22 @@ class Runtime:
             raise self.remember(error, call.name, call.caller.connection) from error
         if isinstance(bound, Sql):
             return bound.text
-        key = (call.name, call.caller, repr(sorted(arguments.items())), str(bound.schema))
+        return self.expose(call, bound, repr(sorted(arguments.items())))
+
+    def expose(self, call: Call, stream: Stream, what: str) -> str:
+        """SQL text of a SELECT that reads a stream, in any connection of the instance.
+
+        Args:
+            call: for which the stream is made.
+            stream: the rows.
+            what: tells it from other streams of such a call; the same is not made twice.
+        """
+        key = (call.name, call.caller, what, str(stream.schema))
         with self._lock:
             exposed = self._sources.get(key)
             if exposed is None:
-                source = self._source(call, bound)
-                exposed = _expose(source, bound.schema, self.connections, next(self._numbers))
+                source = self._source(call, stream)
+                exposed = _expose(source, stream.schema, self.connections, next(self._numbers))
                 self._sources[key] = exposed
                 if len(self._sources) > _KEPT_SOURCES:
                     self._sources.popitem(last=False)[1].release(self.connections)
@@ -280,6 +291,7 @@ class Runtime:
             return self._run(call, stream, columns, pushed)
 
         def remember(error: BaseException) -> None:
+            _let_go(error)
             self.last_errors[call.caller.connection] = error
 
         schema = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
@@ -345,6 +357,13 @@ def _crs_casts(schema: pa.Schema) -> str:
         if b"CRS84" in (field.metadata or {}).get(_EXTENSION_METADATA, b"")
     ]
     return f" REPLACE ({', '.join(casts)})" if casts else ""
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames of an error hold, as the readers and connections of a scan."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _failing(error: RasteretError) -> str:

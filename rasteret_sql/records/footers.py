@@ -114,7 +114,7 @@ class _Total:
         self.size_bytes += size_bytes
         if footer.num_columns != self._n_columns:
             self._read_schema(footer)
-        bounds = _geo_bounds(footer)
+        bounds = geo_bounds(footer)
         for index in range(footer.num_row_groups):
             group = footer.row_group(index)
             self._add_span(group)
@@ -165,7 +165,7 @@ class _Total:
         return statistics.min, statistics.max
 
 
-def _geo_bounds(footer: pq.FileMetaData) -> BBox | None:
+def geo_bounds(footer: pq.FileMetaData) -> BBox | None:
     """The ``bbox`` of the ``geo`` key, which knows of the antimeridian."""
     try:
         geo = json.loads((footer.metadata or {})[b"geo"])

@@ -29,7 +29,7 @@ from rasteret_sql.records.geoparquet import (
     with_info,
     writer_options,
 )
-from rasteret_sql.records.partitions import NULL_SEGMENT, Partitions, partition_types
+from rasteret_sql.records.partitions import HIVE_TYPES, NULL_SEGMENT, Partitions, partition_types
 from rasteret_sql.schema import PARTITION_KEYS
 
 ROW_GROUP_BYTES = 2 << 20
@@ -117,7 +117,7 @@ def write_collection(
             with disk_errors(folder):
                 spool.append(batch)
         now = datetime.now(UTC).isoformat()
-        facts = {"date_range": str(span), "created": now, "hive_types": json.dumps(types), **info}
+        facts = {"date_range": str(span), "created": now, HIVE_TYPES: json.dumps(types), **info}
         writer = _Writer(with_info(plain, facts), first_part, row_group_bytes, compression)
         with disk_errors(folder):
             if span.records == 0:

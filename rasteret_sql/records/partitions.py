@@ -6,6 +6,7 @@ stays open, so that a collection may have any number of partitions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,16 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, InputError
 from rasteret_sql.schema import PARTITION_KEYS
 
 NULL_SEGMENT = "__HIVE_DEFAULT_PARTITION__"
 """Hive's folder name for NULL; DuckDB, pyarrow and rasteret read it back as NULL."""
+
+HIVE_TYPES = "hive_types"
+"""Key of a footer's metadata: JSON, DuckDB type of each partition key."""
 
 _DUCKDB_TYPES = (
     (pa.types.is_integer, "BIGINT"),
@@ -29,6 +34,7 @@ _DUCKDB_TYPES = (
     (pa.types.is_large_string, "VARCHAR"),
     (pa.types.is_string_view, "VARCHAR"),
 )
+_SQL_TYPES = frozenset(name for _, name in _DUCKDB_TYPES)
 
 
 def partition_types(schema: pa.Schema, partition_by: Sequence[str]) -> dict[str, str]:
@@ -47,7 +53,7 @@ def partition_types(schema: pa.Schema, partition_by: Sequence[str]) -> dict[str,
             types[key] = "BIGINT"
             continue
         if key not in schema.names:
-            listed = ", ".join([*PARTITION_KEYS, *schema.names])
+            listed = ", ".join(dict.fromkeys([*PARTITION_KEYS, *schema.names]))
             raise InputError.expected("partition_by", f"one of {listed}", key, "name a column")
         if any(sign in key for sign in "/=%"):
             raise InputError.expected(
@@ -62,6 +68,15 @@ def partition_types(schema: pa.Schema, partition_by: Sequence[str]) -> dict[str,
             )
         types[key] = named[0]
     return types
+
+
+def hive_types_of(footer: pq.FileMetaData) -> dict[str, str]:
+    """The types that `partition_types` gave a collection, kept in the footers of its files."""
+    try:
+        found = json.loads((footer.metadata or {}).get(HIVE_TYPES.encode(), b"{}"))
+    except ValueError:
+        return {}
+    return {str(key): str(kind) for key, kind in found.items() if kind in _SQL_TYPES}
 
 
 @dataclass

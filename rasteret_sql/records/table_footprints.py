@@ -153,6 +153,22 @@ def find_geometry(
     return GeometryColumn(name, kind, _parse_crs(crs, name))
 
 
+def geo_of_schema(schema: pa.Schema) -> bytes | None:
+    """The ``geo`` key of a Parquet file's Arrow schema, or one of its GeoArrow columns.
+
+    DuckDB reads neither into the schema of a query.
+    """
+    found = (schema.metadata or {}).get(b"geo")
+    if found is not None:
+        return bytes(found)
+    columns = {}
+    for field in schema:
+        kind, crs = _extension(field)
+        if kind.startswith("geoarrow.") and crs is not None:
+            columns[field.name] = {"encoding": kind.removeprefix("geoarrow."), "crs": crs}
+    return json.dumps({"columns": columns}).encode() if columns else None
+
+
 def _geo_columns(geo_metadata: bytes | None) -> dict[str, dict[str, Any]]:
     """Columns of the `geo` key, the primary one first."""
     try:

@@ -82,7 +82,7 @@ def get_range(href: str, start: int, length: int) -> Bytes | bytes:
     if location.store is None:
         data: Bytes | bytes = _local_range(location, start, length, what)
     else:
-        data = _tried(location, what, lambda place: _remote_range(place, start, length))
+        data = tried(location, what, lambda place: _remote_range(place, start, length))
     if len(data) != length:
         raise _short(location, what, length, len(data))
     return data
@@ -101,7 +101,7 @@ def get_start(href: str, length: int = 16384) -> Start:
     if location.store is None:
         size, etag = stat(href)
         return Start(_local_range(location, 0, length, what), size, etag)
-    return _tried(location, what, lambda place: _remote_start(place, length))
+    return tried(location, what, lambda place: _remote_start(place, length))
 
 
 def stat(href: str) -> tuple[int | None, str | None]:
@@ -119,7 +119,7 @@ def stat(href: str) -> tuple[int | None, str | None]:
         except OSError as error:
             raise_local(location.href, "a file", error)
         return facts.st_size, f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
-    return _tried(location, "a file", _remote_stat)
+    return tried(location, "a file", _remote_stat)
 
 
 def merge_ranges(
@@ -169,7 +169,7 @@ def _local_range(location: Location, start: int, length: int, what: str) -> byte
 
 
 def _remote_range(location: Location, start: int, length: int) -> Bytes | bytes:
-    store = _store(location)
+    store = store_of(location)
     if isinstance(store, ExactUrl):
         return store.get(start, length, whole_max_bytes=_SMALL_FILE_BYTES).data
     try:
@@ -179,7 +179,7 @@ def _remote_range(location: Location, start: int, length: int) -> Bytes | bytes:
 
 
 def _remote_start(location: Location, length: int) -> Start:
-    store = _store(location)
+    store = store_of(location)
     try:
         if isinstance(store, ExactUrl):
             answer = store.get(0, length, whole_max_bytes=_SMALL_FILE_BYTES)
@@ -204,7 +204,7 @@ def _of_whole(location: Location, start: int, length: int) -> Answer:
 
 
 def _remote_stat(location: Location) -> tuple[int | None, str | None]:
-    store = _store(location)
+    store = store_of(location)
     if isinstance(store, ExactUrl):
         answer = store.head()
         return answer.size, answer.etag
@@ -212,14 +212,21 @@ def _remote_stat(location: Location) -> tuple[int | None, str | None]:
     return meta["size"], meta["e_tag"]
 
 
-def _store(location: Location) -> ObjectStore | ExactUrl:
+def store_of(location: Location) -> ObjectStore | ExactUrl:
+    """The store of a remote location, with a token that holds."""
     if location.prepare is not None:
         location.prepare()
     return cast("ObjectStore | ExactUrl", location.store)
 
 
-def _tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
-    """Fetch; ask once more as somebody if nobody is refused, and again if the body was cut."""
+def tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
+    """Fetch; ask once more as somebody if nobody is refused, and again if the body was cut.
+
+    Args:
+        location: where.
+        what: is asked for, in words.
+        fetch: asks; gets the location, or the same one with credentials.
+    """
     n_cut = 0
     signed: Location | None = None
     while True:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rasteret_sql.duck.functions.collections import workspace_of
+from rasteret_sql.duck.functions.collections import check_flag, workspace_of
 from rasteret_sql.duck.relations import caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import (
     Scalar,
@@ -98,6 +97,7 @@ def stac_recipe(
     if not isinstance(stac_api, str) or not stac_api.strip():
         raise InputError.expected("stac_api", "a URL or path", stac_api, "name an API or a file")
     options, search = _split(rest)
+    check_flag("allow_local", allow_local)
     source = StacSource(location=stac_api, **search)
     source.wanted()
     build = _build_options(
@@ -127,7 +127,7 @@ def stac_recipe(
             band_index_map=band_index_map,
             url_rewrite=url_rewrite,
             is_remote=is_remote(stac_api),
-            allow_local=bool(allow_local),
+            allow_local=allow_local,
             is_partial=is_partial,
             warnings=warnings,
         )
@@ -146,11 +146,17 @@ def table_recipe(
 ) -> Recipe:
     """Records of a relation, private ones included."""
     options, shape = _split(rest)
+    allow_local = check_flag("allow_local", shape.get("allow_local", False))
     build = _build_options(
         call,
         name,
         "records",
-        {"source": _lasting(source) if is_path(source) else source, "where": where, **shape},
+        {
+            "source": _lasting(source) if is_path(source) else source,
+            "where": where,
+            **shape,
+            "allow_local": allow_local or None,
+        },
         data_source or "",
         options,
     )
@@ -165,7 +171,6 @@ def table_recipe(
             return records_from_table(table.to_reader, geo_metadata=None, **shape)
 
         return Recipe(build, place, None, caller_sql(source) + condition, of_rows)
-    geo = _geo_metadata(source)
     from_afar = is_remote(str(source))
 
     def records(_scan: Scan) -> Records:
@@ -174,7 +179,9 @@ def table_recipe(
             batches = relation.batches(call, columns, [f"({where})"] if where else [])
             return pa.RecordBatchReader.from_batches(relation.schema, batches)
 
-        return records_from_table(reader, geo_metadata=geo, is_remote=from_afar, **shape)
+        return records_from_table(
+            reader, geo_metadata=relation.geo_metadata, is_remote=from_afar, **shape
+        )
 
     return Recipe(build, place, records)
 
@@ -219,6 +226,8 @@ def _build_options(
     check_name(name)
     if options["on_error"] not in ("report", "error"):
         raise InputError.expected("on_error", "'report' or 'error'", options["on_error"], "choose")
+    for flag in ("force", "enrich"):
+        check_flag(flag, options[flag])
     lanes = options["max_concurrent"]
     if not isinstance(lanes, int) or lanes < 1:
         raise InputError.expected("max_concurrent", "1 or more", lanes, "300 suits most stores")
@@ -305,16 +314,6 @@ def _make_staged(runtime: Runtime) -> Callable[..., pa.Array]:
         return succeeded(pa.array([report] * len(tokens), _REPORT))
 
     return build_staged
-
-
-def _geo_metadata(source: object) -> bytes | None:
-    """The ``geo`` key of a Parquet file, which may be the only place that names the CRS."""
-    path = Path(str(source)).expanduser()
-    if path.is_dir():
-        path = next(iter(sorted(path.rglob("*.parquet"))), path)
-    if not path.is_file():
-        return None
-    return cast("bytes | None", (pq.read_metadata(path).metadata or {}).get(b"geo"))
 
 
 SCALARS = (

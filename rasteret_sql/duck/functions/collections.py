@@ -8,20 +8,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.relations import kept, parquet_sql, resolve
+from rasteret_sql.duck.relations import caller_sql, find_visible, kept, resolve
 from rasteret_sql.duck.table_function import (
     Call,
     Scan,
+    Sql,
     Stream,
     quote_identifier,
     quote_text,
     table_function,
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
-from rasteret_sql.errors import CollectionError, InputError
+from rasteret_sql.errors import CollectionError, InputError, redact
 from rasteret_sql.records.footers import CollectionInfo
+from rasteret_sql.records.hrefs import local_path
 from rasteret_sql.records.layout import ROW_GROUP_BYTES, export
 from rasteret_sql.records.workspace import Workspace, check_name, read_errors
+from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import BBOX, bands_of, metadata_column
 
 _MOMENT = pa.timestamp("us")
@@ -74,6 +77,13 @@ def workspace_of(call: Call, folder: object) -> Workspace:
     return Workspace(folder)
 
 
+def check_flag(argument: str, value: object) -> bool:
+    """A BOOLEAN; anything else is refused, as the text 'false' would count as true."""
+    if not isinstance(value, bool):
+        raise InputError.expected(argument, "true or false", value, "write it without quotes")
+    return value
+
+
 def find(workspace: Workspace, name: object, argument: str) -> CollectionInfo:
     """A collection of the workspace.
 
@@ -119,6 +129,14 @@ def _views(call: Call, paths: set[str]) -> list[dict[str, Any]]:
         ).fetchall()
     others = [name for name, sql in rows if not any(p.replace("'", "''") in sql for p in paths)]
     return [{"name": name, "kind": "view"} for name in sorted(set(others))]
+
+
+@table_function("rasteret_records")
+def records(call: Call, *, collection: object) -> Sql:
+    """Rewrite the call: the rows of whatever the argument names."""
+    relation = find_visible(call, collection, "collection")
+    rows = relation.sql if relation is not None else caller_sql(str(collection))
+    return Sql(f"SELECT * FROM {rows}")
 
 
 @table_function("rasteret_describe")
@@ -210,12 +228,13 @@ def load(call: Call, *, name: object, path: object, force: object) -> Stream:
     if not isinstance(name, str) or not isinstance(path, str):
         raise InputError.expected("name, path", "two texts", f"{name}, {path}", "give both")
     check_name(name)
-    full = path if "://" in path else str(Path(path).expanduser().absolute())
-    if "://" not in path and not Path(full).exists():
+    remote = is_remote(path)
+    full = path if remote else str(Path(local_path(path)).expanduser().absolute())
+    if not remote and not Path(full).exists():
         raise InputError.expected("path", "an existing folder or Parquet file", path, "check it")
     with call.cursor() as cursor:
-        check_view_can_be_made(cursor, name, full, force=bool(force))
-    relation = resolve(call, f"SELECT * FROM {parquet_sql(full)}", "path")
+        check_view_can_be_made(cursor, name, full, force=check_flag("force", force))
+    relation = resolve(call, full, "path")
     missing = {"id", "assets", "geometry", "datetime"} - set(relation.schema.names)
     if missing:
         raise CollectionError.expected(
@@ -248,8 +267,16 @@ def export_collection(
 ) -> Stream:
     """Write a collection elsewhere."""
     relation = resolve(call, collection)
+    check_flag("force", force)
     if not isinstance(path, str):
         raise InputError.expected("path", "a folder", path, "write a path")
+    if is_remote(path):
+        raise InputError.expected(
+            "path",
+            "a local folder",
+            redact(path),
+            "export to one, then copy it with the cloud's tool",
+        )
     columns = list(relation.schema.names)
     info = kept(call.workspace, relation.label)
 

@@ -201,6 +201,8 @@ def _build_table(
         column_map=dict(dataset.column_map) or None,
         href_column=dataset.href_column,
         columns=None,
+        geometry_crs=None,
+        allow_local=False,
         **shared,
         **rest,
     )

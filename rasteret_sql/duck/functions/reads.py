@@ -260,7 +260,8 @@ def _bind(
     )
     reading_columns(relation, chosen, [])
     names = _record_names(relation.schema.names, own_names)
-    return _Read(call, relation, options, record_conditions(relation, aoi, dates, _ids(ids)), names)
+    conditions = record_conditions(relation, aoi, dates, _ids(ids))
+    return _Read(call, relation.near(call, aoi), options, conditions, names)
 
 
 def _record_names(names: Sequence[str], own_names: Sequence[str]) -> dict[str, str]:
