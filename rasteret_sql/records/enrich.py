@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyproj.exceptions import ProjError
 
-from rasteret_sql.errors import InterruptedReadError, RasteretError, UnsupportedTiffError, redact
+from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.records.header_journal import HeaderJournal
@@ -21,7 +20,8 @@ from rasteret_sql.records.headers import Headers
 from rasteret_sql.records.records import AssetFailure
 from rasteret_sql.remote.headers import AssetHeader
 from rasteret_sql.schema import BAND_METADATA, BBOX, CRS, EPSG, metadata_column
-from rasteret_sql.tiff.layout import SEPARATE, Header, Level
+from rasteret_sql.tiff.band_values import band_values
+from rasteret_sql.tiff.layout import Header
 
 _PIECE_ASSETS = 1024
 _FIRST_PIECE_ASSETS = 128
@@ -162,7 +162,8 @@ def _finish(
             result.assets += 1
             try:
                 asset = work.get(href)
-                rows.append(metadata_row(asset, index or 0))
+                values = band_values(asset.header, index or 0)
+                rows.append(values | {"file_size": asset.file_size, "etag": asset.etag})
             except InterruptedReadError:
                 raise
             except RasteretError as error:
@@ -181,104 +182,6 @@ def _finish(
         columns[f.name] if f.name in columns else batch.column(f.name).cast(f.type) for f in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def metadata_row(asset: AssetHeader, band_index: int) -> dict[str, Any]:
-    """One band's ``{band}_metadata``.
-
-    Raises:
-        UnsupportedTiffError: the file has no such sample.
-    """
-    header = asset.header
-    if not 0 <= band_index < header.samples_per_pixel:
-        raise UnsupportedTiffError.expected(
-            "band_index", f"0 to {header.samples_per_pixel - 1}", band_index, "count from 0"
-        )
-    image, georef = header.image, header.georef
-    offsets, counts = _own_tiles(image, band_index)
-    affine = georef.affine
-    plain = affine is not None and affine.is_rectilinear
-    return {
-        "image_width": image.width,
-        "image_height": image.height,
-        "tile_width": image.tile_width,
-        "tile_height": image.tile_height,
-        "dtype": header.dtype,
-        "transform": [affine.a, affine.c, affine.e, affine.f] if plain and affine else None,
-        "predictor": image.predictor,
-        "compression": image.compression,
-        "tile_offsets": offsets,
-        "tile_byte_counts": counts,
-        "pixel_scale": georef.pixel_scale,
-        "tiepoint": georef.tiepoint,
-        "nodata": None if header.nodata is None else float(header.nodata),
-        "samples_per_pixel": header.samples_per_pixel,
-        "planar_configuration": header.planar_configuration,
-        "photometric": image.photometric,
-        "extra_samples": header.extra_samples,
-        "byte_order": header.byte_order,
-        "bits_per_sample": image.bits_per_sample,
-        "affine": affine,
-        "scale": header.scales[band_index] if header.scales else None,
-        "offset": header.offsets[band_index] if header.offsets else None,
-        "overviews": [_level_row(level, band_index) for level in header.overviews],
-        "mask": _mask_row(header, band_index),
-        "jpeg_tables": image.jpeg_tables,
-        "is_tiled": image.is_tiled,
-        "file_size": asset.file_size,
-        "etag": asset.etag,
-        "fill_order": header.fill_order,
-        "t4_options": header.t4_options,
-        "ycbcr_subsampling": header.ycbcr_subsampling,
-        "ycbcr_coefficients": header.ycbcr_coefficients or None,
-        "reference_black_white": header.reference_black_white or None,
-    }
-
-
-def _mask_row(header: Header, band_index: int) -> dict[str, Any] | None:
-    """The transparency mask; without one, the alpha band where it has blocks of its own.
-
-    Alpha that lies in the blocks of the band itself needs no further table. As in GDAL, a
-    no-data value counts more than alpha.
-    """
-    levels: tuple[Level, ...] = ()
-    if header.mask is not None:
-        levels = header.mask, *header.mask_overviews
-    elif header.planar_configuration == SEPARATE and header.nodata is None:
-        alpha = header.alpha
-        if alpha not in (None, band_index) and header.dtype.startswith("uint"):
-            levels, band_index = (header.image, *header.overviews), alpha
-    if not levels:
-        return None
-    full, *overviews = (_level_row(level, band_index) for level in levels)
-    return full | {"overviews": overviews}
-
-
-def _level_row(level: Level, band_index: int) -> dict[str, Any]:
-    offsets, counts = _own_tiles(level, band_index)
-    return {
-        "width": level.width,
-        "height": level.height,
-        "tile_width": level.tile_width,
-        "tile_height": level.tile_height,
-        "tile_offsets": offsets,
-        "tile_byte_counts": counts,
-        "compression": level.compression,
-        "predictor": level.predictor,
-        "photometric": level.photometric,
-        "bits_per_sample": level.bits_per_sample,
-        "is_tiled": level.is_tiled,
-        "jpeg_tables": level.jpeg_tables,
-        "block_samples": level.block_samples,
-    }
-
-
-def _own_tiles(level: Level, band_index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The band's own slice of the tile table where planes are separate, else all of it."""
-    if level.tile_offsets.size <= level.tiles_per_plane:
-        return level.tile_offsets, level.tile_byte_counts
-    own = slice(band_index * level.tiles_per_plane, (band_index + 1) * level.tiles_per_plane)
-    return level.tile_offsets[own], level.tile_byte_counts[own]
 
 
 def _crs_columns(
