@@ -1,0 +1,177 @@
+"""A collection beside its source: which records stay, which are replaced, which are new."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import InterruptedReadError
+from rasteret_sql.records.evolve import fitted
+from rasteret_sql.records.row_spool import RowSpool
+from rasteret_sql.records.stored import Stored
+
+_BBOX = "bbox"
+
+
+@dataclass
+class Comparison:
+    """What becomes of each stored row, and the rows that the source has beyond them.
+
+    An id that the source has is stored as the source has it; other ids stay. A row that
+    the source repeats word for word counts once.
+
+    Attributes:
+        fresh: New and changed rows of the source.
+        kept: Of each stored row, whether it stays.
+        replaced_by: Of each stored row, the number of the fresh row in its place, else -1.
+        is_new: Of each fresh row, whether it is in nobody's place.
+    """
+
+    fresh: RowSpool
+    kept: NDArray[np.bool_]
+    replaced_by: NDArray[np.int64]
+    is_new: NDArray[np.bool_]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the source has nothing new."""
+        return not len(self.fresh) and bool(self.kept.all())
+
+
+@dataclass(frozen=True)
+class Words:
+    """The columns by which a stored record and one of the source are told apart.
+
+    Attributes:
+        schema: What rows are cast to before they are compared.
+        columns: Compared.
+        is_bbox_filled: Whether a bbox that the source lacks was taken from the raster.
+    """
+
+    schema: pa.Schema
+    columns: tuple[str, ...]
+    is_bbox_filled: bool
+
+    def hashes(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
+        """Id, content and bbox of each row, shape (rows, 3); 0 for a bbox that is NULL."""
+        rows = zip(*(_plain(batch.column(name)) for name in self.columns), strict=True)
+        content = [hash(repr(row)) for row in rows]
+        ids = [hash(name) for name in batch.column("id").to_pylist()]
+        boxes = [0] * len(ids)
+        if self.is_bbox_filled:
+            boxes = [box and hash(repr(box)) for box in batch.column(_BBOX).to_pylist()]
+        return np.array([ids, content, [box or 0 for box in boxes]], np.int64).reshape(3, -1).T
+
+
+def compare(
+    stored: Stored,
+    source: Iterable[pa.RecordBatch],
+    words: Words,
+    path: Path,
+    stop: threading.Event,
+) -> Comparison:
+    """Read the collection, then its source; 32 bytes a record are held in memory.
+
+    Args:
+        stored: The collection.
+        source: Its records now.
+        words: How both are compared.
+        path: Where fresh rows wait.
+        stop: Ends the work with InterruptedReadError.
+    """
+    # columns of the schema that the files lack are NULL there, as `fitted` has it
+    held = {name.casefold(): name for name in stored.schema.names}
+    asked = [held[name.casefold()] for name in words.schema.names if name.casefold() in held]
+    known = [np.empty((0, 3), np.int64)]
+    for _, batch in stored.batches(asked):
+        _check(stop)
+        known.append(words.hashes(fitted(batch, words.schema)))
+    matching = _Matching(np.concatenate(known))
+    fresh = RowSpool(path, words.schema)
+    for batch in source:
+        _check(stop)
+        given = fitted(batch, words.schema)
+        rows = matching.unmatched(words.hashes(given))
+        fresh.append(given.take(pa.array(rows, pa.int64())) if rows else given.slice(0, 0))
+    fresh.close()
+    return matching.result(fresh)
+
+
+class _Matching:
+    """Stored rows by id, and those that the source still has."""
+
+    def __init__(self, known: NDArray[np.int64]) -> None:
+        self._order = np.argsort(known[:, 0], kind="stable")
+        self._ids = known[self._order, 0]
+        self._contents = known[self._order, 1].tolist()
+        self._boxes = known[self._order, 2].tolist()
+        self._is_matched = bytearray(len(known))
+        self._is_given = bytearray(len(known))
+        self._fresh_ids: list[int] = []
+        self._fresh: set[tuple[int, int, int]] = set()
+
+    def unmatched(self, given: NDArray[np.int64]) -> list[int]:
+        """Rows of a batch that are not stored as they are."""
+        starts = np.searchsorted(self._ids, given[:, 0], "left").tolist()
+        stops = np.searchsorted(self._ids, given[:, 0], "right").tolist()
+        rows = []
+        for row, (name, content, box) in enumerate(given.tolist()):
+            same = self._find(range(starts[row], stops[row]), content, box)
+            if same is not None:
+                self._is_matched[same] = True
+            elif (name, content, box) not in self._fresh:
+                self._fresh.add((name, content, box))
+                self._fresh_ids.append(name)
+                rows.append(row)
+        return rows
+
+    def _find(self, places: Sequence[int], content: int, box: int) -> int | None:
+        found = None
+        for place in places:
+            self._is_given[place] = True
+            if self._contents[place] == content and box in (0, self._boxes[place]):
+                found = place if found is None or self._is_matched[found] else found
+        return found
+
+    def result(self, fresh: RowSpool) -> Comparison:
+        n = len(self._order)
+        given = np.frombuffer(self._is_given, np.bool_)
+        kept = np.ones(n, np.bool_)
+        kept[self._order] = ~given | np.frombuffer(self._is_matched, np.bool_)
+        waiting: dict[int, list[int]] = {}
+        dropped = np.flatnonzero(~kept[self._order]).tolist()
+        wanted = {int(self._ids[place]) for place in dropped}
+        for number, name in enumerate(self._fresh_ids):
+            if name in wanted:
+                waiting.setdefault(name, []).append(number)
+        replaced_by = np.full(n, -1, np.int64)
+        is_new = np.ones(len(self._fresh_ids), np.bool_)
+        for place in dropped:
+            numbers = waiting.get(int(self._ids[place]))
+            if numbers:
+                number = numbers.pop(0)
+                replaced_by[self._order[place]] = number
+                is_new[number] = False
+        return Comparison(fresh, kept, replaced_by, is_new)
+
+
+def _plain(column: pa.Array) -> list[object]:
+    """Values whose text tells them apart; moments as integers, which are quicker."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    elif pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    values: list[object] = column.to_pylist()
+    return values
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise InterruptedReadError("interrupted")

@@ -1,0 +1,456 @@
+"""A collection brought up to date with its source: what is new is added, the rest stays.
+
+The source is read whole, as items are cheap and a search by date misses what arrives
+late; of the files, only those are read that are new, that changed, or that could not be
+read before. Files of the collection without a change are linked into the new version.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import CollectionError, InterruptedReadError, UnknownCollectionError
+from rasteret_sql.records.build import BuildOptions, facts_of, stored, strict
+from rasteret_sql.records.comparison import Comparison, Words, compare
+from rasteret_sql.records.disk import disk_errors
+from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
+from rasteret_sql.records.evolve import fitted, merged_schema
+from rasteret_sql.records.file_checks import FileChecks
+from rasteret_sql.records.layout import write_collection
+from rasteret_sql.records.partitions import NULL_SEGMENT
+from rasteret_sql.records.records import BATCH_ROWS, Records
+from rasteret_sql.records.reheading import READ, Reheader, Reheading, has_same_file, source_rows
+from rasteret_sql.records.stored import Stored, StoredFile
+from rasteret_sql.records.workspace import (
+    Build,
+    Workspace,
+    read_build,
+    read_errors,
+    without_secrets,
+    write_errors,
+)
+from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
+
+MAX_PARTS = 8
+"""Files of a partition that gets new rows; then they become one."""
+
+_SCRATCH = "_refresh"
+_ROWS_WITH_TILES = 256
+_OF_STATE = "of_state"
+"""Marks, in ``_errors.ndjson``, a file that could not be asked for its state."""
+
+
+@dataclass(frozen=True)
+class RefreshOptions:
+    """How to refresh.
+
+    Attributes:
+        build: The build that is run again, with the common options of this call.
+        check_remote: Ask for the state of every file whose header is kept.
+        since: Files of records from before are left alone, UTC microseconds; the caller
+            narrows the source alike.
+    """
+
+    build: BuildOptions
+    check_remote: bool = True
+    since: int | None = None
+
+
+def refresh_collection(
+    records: Callable[[], Records],
+    workspace: Workspace,
+    options: RefreshOptions,
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """Bring a collection up to date and swap the new version in whole.
+
+    Records that the source no longer has stay. Nothing new makes no new version.
+
+    Args:
+        records: Reads the source.
+        workspace: Has the collection.
+        options: How.
+        stop: Ends the work with InterruptedReadError.
+
+    Returns:
+        The build report: records, bands, partitions and bytes of the whole collection;
+        assets, enriched, failed and requests (for headers and states) of this refresh.
+
+    Raises:
+        CollectionError: a build of the name runs, the source is not as it should be, or
+            the disk is full or read-only; the collection is then as before.
+        ReadError: the source can't be reached.
+        InterruptedReadError: ``stop`` was set.
+    """
+    name, kind = options.build.name, options.build.kind
+    with workspace.build(name, kind) as build:
+        if build.current is None:
+            raise UnknownCollectionError.expected(
+                "name", "a collection of the workspace", name, "build it first"
+            )
+        scratch = build.folder / _SCRATCH
+        with disk_errors(build.folder):
+            scratch.mkdir()
+        try:
+            return _Refresh(build, options, records(), stop).run(workspace.root / f"{name}_{kind}")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Refresh:
+    """One refresh, while the lock of the name is held."""
+
+    def __init__(
+        self, build: Build, options: RefreshOptions, records: Records, stop: threading.Event
+    ) -> None:
+        self._began = time.monotonic()
+        self._build = build
+        self._options = options
+        self._records = records
+        self._stop = stop
+        self._scratch = build.folder / _SCRATCH
+        self._stored = Stored(build.current or build.folder)
+        self._result = Enrichment(failures=list(records.failures))
+        self._checks = FileChecks(options.build.n_lanes, stop)
+        self._schema = self._new_schema()
+        self._bands = [field.name for field in self._schema.field("assets").type]
+
+    def run(self, visible: Path) -> dict[str, Any]:
+        comparison = self._compare()
+        headers = self._read_headers(comparison)
+        self._refuse_failures(headers)
+        touched = self._touched(comparison, headers)
+        changed = {file.path.parent for file in touched}
+        if touched or len(comparison.fresh):
+            changed |= self._write(comparison, headers, touched)
+        errors = self._errors(comparison, headers)
+        if not changed and not self._is_told_anew(errors):
+            return self._report(self._stored.folder, headers) | {"path": str(visible)}
+        self._link([file for file in self._stored.files if file not in touched], changed)
+        write_errors(self._build.folder, errors)
+        shutil.rmtree(self._scratch)
+        report = self._report(self._build.folder, headers)
+        facts = facts_of(self._options.build, report)
+        facts["refreshed"] = datetime.now(UTC).isoformat()
+        created = read_build(self._stored.folder).get("created")
+        path = self._build.commit(facts | ({"created": created} if created else {}))
+        return report | {"path": str(path)}
+
+    def _new_schema(self) -> pa.Schema:
+        given = self._records.schema
+        if self._options.build.enrich:
+            given = enriched_schema(given, [field.name for field in given.field("assets").type])
+
+        def is_empty_stored(name: str) -> bool:
+            batches = self._stored.batches([name])
+            return all(batch.column(0).null_count == batch.num_rows for _, batch in batches)
+
+        def is_empty_given(name: str) -> bool:
+            if name not in self._records.schema.names:
+                return False
+            columns = (batch.column(name) for batch in self._records.batches())
+            return all(column.null_count == len(column) for column in columns)
+
+        return merged_schema(
+            self._stored.schema,
+            given,
+            is_empty_stored=is_empty_stored,
+            is_empty_given=is_empty_given,
+        )
+
+    def _compare(self) -> Comparison:
+        """Compare what the source says; what headers say is not of the source."""
+        of_headers: set[str] = set()
+        if self._options.build.enrich:
+            of_headers = {metadata_column(band) for band in self._bands}
+        schema = pa.schema([f for f in self._schema if f.name not in of_headers])
+        left_out = {"proj:epsg", "crs", "bbox"} if self._options.build.enrich else set()
+        columns = tuple(name for name in schema.names if name not in left_out)
+        words = Words(schema, columns, is_bbox_filled=bool(left_out))
+        path = self._scratch / "fresh.arrow"
+        return compare(self._stored, self._records.batches(), words, path, self._stop)
+
+    def _read_headers(self, comparison: Comparison) -> Reheading | None:
+        if not self._options.build.enrich:
+            return None
+        reheader = Reheader(
+            self._stored,
+            comparison,
+            self._bands,
+            self._result,
+            self._checks if self._options.check_remote else None,
+            since=self._options.since,
+            n_lanes=self._options.build.n_lanes,
+            stop=self._stop,
+        )
+        return reheader.run(self._scratch / "headers.arrow")
+
+    def _refuse_failures(self, headers: Reheading | None) -> None:
+        failures = [*self._result.failures, *(headers.lost if headers else [])]
+        if failures and self._options.build.on_error == "error":
+            first = failures[0]
+            raise CollectionError(f"record {first.id}, band {first.band}: {first.error}")
+
+    def _touched(self, comparison: Comparison, headers: Reheading | None) -> list[StoredFile]:
+        """Files to write again: with a changed row, of other columns, or too many beside."""
+        if _columns(self._schema) != _columns(self._stored.schema):
+            return list(self._stored.files)
+        rows = np.flatnonzero(~comparison.kept)
+        if headers is not None:
+            rows = np.concatenate([rows, headers.rows])
+        ends = np.array([file.first_row + file.records for file in self._stored.files], np.int64)
+        numbers = set(np.searchsorted(ends, np.unique(rows), side="right").tolist())
+        beside: dict[Path, list[int]] = {}
+        for number, file in enumerate(self._stored.files):
+            beside.setdefault(file.path.parent, []).append(number)
+        for folder in _folders_of(comparison):
+            if len(beside.get(folder, ())) >= MAX_PARTS:
+                numbers |= set(beside[folder])
+        return [self._stored.files[number] for number in sorted(numbers)]
+
+    def _write(
+        self, comparison: Comparison, headers: Reheading | None, touched: list[StoredFile]
+    ) -> set[Path]:
+        """Write the rows that are new and those of touched files; returns their folders."""
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from self._rewritten(comparison, headers, touched)
+            yield from self._added(comparison)
+
+        parts = write_collection(
+            self._schema,
+            batches(),
+            self._build.folder,
+            info={
+                "name": self._options.build.name,
+                "data_source": self._options.build.data_source,
+                "description": "",
+            },
+            first_part=self._build.first_part,
+        )
+        return {part.path.parent.relative_to(self._build.folder) for part in parts}
+
+    def _rewritten(
+        self, comparison: Comparison, headers: Reheading | None, touched: list[StoredFile]
+    ) -> Iterator[pa.RecordBatch]:
+        if not touched:
+            return
+        names = self._stored.schema.names
+        for start, batch in self._stored.batches(names, touched, _ROWS_WITH_TILES):
+            self._check()
+            places, wanted = source_rows(batch, start, comparison)
+            if headers is None:
+                yield fitted(wanted, self._schema)
+                continue
+            before = fitted(batch.take(pa.array(places)), self._schema)
+            is_kept = comparison.kept[start + places]
+            yield _patched(self._merged(before, wanted, is_kept), headers, start, places)
+
+    def _merged(
+        self, before: pa.RecordBatch, wanted: pa.RecordBatch, is_kept: NDArray[np.bool_]
+    ) -> pa.RecordBatch:
+        """The wanted rows, with the headers that go on being theirs."""
+        rows = fitted(wanted, self._schema)
+        same = [is_kept | has_same_file(before, rows, band) for band in self._bands]
+        columns = {
+            metadata_column(band): _where(own, before.column(metadata_column(band)))
+            for band, own in zip(self._bands, same, strict=True)
+        }
+        is_before = np.logical_or.reduce(same) if same else is_kept
+        for name in ("proj:epsg", "crs"):
+            columns[name] = _chosen(is_before, before.column(name), rows.column(name))
+        has_box = np.asarray(rows.column("bbox").is_valid().to_numpy(zero_copy_only=False))
+        columns["bbox"] = _chosen(has_box, rows.column("bbox"), before.column("bbox"))
+        arrays = [columns.get(f.name, rows.column(f.name)) for f in self._schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _added(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
+        """Rows that are in nobody's place, in batches that keep the lanes busy."""
+        batches = _together(self._new_rows(comparison))
+        if not self._options.build.enrich:
+            yield from (fitted(batch, self._schema) for batch in batches)
+            return
+        enriched = enrich(
+            batches,
+            self._schema,
+            self._bands,
+            self._result,
+            n_lanes=self._options.build.n_lanes,
+            stop=self._stop,
+        )
+        is_strict = self._options.build.on_error == "error"
+        yield from strict(enriched, self._result) if is_strict else enriched
+
+    def _new_rows(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
+        for start, batch in comparison.fresh.batches():
+            self._check()
+            is_new = comparison.is_new[start : start + batch.num_rows]
+            yield batch.filter(pa.array(is_new))
+
+    def _link(self, files: list[StoredFile], changed: set[Path]) -> None:
+        """Take files over without a copy.
+
+        In a folder that changes each gets a new name, so that a reader with a list of the
+        version before never finds half of its files; elsewhere readers go on undisturbed.
+        """
+        number = self._build.first_part
+        with disk_errors(self._build.folder):
+            for file in files:
+                self._check()
+                path = self._build.folder / file.path
+                if file.path.parent in changed:
+                    number += 1
+                    path = path.with_name(f"part-{number}.parquet")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy(self._stored.folder / file.path, path)
+
+    def _errors(self, comparison: Comparison, headers: Reheading | None) -> list[dict[str, Any]]:
+        """What could not be read: of this refresh, and of before where nobody looked again."""
+        warned: list[dict[str, Any]] = [_told(None, None, None, w) for w in self._records.warnings]
+        failures = [*self._result.failures, *(headers.lost if headers else [])]
+        found = [failure._asdict() for failure in failures]
+        lost = {tuple(failure) for failure in (headers.lost if headers else [])}
+        for row in found:
+            if tuple(row.values()) in lost:
+                row[_OF_STATE] = True
+        replaced = _ids(comparison)
+        retried = headers.retried if headers else set()
+        for row in read_errors(self._stored.folder):
+            if row["id"] is None:
+                # a part of the source says nothing of the rest
+                warned += [row] if self._options.since is not None else []
+            elif row["id"] not in replaced and (row["id"], row["band"]) not in retried:
+                is_asked = self._options.check_remote and self._options.since is None
+                found += [] if is_asked and row.get(_OF_STATE) else [row]
+        unique = {_key(row): without_secrets(row) for row in [*warned, *found]}
+        return cast("list[dict[str, Any]]", list(unique.values()))
+
+    def _is_told_anew(self, errors: list[dict[str, Any]]) -> bool:
+        """Whether what is kept beside the records differs."""
+        before = {_key(row) for row in read_errors(self._stored.folder)}
+        source = without_secrets(stored(self._options.build.source))
+        is_same = read_build(self._stored.folder).get("source") == source
+        return not is_same or before != {_key(row) for row in errors}
+
+    def _report(self, folder: Path, headers: Reheading | None) -> dict[str, Any]:
+        whole = Stored(folder)
+        files = [folder / file.path for file in whole.files]
+        return {
+            "name": self._options.build.name,
+            "kind": self._options.build.kind,
+            "path": "",
+            "records": whole.records,
+            "bands": self._bands,
+            "assets": self._result.assets,
+            "enriched": self._result.enriched,
+            "failed": len(self._result.failures) + (len(headers.lost) if headers else 0),
+            "partitions": len({path.parent for path in files}),
+            "size_bytes": sum(path.stat().st_size for path in files),
+            "requests": self._result.requests + self._checks.requests,
+            "seconds": round(time.monotonic() - self._began, 3),
+        }
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise InterruptedReadError("interrupted")
+
+
+def _patched(
+    rows: pa.RecordBatch, headers: Reheading, start: int, places: NDArray[np.int64]
+) -> pa.RecordBatch:
+    """Rows with the headers that were read."""
+    if not len(places):
+        return rows
+    first, last = np.searchsorted(headers.rows, [start, start + int(places[-1]) + 1])
+    if first == last:
+        return rows
+    patch = headers.patches.take(np.arange(first, last))
+    target = np.searchsorted(places, headers.rows[first:last] - start)
+    is_read = np.array(patch.column(READ).to_pylist(), np.bool_)
+    everywhere = np.ones(len(target), np.bool_)
+    bands = [name for name in patch.schema.names if name.endswith(METADATA_SUFFIX)]
+    wheres = dict.fromkeys(("proj:epsg", "crs", "bbox"), everywhere)
+    wheres |= {name: is_read[:, number] for number, name in enumerate(bands)}
+    for name, where in wheres.items():
+        index = np.arange(rows.num_rows)
+        index[target[where]] = rows.num_rows + np.flatnonzero(where)
+        both = pa.concat_arrays([rows.column(name), patch.column(name)])
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(place), both.take(pa.array(index)))
+    return rows
+
+
+def _where(is_own: NDArray[np.bool_], column: pa.Array) -> pa.Array:
+    """The column, NULL where not."""
+    return column.take(pa.array(np.arange(len(column)), mask=~is_own))
+
+
+def _chosen(is_first: NDArray[np.bool_], one: pa.Array, other: pa.Array) -> pa.Array:
+    index = np.arange(len(one)) + np.where(is_first, 0, len(one))
+    return pa.concat_arrays([one, other]).take(pa.array(index))
+
+
+def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Small batches as larger ones."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting += [batch] if batch.num_rows else []
+        if sum(one.num_rows for one in waiting) >= BATCH_ROWS:
+            yield pa.concat_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_batches(waiting)
+
+
+def _folders_of(comparison: Comparison) -> set[Path]:
+    """Partitions of the new rows."""
+    folders = set()
+    for start, batch in comparison.fresh.batches():
+        moments = batch.column("datetime").filter(
+            pa.array(comparison.is_new[start : start + batch.num_rows])
+        )
+        months = pc.unique(pc.floor_temporal(moments, unit="month")).to_pylist()
+        for month in months:
+            parts = (month.year, month.month) if month else (NULL_SEGMENT, NULL_SEGMENT)
+            folders.add(Path(f"year={parts[0]}") / f"month={parts[1]}")
+    return folders
+
+
+def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in schema]
+
+
+def _ids(comparison: Comparison) -> set[str]:
+    """Ids of the new and changed rows."""
+    return {name for _, batch in comparison.fresh.batches() for name in batch["id"].to_pylist()}
+
+
+def _told(id_: str | None, band: str | None, href: str | None, error: str) -> dict[str, Any]:
+    return {"id": id_, "band": band, "href": href, "error": error}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    told = cast("Mapping[str, Any]", without_secrets(row))
+    return tuple(told.get(name) for name in ("id", "band", "href", "error"))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        shutil.copyfile(source, target)
