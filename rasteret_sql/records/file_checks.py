@@ -14,11 +14,11 @@ from rasteret_sql.errors import (
     RasteretError,
     ReadError,
 )
-from rasteret_sql.records.enrich import wait_for
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_start, stat
 
 _KEPT = 16384
+_POLL_SECONDS = 0.1
 
 
 class FileFacts(NamedTuple):
@@ -82,12 +82,13 @@ class FileChecks:
         """
         self.start([href])
         future = self._futures[href]
-        while not future.done():
-            if self._stop.is_set():
-                self.cancel()
-                raise InterruptedReadError("interrupted")
-            wait_for(future)
-        return future.result()
+        while True:
+            try:
+                return future.result(_POLL_SECONDS)
+            except TimeoutError:
+                if self._stop.is_set():
+                    self.cancel()
+                    raise InterruptedReadError("interrupted") from None
 
     def forget(self) -> None:
         """Drop the oldest answers, so that memory is bounded."""

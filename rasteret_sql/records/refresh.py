@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from rasteret_sql.records.disk import disk_errors
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.evolve import fitted, merged_schema
 from rasteret_sql.records.file_checks import FileChecks
+from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.layout import write_collection
 from rasteret_sql.records.partitions import NULL_SEGMENT
 from rasteret_sql.records.records import BATCH_ROWS, Records
@@ -105,7 +107,11 @@ def refresh_collection(
         with disk_errors(build.folder):
             scratch.mkdir()
         try:
-            return _Refresh(build, options, records(), stop).run(workspace.root / f"{name}_{kind}")
+            with closing(HeaderJournal(build.journal, stored(options.build.source))) as journal:
+                work = _Refresh(build, options, records(), journal, stop)
+                report = work.run(workspace.root / f"{name}_{kind}")
+                journal.remove()
+                return report
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -114,12 +120,18 @@ class _Refresh:
     """One refresh, while the lock of the name is held."""
 
     def __init__(
-        self, build: Build, options: RefreshOptions, records: Records, stop: threading.Event
+        self,
+        build: Build,
+        options: RefreshOptions,
+        records: Records,
+        journal: HeaderJournal,
+        stop: threading.Event,
     ) -> None:
         self._began = time.monotonic()
         self._build = build
         self._options = options
         self._records = records
+        self._journal = journal
         self._stop = stop
         self._scratch = build.folder / _SCRATCH
         self._stored = Stored(build.current or build.folder)
@@ -195,6 +207,7 @@ class _Refresh:
             since=self._options.since,
             n_lanes=self._options.build.n_lanes,
             stop=self._stop,
+            journal=self._journal,
         )
         return reheader.run(self._scratch / "headers.arrow")
 
@@ -290,6 +303,7 @@ class _Refresh:
             self._result,
             n_lanes=self._options.build.n_lanes,
             stop=self._stop,
+            journal=self._journal,
         )
         is_strict = self._options.build.on_error == "error"
         yield from strict(enriched, self._result) if is_strict else enriched

@@ -18,6 +18,7 @@ from rasteret_sql.records.comparison import Comparison
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.evolve import fitted
 from rasteret_sql.records.file_checks import FileChecks
+from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure
 from rasteret_sql.records.row_spool import RowSpool
 from rasteret_sql.records.stored import Stored
@@ -142,6 +143,18 @@ class _Asked:
     is_same: NDArray[np.bool_]
     masked: pa.RecordBatch
 
+    def slice(self, start: int, stop: int) -> _Asked:
+        """Some of the rows."""
+        return _Asked(
+            self.rows[start:stop],
+            self.is_kept[start:stop],
+            self.before.slice(start, stop - start),
+            self.is_read[start:stop],
+            self.had[start:stop],
+            self.is_same[start:stop],
+            self.masked.slice(start, stop - start),
+        )
+
     @classmethod
     def together(cls, parts: Sequence[_Asked]) -> _Asked:
         """All rows of several, as one batch keeps more requests under way."""
@@ -168,6 +181,7 @@ class Reheader:
         since: Rows from before are left alone, UTC microseconds.
         n_lanes: Header requests at once.
         stop: Ends the work with InterruptedReadError.
+        journal: Headers of a refresh that was cut short; gets the new ones.
     """
 
     def __init__(
@@ -181,6 +195,7 @@ class Reheader:
         since: int | None,
         n_lanes: int,
         stop: threading.Event,
+        journal: HeaderJournal,
     ) -> None:
         self._stored = stored
         self._comparison = comparison
@@ -190,6 +205,7 @@ class Reheader:
         self._since = since
         self._n_lanes = n_lanes
         self._stop = stop
+        self._journal = journal
         self._asked: deque[_Asked] = deque()
         light = pa.schema([ID, _field(comparison, "assets"), EPSG, CRS, pa.field("bbox", BBOX)])
         self._light = light
@@ -208,9 +224,16 @@ class Reheader:
             self._result,
             n_lanes=self._n_lanes,
             stop=self._stop,
+            journal=self._journal,
         )
+        n_done = 0  # of the first that is asked for; what comes back is cut into pieces
         for batch in batches:
-            rows, patch = self._patch(batch, self._asked.popleft())
+            asked = self._asked[0]
+            rows, patch = self._patch(batch, asked.slice(n_done, n_done + batch.num_rows))
+            n_done += batch.num_rows
+            if n_done == len(asked.rows):
+                self._asked.popleft()
+                n_done = 0
             found.patches.append(patch)
             numbers.append(rows)
         found.patches.close()
