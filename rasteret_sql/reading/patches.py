@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import RasteretError
 from rasteret_sql.grid.windows import tile_window, tiles_under
 from rasteret_sql.reading.pipeline import Pixels, Tile
-from rasteret_sql.reading.plan import TileSet
 from rasteret_sql.reading.scenes import Band, BandLevel
+from rasteret_sql.reading.tileset import TileSet, part_rows
 from rasteret_sql.units import Window
 
 Mask = NDArray[np.bool_]
@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 class _Piece:
     tile: Tile
     window: Window  # of the image, inside both the tile and the patch
-    origin: tuple[int, int]  # row and column of the tile's first pixel
+    origin: tuple[int, int]  # row and column of the block's first pixel
     sample: int  # of the tile's pixels
 
 
@@ -73,10 +73,16 @@ def _pieces(tiles: TileSet, href: str, level: BandLevel, window: Window) -> Iter
     for row in range(span.row_start, span.row_stop):
         for col in range(span.col_start, span.col_stop):
             inside = tile_window(row, col, height, width, level.height, level.width)
-            part = inside.intersection(window)
-            tile = tiles.tile(href, level, row, col)
-            tile.needed_rows = max(tile.needed_rows, part.row_stop - row * height)
-            yield _Piece(tile, part, (row * height, col * width), level.sample)
+            top, rows = row * height, part_rows(level.format)
+            wanted = inside.intersection(window)
+            for part in range(
+                (wanted.row_start - top) // rows, -(-(wanted.row_stop - top) // rows)
+            ):
+                tile = tiles.tile(href, level, row, col, part)
+                slab = Window(top + part * rows, top + (part + 1) * rows, *wanted[2:])
+                cut = wanted.intersection(slab)
+                tile.need(cut.row_start - top, cut.row_stop - top)
+                yield _Piece(tile, cut, (top, col * width), level.sample)
 
 
 def pixels_of(patch: Patch) -> Pixels:
@@ -132,6 +138,7 @@ def _cut(piece: _Piece) -> Pixels:
     pixels = piece.tile.pixels
     assert pixels is not None  # noqa: S101 (Patch.error was checked)
     row, col = piece.origin
+    row += piece.tile.first_row or 0
     window = piece.window
     return pixels[
         window.row_start - row : window.row_stop - row,

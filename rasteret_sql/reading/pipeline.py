@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import InterruptedReadError, RasteretError
+from rasteret_sql.reading.streams import FETCH_BYTES, BlockStream
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range
 from rasteret_sql.tiff.codecs import decode_block
 from rasteret_sql.tiff.layout import BlockFormat
+from rasteret_sql.tiff.rows import RowAccess, row_access, row_bytes
 
 BUDGET_BYTES = 256 * 1024 * 1024
 _FIRST_REQUESTS = 32
@@ -37,15 +39,18 @@ Pixels = NDArray[Any]
 
 @dataclass(eq=False)
 class Tile:
-    """One block of a file, to be decoded once however many need it.
+    """One block of a file, or a part of a large one, decoded once however many need it.
 
     Attributes:
-        format: How to decode it.
-        rows: Rows that it has (the last strip may be short).
-        byte_offset: First byte, in the file.
-        byte_count: Bytes; 0 is a sparse tile, which is never requested.
+        format: How to decode the block.
+        rows: Rows that the block has (the last strip may be short).
+        byte_offset: First byte of the block, in the file.
+        byte_count: Bytes of the block; 0 is a sparse one, which is never requested.
+        part_rows: Rows of the block that this tile may be asked for, at most.
+        stream: What a part of a block is read from, where its rows come in order.
         users: Blocks of the whole run that still need it.
-        needed_rows: Rows from the top that they need; decoding may stop there.
+        first_row: Row of the block that ``pixels`` starts with; None before `need`.
+        stop_row: Behind the last row that is needed; decoding may stop there.
         pixels: Array (rows, columns, samples), once done.
         error: Why there is none.
     """
@@ -55,17 +60,36 @@ class Tile:
     byte_count: int
     format: BlockFormat
     rows: int
+    part_rows: int
+    stream: BlockStream | None = None
     request: Request | None = None
     users: int = 0
-    needed_rows: int = 0
+    first_row: int | None = None
+    stop_row: int = 0
     pixels: Pixels | None = None
     error: RasteretError | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
     def decoded_bytes(self) -> int:
-        """Size of its array."""
-        return self.rows * self.format.tile_width * self.format.samples * item_bytes(self.format)
+        """Size of its array, at most."""
+        return self.part_rows * row_size(self.format)
+
+    def need(self, start: int, stop: int) -> None:
+        """Ask for rows ``[start, stop)`` of the block; rows before are had only if they must."""
+        if self.stream is None and row_access(self.format) is not RowAccess.ANY:
+            start = 0
+        self.first_row = start if self.first_row is None else min(self.first_row, start)
+        self.stop_row = max(self.stop_row, stop)
+
+    @property
+    def byte_range(self) -> tuple[int, int]:
+        """The bytes to fetch: of a block that is not compressed, those of the needed rows."""
+        start, stop = self.byte_offset, self.byte_offset + self.byte_count
+        if row_access(self.format) is not RowAccess.ANY:
+            return start, stop
+        first = min(start + (self.first_row or 0) * row_bytes(self.format), stop - 1)
+        return first, min(stop, start + self.stop_row * row_bytes(self.format))
 
 
 @dataclass(eq=False)
@@ -81,7 +105,9 @@ class Request:
     @property
     def cost(self) -> int:
         """Bytes that it may hold until its tiles are delivered."""
-        return self.stop - self.start + sum(tile.decoded_bytes for tile in self.tiles)
+        is_stream = self.tiles[0].stream is not None
+        fetched = min(self.stop - self.start, FETCH_BYTES) if is_stream else self.stop - self.start
+        return fetched + sum(tile.decoded_bytes for tile in self.tiles)
 
 
 @dataclass(eq=False)
@@ -156,9 +182,15 @@ class Reader:
                 continue
             self._in_flight += request.cost
             self._held[id(request)] = len(request.tiles)
-            request.future = self._fetchers.submit(self._fetch, request)
+            request.future = self._submit(request)
             started.append(request)
         return started
+
+    def _submit(self, request: Request) -> Future[Any]:
+        tile = request.tiles[0]
+        if tile.stream is not None:
+            return tile.stream.submit(self._fetchers, lambda: self._decode(tile, None))
+        return self._fetchers.submit(self._fetch, request)
 
     def _fetch(self, request: Request) -> None:
         try:
@@ -171,8 +203,8 @@ class Reader:
             self._fail(request, RasteretError(f"fetch: {type(error).__name__}: {error}"))
             return
         for tile in request.tiles:
-            begin = tile.byte_offset - request.start
-            part = data[begin : begin + tile.byte_count]
+            start, stop = tile.byte_range
+            part = data[start - request.start : stop - request.start]
             self._decoders.submit(self._decode, tile, part)
 
     @staticmethod
@@ -181,12 +213,16 @@ class Reader:
             tile.error = error
             tile.done.set()
 
-    def _decode(self, tile: Tile, data: memoryview) -> None:
+    def _decode(self, tile: Tile, data: memoryview | None) -> None:
+        first, stop = tile.first_row or 0, tile.stop_row
         try:
             self._check()
-            tile.pixels = decode_block(
-                data, tile.format, rows=tile.rows, needed_rows=tile.needed_rows
-            )
+            if data is None and tile.stream is not None:
+                tile.pixels = tile.stream.rows(first, stop, self._check)
+            else:
+                tile.pixels = decode_block(
+                    data or b"", tile.format, rows=tile.rows, needed_rows=stop - first
+                )
         except RasteretError as error:
             tile.error = error
         except Exception as error:  # noqa: BLE001 (must not leave the consumer waiting)
@@ -216,6 +252,11 @@ class Reader:
     def _check(self) -> None:
         if self._stop.is_set():
             raise InterruptedReadError("interrupted")
+
+
+def row_size(block_format: BlockFormat) -> int:
+    """Bytes of one decoded row."""
+    return block_format.tile_width * block_format.samples * item_bytes(block_format)
 
 
 def item_bytes(block_format: BlockFormat) -> int:

@@ -1,7 +1,7 @@
 """Pixels as rows: one row per pixel of a record under the area.
 
-Rows come block by block (a block is a tile of the first band cut to the area), so memory
-is bounded by tiles, not by scenes.
+Rows come block by block (a block is a tile of the first band cut to the area, a large one
+in slabs of rows), so memory is bounded by tiles, not by scenes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from rasteret_sql.grid.masks import polygon_mask
 from rasteret_sql.grid.windows import pixel_centres, tile_window
 from rasteret_sql.reading.patches import Patch, pixels_of, plan_patch, valid_pixels
 from rasteret_sql.reading.pipeline import Block, Pixels, Reader
-from rasteret_sql.reading.plan import Area, ReadOptions, TileSet, plan_band
+from rasteret_sql.reading.plan import Area, BandPlan, ReadOptions, plan_band
 from rasteret_sql.reading.scenes import Band, BandLevel, Scene, missing_band, scenes
+from rasteret_sql.reading.tileset import TileSet, slabs
 from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = [
@@ -150,8 +151,8 @@ def _scene_blocks(
             )
     tiles = TileSet()
     blocks = [
-        _block(batch, scene, plan.area, plan.level, row, col, tiles, bands, options)
-        for row, col in zip(plan.tile_rows.tolist(), plan.tile_cols.tolist(), strict=True)
+        _block(batch, scene, plan.area, plan.level, window, tiles, bands, options)
+        for window in _windows(plan)
     ]
     tiles.request()
     yield from blocks
@@ -164,21 +165,24 @@ def _nowhere(
     return Block([], PixelBlock(batch, scene, None, None, patches, error))
 
 
+def _windows(plan: BandPlan) -> Iterator[Window]:
+    """The tiles cut to the area, large ones cut into slabs."""
+    level, block = plan.level, plan.level.format
+    for row, col in zip(plan.tile_rows.tolist(), plan.tile_cols.tolist(), strict=True):
+        tile = tile_window(row, col, block.tile_height, block.tile_width, level.height, level.width)
+        yield from slabs(tile.intersection(plan.area.window), block)
+
+
 def _block(
     batch: pa.RecordBatch,
     scene: Scene,
     area: Area,
     level: BandLevel,
-    row: int,
-    col: int,
+    window: Window,
     tiles: TileSet,
     bands: Sequence[str],
     options: ReadOptions,
 ) -> Block[PixelBlock]:
-    block = level.format
-    window = tile_window(
-        row, col, block.tile_height, block.tile_width, level.height, level.width
-    ).intersection(area.window)
     patches = {}
     for name in bands:
         band = scene.bands[name]

@@ -19,10 +19,12 @@ from rasteret_sql.errors import CollectionError, InputError, RasteretError, Unsu
 from rasteret_sql.grid.aoi import Aoi
 from rasteret_sql.grid.masks import is_box
 from rasteret_sql.grid.windows import bounds_of, tiles_under, to_pixels, window_of
-from rasteret_sql.reading.pipeline import Request, Tile, item_bytes
+from rasteret_sql.reading.pipeline import item_bytes
 from rasteret_sql.reading.scenes import Band, BandLevel, Scene, missing_band, scenes
 from rasteret_sql.remote.ranges import merge_ranges
 from rasteret_sql.tiff.codecs import check_supported
+from rasteret_sql.tiff.layout import BlockFormat
+from rasteret_sql.tiff.rows import RowAccess, row_access, row_bytes
 from rasteret_sql.units import Window
 
 OnError = Literal["error", "null", "report"]
@@ -42,6 +44,7 @@ class ReadOptions:
         on_error: What a tile or header that can't be read does.
         max_bytes: Refuse a read that would fetch more.
         n_lanes: Requests under way at once.
+        whole_tiles: Tiles are delivered whole, also where the area needs a part of them.
     """
 
     bands: tuple[str, ...]
@@ -53,6 +56,7 @@ class ReadOptions:
     on_error: OnError = "error"
     max_bytes: int | None = None
     n_lanes: int = 64
+    whole_tiles: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +78,11 @@ class Area:
 
 @dataclass(frozen=True, eq=False)
 class BandPlan:
-    """The tiles of one band of one scene under the AOI; all arrays have one length."""
+    """The tiles of one band of one scene under the AOI; all arrays have one length.
+
+    The bytes are those that a read of the area fetches: of blocks that are not compressed,
+    only the rows of the area.
+    """
 
     band: Band
     level: BandLevel
@@ -132,7 +140,9 @@ def _is_whole_pixels(geometry: shapely.Geometry, window: Window) -> bool:
     )
 
 
-def plan_band(scene: Scene, band: Band, level: int, aoi: Aoi | None) -> BandPlan:
+def plan_band(
+    scene: Scene, band: Band, level: int, aoi: Aoi | None, *, whole_tiles: bool = False
+) -> BandPlan:
     """The tiles of one band under the AOI, row by row.
 
     Raises:
@@ -161,15 +171,25 @@ def plan_band(scene: Scene, band: Band, level: int, aoi: Aoi | None) -> BandPlan
             len(image.tile_offsets),
             "build the collection again",
         )
-    return BandPlan(
-        band,
-        image,
-        area,
-        rows,
-        cols,
-        image.tile_offsets[index],
-        image.tile_byte_counts[index],
-    )
+    offsets, counts = image.tile_offsets[index], image.tile_byte_counts[index]
+    if not whole_tiles and row_access(image.format) is RowAccess.ANY:
+        offsets, counts = _row_ranges(rows, offsets, counts, area.window, image.format)
+    return BandPlan(band, image, area, rows, cols, offsets, counts)
+
+
+def _row_ranges(
+    rows: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    window: Window,
+    block: BlockFormat,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of blocks that are not compressed, where the rows of the window are."""
+    top = rows * block.tile_height
+    first = np.maximum(window.row_start - top, 0) * row_bytes(block)
+    stop = np.minimum(window.row_stop - top, block.tile_height) * row_bytes(block)
+    first = np.minimum(first, np.maximum(counts - 1, 0))
+    return offsets + first, np.minimum(stop, counts) - np.where(counts > 0, first, 0)
 
 
 def _tiles(area: Area, level: BandLevel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -186,44 +206,6 @@ def _tiles(area: Area, level: BandLevel) -> tuple[NDArray[np.int64], NDArray[np.
         touched = shapely.intersects(area.geometry_px, boxes)
         rows, cols = rows[touched], cols[touched]
     return rows, cols
-
-
-class TileSet:
-    """The tiles of one scene, each once, however many bands share it (chunky files)."""
-
-    def __init__(self) -> None:
-        self._tiles: dict[tuple[str, int], Tile] = {}
-
-    def tile(self, href: str, level: BandLevel, row: int, col: int) -> Tile:
-        """The tile at this row and column of blocks of a level."""
-        index = row * level.tiles_across + col
-        offset, count = int(level.tile_offsets[index]), int(level.tile_byte_counts[index])
-        key = (href, offset) if count else (href, -1 - index)
-        tile = self._tiles.get(key)
-        if tile is None:
-            block = level.format
-            remaining = level.height - row * block.tile_height
-            is_strip = block.tile_width == level.width
-            rows = min(block.tile_height, remaining) if is_strip else block.tile_height
-            tile = self._tiles[key] = Tile(href, offset, count, block, rows)
-        return tile
-
-    def request(self) -> list[Request]:
-        """Join neighbours into requests; each tile then knows its own."""
-        by_href: dict[str, list[Tile]] = {}
-        for tile in self._tiles.values():
-            if tile.byte_count and tile.request is None:
-                by_href.setdefault(tile.href, []).append(tile)
-        requests = []
-        for href, tiles in by_href.items():
-            ranges = [(t.byte_offset, t.byte_offset + t.byte_count) for t in tiles]
-            for merged in merge_ranges(ranges):
-                members = [tiles[i] for i in merged.members]
-                request = Request(href, merged.start, merged.stop, members)
-                for tile in members:
-                    tile.request = request
-                requests.append(request)
-        return requests
 
 
 PLAN_SCHEMA = pa.schema(
@@ -288,7 +270,7 @@ def _planned(scene: Scene, name: str, options: ReadOptions) -> BandPlan | _Unpla
         band = scene.bands[name]
         if band is None:
             raise missing_band(scene, name)
-        return plan_band(scene, band, options.level, options.aoi)
+        return plan_band(scene, band, options.level, options.aoi, whole_tiles=options.whole_tiles)
     except RasteretError as error:
         if options.on_error == "error":
             raise

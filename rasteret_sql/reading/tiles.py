@@ -16,8 +16,9 @@ from rasteret_sql.grid.windows import bounds_of, tile_window
 from rasteret_sql.reading.patches import Patch, fill_value, pixels_of, plan_patch, valid_pixels
 from rasteret_sql.reading.pipeline import Block, Pixels, Reader
 from rasteret_sql.reading.pixels import located
-from rasteret_sql.reading.plan import BandPlan, ReadOptions, TileSet, plan_band
+from rasteret_sql.reading.plan import BandPlan, ReadOptions, plan_band
 from rasteret_sql.reading.scenes import Band, Scene, missing_band, scenes
+from rasteret_sql.reading.tileset import TileSet
 from rasteret_sql.units import Affine
 
 TILE_SCHEMA = pa.schema(

@@ -36,6 +36,18 @@ SIGNS = {"equal": "=", "tolerance": "~", "refused": "x", "different": "!"}
 """From best to worst."""
 LAYOUTS = ("strips", "tiles", "planes of strips", "planes of tiles")
 
+LARGE_BLOCKS = (
+    "## Large strips and tiles",
+    "",
+    "- No compression: only the rows under the area are fetched, of any strip or tile.",
+    "- A strip or tile of more than 32 MiB of pixels is delivered in slabs of 4 MiB. Without",
+    "  compression, and with deflate and LZMA, it is also fetched and decoded slab by slab,",
+    "  from its start as far as the area needs; memory does not grow with it.",
+    "- With other compressions it is decoded whole. LZW stops after the last row that is needed;",
+    "  more than 1 GiB of pixels in one strip or tile (with LZW: up to that row) is refused.",
+    "- `rasteret_read_tiles` delivers a strip or tile as one row, whole.",
+)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -294,6 +306,7 @@ def render(real: list[Result], made: list[Result], overviews: list[Result]) -> s
     ]
     reasons = sorted({result.why for result in made if result.outcome == "refused"})
     lines += ["", "## Why made files are refused", "", *(f"- {reason}" for reason in reasons)]
+    lines += ["", *LARGE_BLOCKS]
     return "\n".join(lines) + "\n"
 
 

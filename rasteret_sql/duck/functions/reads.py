@@ -147,6 +147,7 @@ def read_tiles(
         on_error=on_error,
         max_bytes=max_bytes,
         n_lanes=max_concurrent,
+        whole_tiles=True,
         **common,
     )
 
@@ -240,6 +241,7 @@ def _bind(
     all_touched: object = False,
     masked: object = True,
     scaled: object = False,
+    whole_tiles: bool = False,
 ) -> _Read:
     relation = resolve(call, collection)
     chosen = check_bands(relation, bands)
@@ -257,6 +259,7 @@ def _bind(
         on_error=cast("OnError", on_error),
         max_bytes=None if max_bytes is None else _at_least("max_bytes", max_bytes, 0),
         n_lanes=_at_least("max_concurrent", n_lanes, 1),
+        whole_tiles=whole_tiles,
     )
     reading_columns(relation, chosen, [])
     names = _record_names(relation.schema.names, own_names)
