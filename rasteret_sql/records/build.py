@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import Any, Literal, cast
 
 import pyarrow as pa
@@ -112,7 +113,8 @@ def build_collection(
         workspace.build(options.name, options.kind, force=options.force) as build,
         closing(HeaderJournal(build.journal, _plain(options.source))) as journal,
     ):
-        schema, batches = records.schema, _checked(_some(records.batches()), stop)
+        rows = records.for_enrichment() if options.enrich else records.batches()
+        schema, batches = records.schema, _checked(_some(rows), stop)
         if options.enrich:
             schema = enriched_schema(schema, bands)
             batches = enrich(
@@ -124,7 +126,8 @@ def build_collection(
             schema, batches, build.folder, info=info, first_part=build.first_part
         )
         odd = [{"id": None, "band": None, "href": None, "error": w} for w in records.warnings]
-        write_errors(build.folder, [*odd, *(failure._asdict() for failure in result.failures)])
+        told = (line._asdict() for line in chain(result.failures, result.conflicts))
+        write_errors(build.folder, chain(odd, told))
         report = {
             "name": options.name,
             "kind": options.kind,

@@ -15,6 +15,7 @@ from pyproj.exceptions import ProjError
 from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import bounds_of
+from rasteret_sql.records import value_hints
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.headers import Headers
 from rasteret_sql.records.records import AssetFailure
@@ -31,12 +32,18 @@ _N_AHEAD = 3
 
 @dataclass
 class Enrichment:
-    """What came of enriching: counts for the build report, failures for rasteret_errors."""
+    """What came of enriching: counts for the build report, lines for rasteret_errors.
+
+    Attributes:
+        failures: Assets that could not be read.
+        conflicts: Where record and file differ; the asset was read.
+    """
 
     assets: int = 0
     enriched: int = 0
     requests: int = 0
     failures: list[AssetFailure] = field(default_factory=list)
+    conflicts: list[AssetFailure] = field(default_factory=list)
 
 
 def enriched_schema(schema: pa.Schema, bands: Sequence[str]) -> pa.Schema:
@@ -63,7 +70,7 @@ def enrich(
     """Add the headers to batches of records.
 
     Args:
-        batches: Records with ``id`` and ``assets``.
+        batches: Records with ``id`` and ``assets``, perhaps with `value_hints.COLUMN`.
         schema: `enriched_schema` of theirs.
         bands: Bands to enrich.
         result: Counts and failures are added here.
@@ -96,6 +103,7 @@ class _References:
 
     def __init__(self, batch: pa.RecordBatch, band: str) -> None:
         self.band = band
+        self.hints: list[dict[str, float | None] | None] = [None] * batch.num_rows
         assets = batch.column("assets")
         if assets.type.get_field_index(band) < 0:
             self.hrefs: list[str | None] = [None] * batch.num_rows
@@ -104,6 +112,8 @@ class _References:
         asset = assets.field(band)
         self.hrefs = asset.field("href").to_pylist()
         self.indices = asset.field("band_index").to_pylist()
+        if value_hints.COLUMN in batch.schema.names:
+            self.hints = batch.column(value_hints.COLUMN).field(band).to_pylist()
 
 
 class _Piece:
@@ -150,31 +160,13 @@ def _finish(
 ) -> pa.RecordBatch:
     batch, references = piece.batch, piece.references
     work.wait(piece.hrefs)
-    ids = batch.column("id").to_pylist()
+    n_before = result.assets
     first: list[AssetHeader | None] = [None] * batch.num_rows
-    columns: dict[str, pa.Array] = {}
-    for reference in references:
-        rows: list[dict[str, Any] | None] = []
-        for row, (href, index) in enumerate(zip(reference.hrefs, reference.indices, strict=True)):
-            if not href:
-                rows.append(None)
-                continue
-            result.assets += 1
-            try:
-                asset = work.get(href)
-                values = band_values(asset.header, index or 0)
-                rows.append(values | {"file_size": asset.file_size, "etag": asset.etag})
-            except InterruptedReadError:
-                raise
-            except RasteretError as error:
-                rows.append(None)
-                failure = AssetFailure(str(ids[row]), reference.band, redact(href), error.message)
-                result.failures.append(failure)
-                continue
-            result.enriched += 1
-            first[row] = first[row] or asset
-        columns[metadata_column(reference.band)] = pa.array(rows, BAND_METADATA)
-    pieces.learn(len(piece.hrefs), sum(column.nbytes for column in columns.values()))
+    columns = {
+        metadata_column(reference.band): _metadata_column(batch, reference, work, first, result)
+        for reference in references
+    }
+    pieces.learn(result.assets - n_before, sum(column.nbytes for column in columns.values()))
     result.requests += work.release(piece.hrefs)
     columns |= _crs_columns(batch, first, references, result)
     columns["bbox"] = _bbox_column(batch, first)
@@ -182,6 +174,41 @@ def _finish(
         columns[f.name] if f.name in columns else batch.column(f.name).cast(f.type) for f in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _metadata_column(
+    batch: pa.RecordBatch,
+    reference: _References,
+    work: Headers,
+    first: list[AssetHeader | None],
+    result: Enrichment,
+) -> pa.Array:
+    """One band's ``{band}_metadata``; ``first`` gets the header of rows that had none yet."""
+    rows: list[dict[str, Any] | None] = [None] * batch.num_rows
+    for row, (href, index) in enumerate(zip(reference.hrefs, reference.indices, strict=True)):
+        if not href:
+            continue
+        result.assets += 1
+        try:
+            asset = work.get(href)
+            values = band_values(asset.header, index or 0)
+        except InterruptedReadError:
+            raise
+        except RasteretError as error:
+            result.failures.append(_line(batch, row, reference, error.message))
+            continue
+        hint = reference.hints[row]
+        for text in value_hints.apply_hint(values, hint) if hint else ():
+            result.conflicts.append(_line(batch, row, reference, text))
+        rows[row] = values | {"file_size": asset.file_size, "etag": asset.etag}
+        result.enriched += 1
+        first[row] = first[row] or asset
+    return pa.array(rows, BAND_METADATA)
+
+
+def _line(batch: pa.RecordBatch, row: int, reference: _References, text: str) -> AssetFailure:
+    name = str(batch.column("id")[row].as_py())
+    return AssetFailure(name, reference.band, redact(reference.hrefs[row] or ""), text)
 
 
 def _crs_columns(
@@ -201,15 +228,11 @@ def _crs_columns(
         georef = asset.header.georef
         if georef.epsg and codes[row] and codes[row] != georef.epsg:
             own = next(r for r in references if r.hrefs[row])
-            result.failures.append(
-                AssetFailure(
-                    str(batch.column("id")[row].as_py()),
-                    own.band,
-                    redact(own.hrefs[row] or ""),
-                    f"proj:epsg: the record says {codes[row]}, the file {georef.epsg}; "
-                    "the file's is used",
-                )
+            text = (
+                f"proj:epsg: the record says {codes[row]}, the file {georef.epsg}; "
+                "the file's is used"
             )
+            result.conflicts.append(_line(batch, row, own, text))
         codes[row], texts[row] = georef.epsg, georef.crs
     return {"proj:epsg": pa.array(codes, pa.int32()), "crs": pa.array(texts, pa.string())}
 

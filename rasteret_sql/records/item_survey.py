@@ -20,6 +20,7 @@ from rasteret_sql.records.item_filter import collection_of
 from rasteret_sql.records.item_spool import ItemSpool
 from rasteret_sql.records.property_types import DATETIME_PROPERTIES, PropertyType
 from rasteret_sql.records.stac_documents import LOCATION, Item
+from rasteret_sql.records.value_hints import value_hints
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import DATETIME
 
@@ -63,7 +64,7 @@ class ItemRow:
         geometry: WKB in hexadecimal.
         bbox: west, south, east, north.
         is_remote: whether the item's document came over a network.
-        assets: asset key to href and sample names.
+        assets: asset key to href, sample names and what is said of the values.
     """
 
     id: str
@@ -89,6 +90,7 @@ class ItemSurvey:
     Attributes:
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
+        has_hints: whether nodata, scale or offset of an asset is said.
         id_hashes: of every id; eight bytes an item is all that grows in memory.
     """
 
@@ -99,6 +101,7 @@ class ItemSurvey:
     id_hashes: array[int]
     n_items: int = 0
     has_local: bool = False
+    has_hints: bool = False
 
     def duplicates(self) -> list[str]:
         """Ids that more than one item has, in order of first repetition."""
@@ -152,6 +155,7 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
         found.bands.add(assets)
         found.has_local |= any(is_local(asset.href) for asset in assets.values())
         row = _row_of(item, assets, notes)
+        found.has_hints |= any(hints for *_, hints in row.assets.values())
         for name, value in row.properties.items():
             seen = found.properties.get(name)
             if seen is None:
@@ -201,7 +205,10 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
         epsg=hint.epsg,
         crs=hint.crs,
         is_remote=is_remote(str(item.get(LOCATION, ""))),
-        assets={key: [asset.href, list(asset.names)] for key, asset in assets.items()},
+        assets={
+            key: [asset.href, list(asset.names), value_hints(raw_assets[key])]
+            for key, asset in assets.items()
+        },
         properties={name: value for name, value in properties.items() if name not in _CONSUMED},
     )
 

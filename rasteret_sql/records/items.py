@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
+from rasteret_sql.records import value_hints
 from rasteret_sql.records.bands import (
     Band,
     RasterAsset,
@@ -91,7 +92,8 @@ def records_from_items(
     table = _Table(survey.spool, chosen, _property_columns(survey.properties, notes), hrefs)
     notes.finish(survey.duplicates())
     refused = list(table.refused()) if survey.has_local and not allow_local else []
-    return Records(table.schema, table.batches, notes.lines, refused)
+    hinted = table.hinted_batches if survey.has_hints else None
+    return Records(table.schema, table.batches, notes.lines, refused, hinted)
 
 
 def _property_columns(
@@ -168,10 +170,21 @@ class _Table:
         return pa.schema(canonical + others)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        rows = iter(self.spool)
         schema = self.schema
-        while chunk := [ItemRow(*row) for row in islice(rows, BATCH_ROWS)]:
+        for chunk in self._chunks():
             yield self._batch(chunk, schema)
+
+    def hinted_batches(self) -> Iterator[pa.RecordBatch]:
+        schema = self.schema
+        hints = pa.struct([(band, value_hints.HINT) for band in self.bands])
+        for chunk in self._chunks():
+            column = pa.array([self._hints(row) for row in chunk], hints)
+            yield self._batch(chunk, schema).append_column(value_hints.COLUMN, column)
+
+    def _chunks(self) -> Iterator[list[ItemRow]]:
+        rows = iter(self.spool)
+        while chunk := [ItemRow(*row) for row in islice(rows, BATCH_ROWS)]:
+            yield chunk
 
     def _batch(self, rows: list[ItemRow], schema: pa.Schema) -> pa.RecordBatch:
         geometries = [row.geometry and bytes.fromhex(row.geometry) for row in rows]
@@ -198,6 +211,13 @@ class _Table:
             stored = self.hrefs.stored(href, is_remote=row.is_remote)
             if stored is not None:
                 found[band] = {"href": stored, "band_index": index}
+        return found
+
+    def _hints(self, row: ItemRow) -> dict[str, Any]:
+        found = {}
+        for band, (_, sample) in self._located(row):
+            hint = value_hints.hint_of(row.assets[self.bands[band].key][2], sample)
+            found[band] = None if hint is None else hint._asdict()
         return found
 
     def _located(self, row: ItemRow) -> Iterator[tuple[str, tuple[str, int]]]:

@@ -42,9 +42,16 @@ class Records:
         batches: starts a new pass over all records; may be called again.
         warnings: what was odd in the source, one line each; complete before the first pass.
         failures: assets that were refused, with the reason; complete before the first pass.
+        hinted: as `batches`, and a column of `value_hints` beside the schema's; None where
+            nothing is said of the values.
     """
 
     schema: pa.Schema
     batches: Callable[[], Iterator[pa.RecordBatch]]
     warnings: list[str] = field(default_factory=list)
     failures: list[AssetFailure] = field(default_factory=list)
+    hinted: Callable[[], Iterator[pa.RecordBatch]] | None = None
+
+    def for_enrichment(self) -> Iterator[pa.RecordBatch]:
+        """Start a pass with all that `enrich` can use."""
+        return (self.hinted or self.batches)()
