@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasteret_sql.duck.partition_keys import follow_datetime
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -27,7 +28,7 @@ from rasteret_sql.errors import (
     UnknownCollectionError,
 )
 from rasteret_sql.grid.aoi import Aoi
-from rasteret_sql.records.datetimes import Instants
+from rasteret_sql.records.datetimes import Instants, format_micros
 from rasteret_sql.records.footers import CollectionInfo, part_files
 from rasteret_sql.records.parquet_source import ParquetSource, is_parquet_name
 from rasteret_sql.records.partitions import hive_types_of
@@ -311,6 +312,7 @@ def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:
 
 
 def record_conditions(
+    call: Call,
     relation: Relation,
     aoi: Aoi | None,
     dates: Instants,
@@ -319,22 +321,65 @@ def record_conditions(
     """SQL conditions that drop records before anything else is read.
 
     Year and month are compared too, as DuckDB does not skip hive folders by datetime.
+
+    Raises:
+        InputError: there is no datetime that the dates could be compared with.
     """
-    names = set(relation.schema.names)
     conditions = []
     if ids is not None:
         conditions.append(f"id IN ({', '.join(quote_text(str(i)) for i in ids) or 'NULL'})")
-    if aoi is not None and "bbox" in names:
+    if aoi is not None and _has_boxes(relation.schema):
         boxes = aoi.lonlat_boxes()
         if boxes:
             conditions.append(f"(bbox IS NULL OR {' OR '.join(meets_box(box) for box in boxes)})")
-    hive = {"year", "month"} <= names
+    if dates == Instants(None, None):
+        return conditions
+    kind = _datetime_type(relation)
+    hive = {"year", "month"} <= set(relation.schema.names) and _keys_follow_datetime(call, relation)
     for micros, strictly, or_equal in ((dates.start, ">", ">="), (dates.end, "<", "<=")):
         if micros is not None:
-            conditions.append(f"datetime {or_equal} make_timestamp({micros}::BIGINT)")
+            conditions.append(f"datetime {or_equal} {_moment(micros, kind)}")
             if hive:
                 conditions.append(_months(micros, strictly, or_equal))
     return conditions
+
+
+def _has_boxes(schema: pa.Schema) -> bool:
+    """Whether bbox is one of ours; others are left to the comparison with the raster."""
+    if "bbox" not in schema.names:
+        return False
+    kind = schema.field("bbox").type
+    return pa.types.is_struct(kind) and all(kind.get_field_index(n) >= 0 for n in BBox._fields)
+
+
+def _datetime_type(relation: Relation) -> pa.DataType:
+    names = relation.schema.names
+    if "datetime" not in names:
+        raise InputError.expected(
+            "date_range", "a column datetime", ", ".join(names[:12]), "SELECT it under that name"
+        )
+    kind = relation.schema.field("datetime").type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        raise InputError.expected(
+            "date_range",
+            "a column datetime of TIMESTAMP, TIMESTAMPTZ or DATE",
+            kind,
+            "SELECT * REPLACE (datetime::TIMESTAMPTZ AS datetime), or the like",
+        )
+    return kind
+
+
+def _moment(micros: int, kind: pa.DataType) -> str:
+    """A UTC instant as SQL, of the type that compares without the session's time zone."""
+    if getattr(kind, "tz", None) is None:
+        return f"make_timestamp({micros}::BIGINT)"
+    return f"TIMESTAMPTZ {quote_text(format_micros(micros).replace('Z', '+00'))}"
+
+
+def _keys_follow_datetime(call: Call, relation: Relation) -> bool:
+    with call.cursor() as cursor:
+        is_query = _QUERY.match(relation.label) is not None
+        return follow_datetime(cursor, relation.label, is_query=is_query)
 
 
 def _months(micros: int, strictly: str, or_equal: str) -> str:

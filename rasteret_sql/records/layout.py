@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.records.curve import key_columns, record_order
+from rasteret_sql.records.datetimes import to_timestamps
 from rasteret_sql.records.disk import disk_errors, replace_folder
 from rasteret_sql.records.geoparquet import (
     Footprint,
@@ -220,7 +221,7 @@ class _Span:
         self.records += batch.num_rows
         if "datetime" not in batch.schema.names:
             return
-        bounds = pc.min_max(batch.column("datetime").cast(pa.timestamp("us"), safe=False))
+        bounds = pc.min_max(to_timestamps(batch.column("datetime"), "datetime"))
         first, last = bounds["min"].as_py(), bounds["max"].as_py()
         if first is not None:
             self._first = first if self._first is None else min(first, self._first)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, InputError
+from rasteret_sql.records.datetimes import to_timestamps
 from rasteret_sql.schema import PARTITION_KEYS
 
 NULL_SEGMENT = "__HIVE_DEFAULT_PARTITION__"
@@ -95,8 +96,8 @@ class Partitions:
 
     Args:
         schema: Schema of the stored rows, without partition keys.
-        partition_by: Keys, outermost folder first; ``year`` and ``month`` are taken from
-            ``datetime`` (UTC) where they are no columns.
+        partition_by: Keys, outermost folder first; ``year`` and ``month`` are those of
+            ``datetime`` (UTC) where it has a value.
         folder: Where rows that do not fit wait; made when needed.
         limit_bytes: Arrow bytes kept in memory.
     """
@@ -203,15 +204,19 @@ class Partitions:
 
 
 def _key_column(batch: pa.RecordBatch, key: str) -> pa.Array:
-    """A partition key's values, from the batch or from its ``datetime``."""
-    if key in batch.schema.names:
-        column = batch.column(key)
-        integer = pa.types.is_integer(column.type) or key in PARTITION_KEYS
-        return column.cast(pa.int64()) if integer else column
-    moment = batch.column("datetime")
-    if moment.type.tz is not None:
-        moment = moment.cast(pa.timestamp(moment.type.unit, "UTC"))
-    return pc.year(moment) if key == "year" else pc.month(moment)
+    """A partition key's values; year and month are datetime's wherever it has a value.
+
+    A subset of a collection may bring keys of its old folders beside a datetime it changed.
+    """
+    names = batch.schema.names
+    own = batch.column(key) if key in names else pa.nulls(batch.num_rows, pa.int64())
+    if key not in PARTITION_KEYS:
+        return own.cast(pa.int64()) if pa.types.is_integer(own.type) else own
+    if "datetime" not in names:
+        return own.cast(pa.int64())
+    moment = to_timestamps(batch.column("datetime"), "datetime")
+    part = pc.year(moment) if key == "year" else pc.month(moment)
+    return pc.coalesce(part, own.cast(pa.int64())) if part.null_count else part
 
 
 def _segments(key: str, column: pa.Array) -> pa.Array:

@@ -100,7 +100,7 @@ def test_a_date_range_without_datetime_says_so_in_one_line(s2):
             "FROM rasteret_pixels('SELECT * EXCLUDE datetime FROM s2', "
             "date_range := ['2024', NULL])"
         )
-    assert 'column "datetime" not found' in str(raised.value)
+    assert "date_range: expected a column datetime, got" in str(raised.value)
     assert "Python exception" not in str(raised.value)
 
 

@@ -263,7 +263,7 @@ def _bind(
     )
     reading_columns(relation, chosen, [])
     names = _record_names(relation.schema.names, own_names)
-    conditions = record_conditions(relation, aoi, dates, _ids(ids))
+    conditions = record_conditions(call, relation, aoi, dates, _ids(ids))
     return _Read(call, relation.near(call, aoi), options, conditions, names)
 
 

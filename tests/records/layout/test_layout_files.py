@@ -66,18 +66,21 @@ def test_year_and_month_are_those_of_utc(tmp_path: Path) -> None:
     assert part.path == tmp_path / "year=2023/month=12/part-0.parquet"
 
 
-def test_year_and_month_of_the_records_come_before_the_datetime(tmp_path: Path) -> None:
+def test_year_and_month_of_the_records_stand_only_without_a_datetime(tmp_path: Path) -> None:
     table = pa.table(
         {
             "id": ["a", "b"],
-            "datetime": pa.array([0, 0], pa.timestamp("us")),
+            "datetime": pa.array([0, None], pa.timestamp("us")),
             "year": pa.array([1999, 1999], pa.int16()),
             "month": ["7", "7"],
         }
     )
-    (part,) = write(table, tmp_path)
-    assert part.partition == {"year": 1999, "month": 7}
-    assert pq.read_schema(part.path).names == ["id", "datetime"]
+    parts = write(table, tmp_path)
+    assert [part.partition for part in parts] == [
+        {"year": 1970, "month": 1},
+        {"year": 1999, "month": 7},
+    ]
+    assert pq.read_schema(parts[0].path).names == ["id", "datetime"]
 
 
 def test_records_without_datetime_survive(records: pa.Table, tmp_path: Path) -> None:
