@@ -10,7 +10,7 @@ import click
 
 from rasteret_sql.cli import text, values
 from rasteret_sql.cli.failures import Failure
-from rasteret_sql.cli.progress import spinner
+from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
 
 _force_option = click.option("--force", is_flag=True, help="Replace what stands under the name.")
@@ -108,7 +108,7 @@ def _build(
     *,
     as_json: bool,
 ) -> None:
-    with spinner(f"building {name}"), session(workspace_dir) as con:
+    with shown(f"building {name}"), session(workspace_dir) as con:
         report = call(con, function, {"name": name, **arguments}, first="name")[0]
     if as_json:
         click.echo(to_json(report))
@@ -171,7 +171,7 @@ def export(
         "partition_by": partition_by,
         "force": force,
     }
-    with spinner(f"exporting {name}"), session(workspace_dir) as con:
+    with shown(f"exporting {name}"), session(workspace_dir) as con:
         rows = call(con, "rasteret_export", parameters, first="collection")
     records = sum(row["records"] for row in rows)
     click.echo(f"{records} records in {len(rows)} files\n{parameters['path']}")

@@ -15,7 +15,7 @@ from pyproj.exceptions import ProjError
 from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import bounds_of
-from rasteret_sql.records import value_hints
+from rasteret_sql.records import progress, value_hints
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.headers import Headers
 from rasteret_sql.records.records import AssetFailure
@@ -168,6 +168,7 @@ def _finish(
     }
     pieces.learn(result.assets - n_before, sum(column.nbytes for column in columns.values()))
     result.requests += work.release(piece.hrefs)
+    progress.add("records done", batch.num_rows)
     columns |= _crs_columns(batch, first, references, result)
     columns["bbox"] = _bbox_column(batch, first)
     arrays = [
@@ -196,12 +197,14 @@ def _metadata_column(
             raise
         except RasteretError as error:
             result.failures.append(_line(batch, row, reference, error.message))
+            progress.add("unreadable")
             continue
         hint = reference.hints[row]
         for text in value_hints.apply_hint(values, hint) if hint else ():
             result.conflicts.append(_line(batch, row, reference, text))
         rows[row] = values | {"file_size": asset.file_size, "etag": asset.etag}
         result.enriched += 1
+        progress.add("headers")
         first[row] = first[row] or asset
     return pa.array(rows, BAND_METADATA)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import shorten
+from rasteret_sql.records import progress
 from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sample_names
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
@@ -163,6 +164,7 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             seen.add(value)
         found.id_hashes.append(hash(row.id))
         found.n_items += 1
+        progress.add("records listed")
         found.spool.append(row.as_list())
     found.spool.close()
     return found

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from rasteret_sql.records import progress
+
 
 class TableSpool:
     """Batches in a temporary Arrow stream, which goes when the object does."""
@@ -25,6 +27,7 @@ class TableSpool:
     def append(self, batch: pa.RecordBatch) -> None:
         """Write one more batch."""
         self._writer.write_batch(batch)
+        progress.add("records listed", batch.num_rows)
 
     def close(self) -> None:
         """End writing; needed before reading."""

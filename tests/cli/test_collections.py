@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import sys
 
 import duckdb
@@ -213,12 +216,42 @@ class Screen:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_the_spinner_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, terminal):
+def test_progress_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, terminal):
     screen = Screen(terminal=terminal)
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(progress, "_PERIOD_S", 0.001)
-    with progress.spinner("building s2"):
+    with progress.shown("building s2"):
         while terminal and screen.text.count("building s2") < 3:
             pass
     assert ("building s2 0 s" in screen.text) == terminal
     assert screen.text.endswith("\r\x1b[K" if terminal else "")
+
+
+def test_a_build_shows_how_far_it_is(items, tmp_path, server):
+    """In a terminal of its own; the server takes half a second for each header."""
+    document = json.loads(items.read_text())
+    for item in document["features"]:
+        for band, asset in item["assets"].items():
+            asset["href"] = server.url("scenes", f"{item['id']}/{band}.tif", fault="slow")
+    path = tmp_path / "slow.json"
+    path.write_text(json.dumps(document))
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable, "-c", "from rasteret_sql.cli import main; main()",
+        "collections", "build", "s2", "--stac-api", str(path), "--workspace-dir", str(tmp_path / "w"), "--max-concurrent", "4",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"building s2: 6 records listed" in shown
+    assert shown.endswith(b"\x1b[K")

@@ -40,6 +40,7 @@ from rasteret_sql.records.build import (
     existing_report,
 )
 from rasteret_sql.records.items import records_from_items
+from rasteret_sql.records.progress import watched
 from rasteret_sql.records.records import Records
 from rasteret_sql.records.stac import StacSource, read_items
 from rasteret_sql.records.tables import records_from_table
@@ -271,7 +272,8 @@ def made(call: Call, recipe: Recipe, make: Make) -> Stream | Sql:
         return _staged(call, recipe, make)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        report = make(lambda: read(scan), scan.stop)
+        with watched(recipe.options.name):
+            report = make(lambda: read(scan), scan.stop)
         with call.cursor() as cursor:
             create_view(cursor, recipe.options.name, report["path"])
         yield pa.RecordBatch.from_pylist([report], schema=REPORT_SCHEMA)
@@ -284,7 +286,10 @@ def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
     of_rows = cast("Callable[[pa.Table], Records]", recipe.of_rows)
 
     def finish(table: pa.Table) -> dict[str, Any]:
-        with call.runtime.stop_event(call.caller.connection) as stop:
+        with (
+            call.runtime.stop_event(call.caller.connection) as stop,
+            watched(recipe.options.name),
+        ):
             report = make(lambda: of_rows(table), stop)
         with call.cursor() as cursor:
             create_view(cursor, recipe.options.name, report["path"])
