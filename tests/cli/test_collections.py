@@ -238,7 +238,8 @@ def test_a_build_shows_how_far_it_is(items, tmp_path, server):
     ours, theirs = pty.openpty()
     command = [
         sys.executable, "-c", "from rasteret_sql.cli import main; main()",
-        "collections", "build", "s2", "--stac-api", str(path), "--workspace-dir", str(tmp_path / "w"), "--max-concurrent", "4",
+        "collections", "build", "s2", "--stac-api", str(path), "--workspace-dir",
+        str(tmp_path / "w"), "--max-concurrent", "4",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
