@@ -5,6 +5,8 @@ PYTHON ?= python3
 SHELL := bash
 VENV := .venv
 VENV15 := .venv-duckdb15
+VENV_RASTERET := .venv-rasteret
+PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
 TOOLS := .tools
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
@@ -12,7 +14,7 @@ export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 # Folders whose tests depend on the DuckDB version; the rest runs once.
 DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
 
-.PHONY: demo test check test-duckdb2 test-duckdb15 wheel matrix fuzz clean
+.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz clean
 
 demo: $(VENV)/.user
 	$(BIN)/rasteret-sql demo
@@ -41,6 +43,11 @@ wheel: $(VENV)/.dev
 	build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
 	cd build/wheel && ./venv/bin/rasteret-sql demo --folder demo > demo.txt && tail -n 3 demo.txt
 
+# rasteret itself, both ways. It needs Python 3.12 and a hundred packages (a minute and a half
+# to install), so `make test` leaves it out.
+interop: $(VENV)/.dev $(VENV_RASTERET)/.ready
+	RASTERET_PYTHON=$(CURDIR)/$(VENV_RASTERET)/bin/python $(BIN)/python -m pytest tests/interop
+
 matrix: $(VENV)/.dev
 	$(BIN)/python tests/tiff/matrix.py --write docs/formats.md
 
@@ -64,6 +71,11 @@ $(VENV15)/.dev: pyproject.toml
 	$(VENV15)/bin/python -m pip install -q -e '.[dbt]' --group dev --group duckdb15
 	touch $@
 
+$(VENV_RASTERET)/.ready:
+	$(PYTHON312) -m venv $(VENV_RASTERET)
+	$(VENV_RASTERET)/bin/python -m pip install -q rasteret==0.4.1 rasterio
+	touch $@
+
 # Azurite, the Azure emulator; without npm its tests say so and skip.
 $(TOOLS)/.azurite:
 	mkdir -p $(TOOLS)
@@ -71,4 +83,4 @@ $(TOOLS)/.azurite:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV15) $(TOOLS) build dist .test-summary*
+	rm -rf $(VENV) $(VENV15) $(VENV_RASTERET) $(TOOLS) build dist .test-summary*

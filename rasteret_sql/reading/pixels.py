@@ -204,7 +204,7 @@ def _rows(
     errors = []
     for name, patch in item.patches.items():
         kind = schema.field(name).type
-        error = patch.error
+        error = patch.error or item.scene.faults.get(name)
         if error is not None and options.on_error == "error":
             raise located(error, item.scene, name)
         if patch.band is None or error is not None:

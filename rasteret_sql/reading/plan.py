@@ -253,7 +253,7 @@ def plan_tables(
     for batch in batches:
         parts: list[pa.RecordBatch] = []
         rows: list[NDArray[np.int64]] = []
-        for scene in scenes(batch, options.bands):
+        for scene in scenes(batch, options.bands, completed=options.level > 0):
             plans = [_planned(scene, name, options) for name in scene.bands]
             part, n_requests = _plan_scene(plans, options.level, first_request)
             first_request += n_requests

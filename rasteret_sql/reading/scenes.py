@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rasteret_sql.errors import CollectionError
+from rasteret_sql.errors import CollectionError, HeaderError, RasteretError, ReadError
 from rasteret_sql.grid.windows import level_affine
+from rasteret_sql.reading.completion import Completion
 from rasteret_sql.schema import metadata_column
-from rasteret_sql.tiff.layout import CHUNKY, BlockFormat, ByteOrder
+from rasteret_sql.tiff.band_values import band_values
+from rasteret_sql.tiff.layout import CHUNKY, BlockFormat, ByteOrder, Header
 from rasteret_sql.units import Affine
 
 _COMPLEX_BITS = {"complex_int16": 32, "complex_int32": 64}
@@ -78,32 +80,49 @@ class Scene:
         id: Record id.
         crs: CRS of the raster: ``'EPSG:n'`` or WKT2; None where there is none.
         bands: By name; None where the header was not readable or the band is absent.
+        faults: Why a band is None, where its file was asked now.
     """
 
     row: int
     id: str
     crs: str | None
     bands: dict[str, Band | None]
+    faults: dict[str, RasteretError]
 
 
-def scenes(batch: pa.RecordBatch, bands: Sequence[str]) -> Iterator[Scene]:
+def scenes(
+    batch: pa.RecordBatch, bands: Sequence[str], *, completed: bool = True
+) -> Iterator[Scene]:
     """The records of a batch, in order.
 
     Args:
         batch: Holds ``id``, ``assets``, ``{band}_metadata`` of each band, and ``crs`` or
             ``proj:epsg`` where the collection has them.
         bands: Bands to look at.
+        completed: Whether files are asked for what the metadata of others do not hold.
     """
     ids = batch.column("id").to_pylist()
     crs = _crs_column(batch)
     columns = [_BandColumn(batch, band) for band in bands]
+    lacking = [[c.lacking(row) for c in columns if completed] for row in range(batch.num_rows)]
+    completion = Completion([[href for href in hrefs if href] for hrefs in lacking])
     for row, record_id in enumerate(ids):
-        yield Scene(
-            row=row,
-            id=str(record_id),
-            crs=crs[row],
-            bands={column.name: column.band(row, str(record_id)) for column in columns},
-        )
+        found: dict[str, Band | None] = {}
+        faults: dict[str, RasteretError] = {}
+        for position, column in enumerate(columns):
+            href = lacking[row][position] if completed else None
+            try:
+                if href:
+                    header = completion.header(row, href)
+                    column.complete(row, header)
+                    crs[row] = crs[row] or header.georef.crs
+                found[column.name] = column.band(row, str(record_id))
+            except (HeaderError, ReadError) as error:
+                found[column.name] = None
+                faults[column.name] = type(error)(
+                    f"record {record_id}, band {column.name}: {error.message}"
+                )
+        yield Scene(row=row, id=str(record_id), crs=crs[row], bands=found, faults=faults)
 
 
 def _crs_column(batch: pa.RecordBatch) -> list[str | None]:
@@ -115,8 +134,10 @@ def _crs_column(batch: pa.RecordBatch) -> list[str | None]:
     ]
 
 
-def missing_band(scene: Scene, band: str) -> CollectionError:
+def missing_band(scene: Scene, band: str) -> RasteretError:
     """The error for a record without this band's header."""
+    if band in scene.faults:
+        return scene.faults[band]
     return CollectionError.expected(
         f"record {scene.id}, band {band}",
         "a cached header",
@@ -137,6 +158,18 @@ class _BandColumn:
         self._asset = _asset_column(batch, name)
         self._plain: dict[str, list[Any]] = {}
         self._lists: dict[str, _Lists] = {}
+        self._of_files: dict[int, dict[str, Any]] = {}
+
+    def lacking(self, row: int) -> str | None:
+        """The file to ask, where its byte order is unknown: all else that is ours is too."""
+        href = self._asset[row][0]
+        if not self._valid[row] or not href or self._value("byte_order", row) is not None:
+            return None
+        return href
+
+    def complete(self, row: int, header: Header) -> None:
+        """Take a file's own word for the metadata of a row."""
+        self._of_files[row] = band_values(header, self._asset[row][1] or 0)
 
     def band(self, row: int, record_id: str) -> Band | None:
         href = self._asset[row][0]
@@ -271,6 +304,8 @@ class _BandColumn:
         return Affine(*values)
 
     def _value(self, field: str, row: int) -> Any:  # noqa: ANN401 (fields of many types)
+        if row in self._of_files:
+            return self._of_files[row][field]
         if field not in self._fields:
             return None
         if field not in self._plain:
@@ -278,12 +313,16 @@ class _BandColumn:
         return self._plain[field][row]
 
     def _nested(self, field: str, row: int) -> Any:  # noqa: ANN401
+        if row in self._of_files:
+            return self._of_files[row][field]
         if field not in self._fields:
             return None
         value = self._metadata.field(field)[row]
         return value.as_py() if value.is_valid else None
 
     def _list(self, field: str, row: int) -> NDArray[np.int64]:
+        if row in self._of_files:
+            return np.asarray(self._of_files[row][field], np.int64)
         if field not in self._lists:
             self._lists[field] = _Lists(self._metadata.field(field))
         return self._lists[field].row(row)
