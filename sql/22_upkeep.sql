@@ -30,3 +30,44 @@ returns         one row as of a build: records, bands, partitions, size_bytes of
 raises          name: unknown, or not built here; stac_api: needed again; the source: not to be read (the collection is as before)
 example         FROM rasteret_refresh('s2')
 $doc$;
+
+CREATE OR REPLACE MACRO rasteret_validate(
+    collection, require_band_metadata := true, check_remote := false, max_concurrent := 300
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_validate',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, require_band_metadata: require_band_metadata,
+         check_remote: check_remote, max_concurrent: max_concurrent}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_validate IS $doc$
+List what is wrong with a collection: its Parquet files, columns, records and cached headers, and the files they are of.
+
+collection             VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+require_band_metadata  BOOLEAN  a band with a file but without a header is a fault
+check_remote           BOOLEAN  ask every file for its ETag and size: 'stale', 'gone' and 'unreachable' are faults
+max_concurrent         INTEGER  requests under way at once
+returns                id (NULL: of no record alone), column, band, fault; no row: all is sound
+raises                 collection: unknown (the known ones are listed)
+example                SELECT count(*) AS faults FROM rasteret_validate('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_compare_to_catalog(
+    collection, dataset_id := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_compare_to_catalog',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, dataset_id: dataset_id}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_compare_to_catalog IS $doc$
+Put what the catalogue says of a data set beside what the collection is, a row for each fact.
+
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+dataset_id  VARCHAR  id of the data set; default: the one the collection was built from
+returns     fact, catalog, collection (as text), agrees BOOLEAN (NULL where one side says nothing)
+raises      collection: of no data set of the catalogue, or of several
+example     SELECT * FROM rasteret_compare_to_catalog('mine') WHERE agrees IS NOT NULL
+$doc$;

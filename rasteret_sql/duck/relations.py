@@ -203,7 +203,7 @@ def _exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 def is_path(text: object) -> bool:
     """Whether a relation argument that is no name can be a path."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or _QUERY.match(text):
         return False
     return text.endswith(".parquet") or "/" in text or Path(text).is_dir()
 

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
+
 from rasteret_sql.duck.functions.builds import Recipe, made, stac_recipe, table_recipe
-from rasteret_sql.duck.functions.collections import find, workspace_of
-from rasteret_sql.duck.table_function import Call, Sql, Stream, table_function
-from rasteret_sql.errors import CollectionError, InputError
-from rasteret_sql.records.catalog import suggest_storage_of
+from rasteret_sql.duck.functions.collections import check_flag, description, find, workspace_of
+from rasteret_sql.duck.relations import Relation, is_path, resolve
+from rasteret_sql.duck.table_function import (
+    Call,
+    Scan,
+    Sql,
+    Stream,
+    quote_text,
+    table_function,
+)
+from rasteret_sql.errors import CollectionError, InputError, RasteretError
+from rasteret_sql.records.catalog import datasets, find_dataset, suggest_storage_of
+from rasteret_sql.records.compare import FACT_SCHEMA, compare, dataset_of
 from rasteret_sql.records.datetimes import Instants, format_micros, parse_range
+from rasteret_sql.records.faults import FAULT_SCHEMA, Fault
+from rasteret_sql.records.file_checks import FileChecks
+from rasteret_sql.records.footers import read_info
 from rasteret_sql.records.records import Records
 from rasteret_sql.records.refresh import RefreshOptions, refresh_collection
-from rasteret_sql.records.workspace import read_build
+from rasteret_sql.records.validate import (
+    checked_columns,
+    file_faults,
+    record_level_faults,
+    schema_faults,
+    tried,
+)
+from rasteret_sql.records.workspace import KINDS, read_build
+from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.schema import PARTITION_KEYS
 
 _LOCATION = {"stac": "stac_api", "records": "source"}
 
@@ -49,7 +73,9 @@ def refresh(
         narrowed = _narrowed(arguments.get("date_range"), instants)
         recipe = replace(recipe, records=_later(call, arguments | common, narrowed))
     options = RefreshOptions(
-        recipe.options, check_remote=bool(check_remote), since=instants and instants.start
+        recipe.options,
+        check_remote=check_flag("check_remote", check_remote),
+        since=instants and instants.start,
     )
 
     def make(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
@@ -114,3 +140,121 @@ def _later(
 ) -> Callable[..., Records] | None:
     recipe: Recipe = stac_recipe(call, **arguments | {"date_range": date_range})
     return recipe.records
+
+
+@table_function("rasteret_validate")
+def validate(
+    call: Call,
+    *,
+    collection: object,
+    require_band_metadata: object,
+    check_remote: object,
+    max_concurrent: object,
+) -> Stream:
+    """List what is wrong with a collection."""
+    is_required = check_flag("require_band_metadata", require_band_metadata)
+    is_remote_checked = check_flag("check_remote", check_remote)
+    n_lanes = _lanes(max_concurrent)
+    place = _place_of(call, collection)
+    try:
+        relation: Relation | None = resolve(call, collection)
+    except RasteretError:
+        if place is None:
+            raise
+        relation = None  # a file that can't be read is what is looked for
+
+    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
+        sound = []
+        broken: list[Fault] = []
+        for path, fault in file_faults(place) if place is not None else ():
+            scan.check()
+            if fault is None:
+                sound.append(path)
+            else:
+                name = path.name if path == place else path.relative_to(cast("Path", place))
+                broken.append(Fault(None, None, None, f"{name} {fault}"))
+        yield _fault_batch(broken)
+        found = relation
+        if broken or found is None:
+            found = resolve(call, _query_over(sound)) if sound else None
+        if found is None:
+            return
+        faults = schema_faults(found.schema, require_band_metadata=is_required)
+        yield _fault_batch(list(faults))
+        rows = record_level_faults(
+            found.batches(call, checked_columns(found.schema), []),
+            lambda: found.batches(call, ["id"], []),
+            found.schema,
+            require_band_metadata=is_required,
+            checks=FileChecks(n_lanes, scan.stop) if is_remote_checked else None,
+            stop=scan.stop,
+        )
+        yield from (_fault_batch(one) for one in tried(rows) if one)
+
+    return Stream(FAULT_SCHEMA, run)
+
+
+@table_function("rasteret_compare_to_catalog")
+def compare_to_catalog(call: Call, *, collection: object, dataset_id: object) -> Stream:
+    """Put the catalogue's facts beside the collection's."""
+    relation = resolve(call, collection)
+    chosen = None if dataset_id is None else find_dataset(dataset_id)
+    place = _place_of(call, collection)
+
+    def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
+        row = description(call, relation.sql, relation.label, relation.schema, relation.bands)
+        if place is not None and place.is_dir():
+            row["data_source"] = read_info(relation.label, "", place).data_source
+        built = read_build(place).get("source") if place is not None else None
+        options = cast("dict[str, Any]", built if isinstance(built, dict) else {})
+        found = _collection_ids(call, relation)
+        dataset = chosen or dataset_of(datasets(), row["data_source"], options, found)
+        facts = [fact._asdict() for fact in compare(dataset, row, options, found)]
+        yield pa.RecordBatch.from_pylist(facts, schema=FACT_SCHEMA)
+
+    return Stream(FACT_SCHEMA, run)
+
+
+def _lanes(max_concurrent: object) -> int:
+    if not isinstance(max_concurrent, int) or max_concurrent < 1:
+        raise InputError.expected(
+            "max_concurrent", "1 or more", max_concurrent, "300 suits most stores"
+        )
+    return max_concurrent
+
+
+def _place_of(call: Call, text: object) -> Path | None:
+    """The local folder or file of a collection argument, None where it is none."""
+    if not isinstance(text, str) or is_remote(text):
+        return None
+    folders = [call.workspace.root / f"{text}_{kind}" for kind in KINDS] if "/" not in text else []
+    if is_path(text):
+        folders.append(Path(text).expanduser().absolute())
+    try:
+        return next((folder for folder in folders if folder.exists()), None)
+    except OSError:  # query text, too long for a path
+        return None
+
+
+def _query_over(files: Sequence[Path]) -> str:
+    """Query text over the files that can be read."""
+    listed = ", ".join(quote_text(str(path)) for path in files)
+    keys = [key for key in PARTITION_KEYS if all(f"/{key}=" in str(path) for path in files)]
+    types = ", ".join(f"{quote_text(key)}: BIGINT" for key in keys)
+    hive = f", hive_partitioning = true, hive_types = {{{types}}}" if keys else ""
+    return f"SELECT * FROM read_parquet([{listed}]{hive})"
+
+
+def _fault_batch(faults: Sequence[Fault]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([fault._asdict() for fault in faults], schema=FAULT_SCHEMA)
+
+
+def _collection_ids(call: Call, relation: Relation) -> list[str]:
+    if "collection" not in relation.schema.names:
+        return []
+    with call.cursor() as cursor:
+        rows = cursor.sql(
+            f"SELECT DISTINCT collection::VARCHAR FROM {relation.sql} "
+            "WHERE collection IS NOT NULL ORDER BY 1 LIMIT 20"
+        ).fetchall()
+    return [row[0] for row in rows]
