@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import InterruptedReadError
+from rasteret_sql.records import value_hints
 from rasteret_sql.records.evolve import fitted
 from rasteret_sql.records.row_spool import RowSpool
 from rasteret_sql.records.stored import Stored
+from rasteret_sql.records.value_hints import HINT
 
 _BBOX = "bbox"
 
@@ -32,17 +34,34 @@ class Comparison:
         kept: Of each stored row, whether it stays.
         replaced_by: Of each stored row, the number of the fresh row in its place, else -1.
         is_new: Of each fresh row, whether it is in nobody's place.
+        given_as: Of each stored row, the number of the source's row that it is or that
+            replaces it, else -1.
+        fresh_as: Of each fresh row, its number in the source.
+        hints: `value_hints.COLUMN` of all rows of the source; None where it has none.
     """
 
     fresh: RowSpool
     kept: NDArray[np.bool_]
     replaced_by: NDArray[np.int64]
     is_new: NDArray[np.bool_]
+    given_as: NDArray[np.int64]
+    fresh_as: NDArray[np.int64]
+    hints: RowSpool | None = None
 
-    @property
-    def is_same(self) -> bool:
-        """Whether the source has nothing new."""
-        return not len(self.fresh) and bool(self.kept.all())
+    def hints_of(self, numbers: NDArray[np.int64], bands: Sequence[str]) -> pa.StructArray | None:
+        """What the source says of the values in rows of it, NULL for -1."""
+        if self.hints is None:
+            return None
+        there = numbers >= 0
+        found = self.hints.take(numbers[there]).column(0)
+        places = pa.array(np.cumsum(there) - 1, pa.int64(), mask=~there)
+        children = []
+        for band in bands:
+            known = found.type.get_field_index(band) >= 0
+            children.append(
+                found.field(band).take(places) if known else pa.nulls(len(numbers), HINT)
+            )
+        return pa.StructArray.from_arrays(children, fields=[pa.field(b, HINT) for b in bands])
 
 
 @dataclass(frozen=True)
@@ -74,16 +93,16 @@ def compare(
     stored: Stored,
     source: Iterable[pa.RecordBatch],
     words: Words,
-    path: Path,
+    folder: Path,
     stop: threading.Event,
 ) -> Comparison:
-    """Read the collection, then its source; 32 bytes a record are held in memory.
+    """Read the collection, then its source; some 50 bytes a record are held in memory.
 
     Args:
         stored: The collection.
         source: Its records now.
         words: How both are compared.
-        path: Where fresh rows wait.
+        folder: Where rows of the source wait.
         stop: Ends the work with InterruptedReadError.
     """
     # columns of the schema that the files lack are NULL there, as `fitted` has it
@@ -94,14 +113,21 @@ def compare(
         _check(stop)
         known.append(words.hashes(fitted(batch, words.schema)))
     matching = _Matching(np.concatenate(known))
-    fresh = RowSpool(path, words.schema)
+    fresh = RowSpool(folder / "fresh.arrow", words.schema)
+    hints: RowSpool | None = None
     for batch in source:
         _check(stop)
+        if value_hints.COLUMN in batch.schema.names:
+            told = batch.select([value_hints.COLUMN])
+            hints = hints or RowSpool(folder / "hints.arrow", told.schema)
+            hints.append(told)
         given = fitted(batch, words.schema)
         rows = matching.unmatched(words.hashes(given))
         fresh.append(given.take(pa.array(rows, pa.int64())) if rows else given.slice(0, 0))
-    fresh.close()
-    return matching.result(fresh)
+    for spool in (fresh, hints):
+        if spool is not None:
+            spool.close()
+    return matching.result(fresh, hints)
 
 
 class _Matching:
@@ -112,9 +138,11 @@ class _Matching:
         self._ids = known[self._order, 0]
         self._contents = known[self._order, 1].tolist()
         self._boxes = known[self._order, 2].tolist()
-        self._is_matched = bytearray(len(known))
+        self._given_as = np.full(len(known), -1, np.int64)
+        self._n_given = 0
         self._is_given = bytearray(len(known))
         self._fresh_ids: list[int] = []
+        self._fresh_as: list[int] = []
         self._fresh: set[tuple[int, int, int]] = set()
 
     def unmatched(self, given: NDArray[np.int64]) -> list[int]:
@@ -125,41 +153,55 @@ class _Matching:
         for row, (name, content, box) in enumerate(given.tolist()):
             same = self._find(range(starts[row], stops[row]), content, box)
             if same is not None:
-                self._is_matched[same] = True
+                self._given_as[same] = self._n_given + row
             elif (name, content, box) not in self._fresh:
                 self._fresh.add((name, content, box))
                 self._fresh_ids.append(name)
+                self._fresh_as.append(self._n_given + row)
                 rows.append(row)
+        self._n_given += len(given)
         return rows
 
     def _find(self, places: Sequence[int], content: int, box: int) -> int | None:
         found = None
         for place in places:
             self._is_given[place] = True
-            if self._contents[place] == content and box in (0, self._boxes[place]):
-                found = place if found is None or self._is_matched[found] else found
+            is_same = self._contents[place] == content and box in (0, self._boxes[place])
+            if is_same and (found is None or self._given_as[found] >= 0):
+                found = place
         return found
 
-    def result(self, fresh: RowSpool) -> Comparison:
+    def result(self, fresh: RowSpool, hints: RowSpool | None) -> Comparison:
         n = len(self._order)
-        given = np.frombuffer(self._is_given, np.bool_)
-        kept = np.ones(n, np.bool_)
-        kept[self._order] = ~given | np.frombuffer(self._is_matched, np.bool_)
-        waiting: dict[int, list[int]] = {}
-        dropped = np.flatnonzero(~kept[self._order]).tolist()
+        is_given = np.frombuffer(self._is_given, np.bool_)
+        is_kept = ~is_given | (self._given_as >= 0)
+        fresh_as = np.array(self._fresh_as, np.int64)
+        dropped = np.flatnonzero(~is_kept).tolist()
         wanted = {int(self._ids[place]) for place in dropped}
+        waiting: dict[int, list[int]] = {}
         for number, name in enumerate(self._fresh_ids):
             if name in wanted:
                 waiting.setdefault(name, []).append(number)
         replaced_by = np.full(n, -1, np.int64)
-        is_new = np.ones(len(self._fresh_ids), np.bool_)
+        is_new = np.ones(len(fresh_as), np.bool_)
         for place in dropped:
             numbers = waiting.get(int(self._ids[place]))
             if numbers:
                 number = numbers.pop(0)
-                replaced_by[self._order[place]] = number
+                replaced_by[place] = number
                 is_new[number] = False
-        return Comparison(fresh, kept, replaced_by, is_new)
+                self._given_as[place] = fresh_as[number]
+        in_order = np.empty(n, np.int64)
+        in_order[self._order] = np.arange(n)
+        return Comparison(
+            fresh,
+            is_kept[in_order],
+            replaced_by[in_order],
+            is_new,
+            self._given_as[in_order],
+            fresh_as,
+            hints,
+        )
 
 
 def _plain(column: pa.Array) -> list[object]:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import CollectionError, InterruptedReadError, UnknownCollectionError
+from rasteret_sql.records import value_hints
 from rasteret_sql.records.build import BuildOptions, facts_of, stored, strict
 from rasteret_sql.records.comparison import Comparison, Words, compare
 from rasteret_sql.records.disk import disk_errors
@@ -192,8 +193,9 @@ class _Refresh:
         left_out = {"proj:epsg", "crs", "bbox"} if self._options.build.enrich else set()
         columns = tuple(name for name in schema.names if name not in left_out)
         words = Words(schema, columns, is_bbox_filled=bool(left_out))
-        path = self._scratch / "fresh.arrow"
-        return compare(self._stored, self._records.batches(), words, path, self._stop)
+        is_enriched = self._options.build.enrich
+        rows = self._records.for_enrichment() if is_enriched else self._records.batches()
+        return compare(self._stored, rows, words, self._scratch, self._stop)
 
     def _read_headers(self, comparison: Comparison) -> Reheading | None:
         if not self._options.build.enrich:
@@ -311,7 +313,11 @@ class _Refresh:
     def _new_rows(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
         for start, batch in comparison.fresh.batches():
             self._check()
-            is_new = comparison.is_new[start : start + batch.num_rows]
+            numbers = np.arange(start, start + batch.num_rows)
+            is_new = comparison.is_new[numbers]
+            hints = comparison.hints_of(comparison.fresh_as[numbers], self._bands)
+            if hints is not None:
+                batch = batch.append_column(value_hints.COLUMN, hints)
             yield batch.filter(pa.array(is_new))
 
     def _link(self, files: list[StoredFile], changed: set[Path]) -> None:
@@ -334,7 +340,8 @@ class _Refresh:
     def _errors(self, comparison: Comparison, headers: Reheading | None) -> list[dict[str, Any]]:
         """What could not be read: of this refresh, and of before where nobody looked again."""
         warned: list[dict[str, Any]] = [_told(None, None, None, w) for w in self._records.warnings]
-        failures = [*self._result.failures, *(headers.lost if headers else [])]
+        told = [*self._result.failures, *self._result.conflicts]
+        failures = [*told, *(headers.lost if headers else [])]
         found = [failure._asdict() for failure in failures]
         lost = {tuple(failure) for failure in (headers.lost if headers else [])}
         for row in found:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +23,13 @@ from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure
 from rasteret_sql.records.row_spool import RowSpool
 from rasteret_sql.records.stored import Stored
+from rasteret_sql.records.value_hints import COLUMN, HINT, apply_hint
 from rasteret_sql.schema import BBOX, CRS, DATETIME, EPSG, ID, metadata_column
 
 ROW = "_row"
 READ = "_read"
+
+_FACTS = ("image_width", "file_size", "etag", "dtype", "nodata", "scale", "offset")
 
 
 @dataclass
@@ -106,7 +110,8 @@ class _Look:
         is_same: Of each band, whether the header that is kept is of the wanted file.
         has_header: Of each band, whether there is a header.
         hrefs: Of each band.
-        facts: Of each band, size and ETag that go with the header.
+        facts: Of each band, size and ETag that go with the header, and its values.
+        hints: What the source says of the values, NULL where it does not have the row.
         is_asked: Of each row, whether its files may be asked for.
     """
 
@@ -117,7 +122,8 @@ class _Look:
     is_same: list[NDArray[np.bool_]]
     has_header: list[NDArray[np.bool_]]
     hrefs: list[list[str | None]]
-    facts: list[list[dict[str, object] | None]]
+    facts: list[list[dict[str, Any] | None]]
+    hints: pa.StructArray | None
     is_asked: NDArray[np.bool_]
 
 
@@ -283,9 +289,7 @@ class Reheader:
             name = metadata_column(band)
             if name in names.values():
                 fields = [f.name for f in held.field(name).type]
-                asked += [
-                    f"{name}.{f}" for f in ("image_width", "file_size", "etag") if f in fields
-                ]
+                asked += [f"{name}.{f}" for f in _FACTS if f in fields]
         return asked
 
     def _look(self, start: int, stored: pa.RecordBatch) -> _Look:
@@ -306,6 +310,7 @@ class Reheader:
             has_header=[_is_valid(before, metadata_column(band)) for band in self._bands],
             hrefs=[_hrefs(wanted, band) for band in self._bands],
             facts=[_facts(before, metadata_column(band)) for band in self._bands],
+            hints=self._comparison.hints_of(self._comparison.given_as[start + places], self._bands),
             is_asked=np.asarray(is_asked, np.bool_),
         )
         if self._checks is not None:
@@ -322,9 +327,10 @@ class Reheader:
             present = np.array([bool(href) for href in hrefs], np.bool_)
             # a record of before is left alone, unless it is replaced
             is_read[:, number] = present & ~same & (look.is_asked | ~look.is_kept)
+            is_read[:, number] |= same & self._is_told_anew(look, number)
             if self._checks is not None:
                 for row in np.flatnonzero(same & look.is_asked).tolist():
-                    is_read[row, number] = self._is_stale(look, number, row, found)
+                    is_read[row, number] |= self._is_stale(look, number, row, found)
         if self._checks is not None:
             self._checks.forget()
         places = np.flatnonzero(is_read.any(axis=1))
@@ -336,6 +342,8 @@ class Reheader:
     ) -> _Asked:
         chosen = pa.array(places)
         batch = look.wanted.take(chosen)
+        if look.hints is not None:
+            batch = batch.append_column(COLUMN, look.hints.take(chosen))
         names = batch.column("id").to_pylist()
         for number, band in enumerate(self._bands):
             rows = np.flatnonzero(is_read[:, number]).tolist()
@@ -350,6 +358,21 @@ class Reheader:
             masked=_masked(batch, self._bands, is_read),
         )
 
+    def _is_told_anew(self, look: _Look, number: int) -> NDArray[np.bool_]:
+        """Rows of which the source now says another nodata, scale or offset."""
+        differs = np.zeros(len(look.rows), np.bool_)
+        if look.hints is None:
+            return differs
+        for row, hint in enumerate(look.hints.field(number).to_pylist()):
+            kept = look.facts[number][row]
+            if hint and kept:
+                told = {name: kept.get(name) for name in ("dtype", *HINT.names)}
+                if told["dtype"]:
+                    before = dict(told)
+                    apply_hint(told, hint)
+                    differs[row] = told != before
+        return differs
+
     def _is_stale(self, look: _Look, number: int, row: int, found: Reheading) -> bool:
         href, kept = look.hrefs[number][row], look.facts[number][row] or {}
         if self._checks is None or not href:
@@ -360,7 +383,7 @@ class Reheader:
             found.lost.append(AssetFailure(name, self._bands[number], redact(href), now.fault))
             return False
         size, etag = kept.get("file_size"), kept.get("etag")
-        return now.differs(size, etag) is not None  # type: ignore[arg-type]
+        return now.differs(size, etag) is not None
 
     def _patch(
         self, batch: pa.RecordBatch, asked: _Asked
@@ -419,8 +442,8 @@ def _hrefs(batch: pa.RecordBatch, band: str) -> list[str | None]:
     return hrefs
 
 
-def _facts(batch: pa.RecordBatch, name: str) -> list[dict[str, object] | None]:
+def _facts(batch: pa.RecordBatch, name: str) -> list[dict[str, Any] | None]:
     if name not in batch.schema.names:
         return [None] * batch.num_rows
-    facts: list[dict[str, object] | None] = batch.column(name).to_pylist()
+    facts: list[dict[str, Any] | None] = batch.column(name).to_pylist()
     return facts

@@ -199,6 +199,30 @@ def test_a_changed_file_is_read_again(built, refresh, rows):
     assert refresh()["enriched"] == 0
 
 
+def test_what_the_catalogue_says_of_values_is_kept_and_renewed(built, refresh, rows):
+    rows("FROM rasteret_drop('s2')")
+    for item in built.items:
+        item["assets"]["B04"]["raster:bands"] = [{"scale": 0.5, "offset": -1.0, "nodata": 7}]
+    built.write()
+    rows("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(built.path)})
+    values = "SELECT DISTINCT B04_metadata.scale, B04_metadata.offset, B04_metadata.nodata FROM s2"
+    assert rows(values) == [(0.5, -1.0, 7.0)]
+    assert refresh()["assets"] == 0
+    built.touch(0, "B04")
+    extra = built.add(4)
+    extra["assets"]["B04"]["raster:bands"] = [{"scale": 0.5, "offset": -1.0, "nodata": 7}]
+    built.write()
+    assert refresh()["enriched"] == 3
+    assert rows(values) == [(0.5, -1.0, 7.0)]
+    for item in built.items:
+        item["assets"]["B04"]["raster:bands"][0]["scale"] = 0.25
+    built.write()
+    built.asked()
+    assert (refresh()["enriched"], len(headers(built.asked()))) == (5, 5)
+    assert rows(values) == [(0.25, -1.0, 7.0)]
+    assert refresh()["enriched"] == 0
+
+
 def test_a_file_that_changed_into_no_raster_loses_its_header(built, refresh, rows):
     path = built.folder / built.all[2]["id"] / "B08.tif"
     whole = path.read_bytes()
