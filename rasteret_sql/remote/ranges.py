@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,7 @@ def get_start(href: str, length: int = 16384) -> Start:
     location = locate(href)
     what = f"the first {length} bytes"
     if location.store is None:
-        size, etag = stat(href)
-        return Start(_local_range(location, 0, length, what), size, etag)
+        return _local_start(location, length, what)
     return tried(location, what, lambda place: _remote_start(place, length))
 
 
@@ -118,7 +118,7 @@ def stat(href: str) -> tuple[int | None, str | None]:
             facts = Path(location.path).stat()
         except OSError as error:
             raise_local(location.href, "a file", error)
-        return facts.st_size, f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
+        return facts.st_size, _local_etag(facts)
     return tried(location, "a file", _remote_stat)
 
 
@@ -157,6 +157,20 @@ def merge_ranges(
                 continue
         merged.append(MergedRange(start, stop, (i,)))
     return merged
+
+
+def _local_start(location: Location, length: int, what: str) -> Start:
+    try:
+        # pathlib would cost as much again as the reading
+        with open(location.path, "rb", buffering=0) as file:  # noqa: PTH123
+            facts = os.fstat(file.fileno())
+            return Start(file.read(length), facts.st_size, _local_etag(facts))
+    except OSError as error:
+        raise_local(location.href, what, error)
+
+
+def _local_etag(facts: os.stat_result) -> str:
+    return f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
 
 
 def _local_range(location: Location, start: int, length: int, what: str) -> bytes:

@@ -205,7 +205,7 @@ def _local_path(href: str) -> str:
     if href[:7].lower() == "file://":
         # file://localhost/a and file:///a name the same file
         return unquote(urlsplit(href).path)
-    return str(Path(href).absolute())
+    return href if href.startswith(os.sep) else str(Path(href).absolute())
 
 
 @functools.lru_cache(maxsize=_N_LOCATIONS)
