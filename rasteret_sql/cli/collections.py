@@ -1,4 +1,4 @@
-"""``rasteret-sql collections``: build, import, list, info, export, delete."""
+"""``rasteret-sql collections``: build, import, refresh, validate, list, info, export, delete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rasteret_sql.cli import text, values
-from rasteret_sql.cli.failures import Failure
+from rasteret_sql.cli.failures import FAILED, Failure
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
 
@@ -32,9 +32,14 @@ _sample_option = click.option(
 )
 
 
+_strict_option = click.option(
+    "--strict", is_flag=True, help="End at the first asset that can't be read, change nothing."
+)
+
+
 @click.group()
 def collections() -> None:
-    """Build, import, list, describe, export and delete collections."""
+    """Build, import, refresh, validate, list, describe, export and delete collections."""
 
 
 @collections.command()
@@ -114,6 +119,65 @@ def _build(
         click.echo(to_json(report))
         return
     text.report(report)
+
+
+@collections.command()
+@click.argument("name")
+@click.option("--stac-api", help="Where its items are now; signed addresses are not kept.")
+@click.option("--source", help="Where its table is now.")
+@click.option("--since", metavar="DATE", help="Look only at items from this date on.")
+@click.option(
+    "--check-remote/--no-check-remote",
+    default=True,
+    help="Ask for ETag and size of every file; default: yes.",
+)
+@_lanes_option
+@_strict_option
+@workspace_option
+@json_option
+def refresh(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
+    """Run the build of the collection NAME again for what is new."""
+    arguments["on_error"] = "error" if arguments.pop("strict") else None
+    with shown(f"refreshing {name}"), session(workspace_dir) as con:
+        report = call(con, "rasteret_refresh", {"name": name, **arguments}, first="name")[0]
+    if as_json:
+        click.echo(to_json(report))
+        return
+    text.report(report)
+
+
+@collections.command()
+@click.argument("name")
+@click.option(
+    "--require-band-metadata/--no-require-band-metadata",
+    default=True,
+    help="Whether a band without its header is a fault; default: yes.",
+)
+@click.option("--check-remote", is_flag=True, help="Ask for ETag and size of every file.")
+@_lanes_option
+@workspace_option
+@json_option
+@click.pass_context
+def validate(
+    ctx: click.Context,
+    /,
+    name: str,
+    workspace_dir: Path | None,
+    *,
+    as_json: bool,
+    **arguments: Any,  # noqa: ANN401
+) -> None:
+    """List what is wrong with the collection NAME; exit code 1 if anything is."""
+    parameters = {"collection": name, **arguments}
+    with shown(f"validating {name}"), session(workspace_dir) as con:
+        faults = call(con, "rasteret_validate", parameters, first="collection")
+    if as_json:
+        click.echo(to_json(faults))
+    elif faults:
+        text.table(faults, ("id", "column", "band", "fault"))
+    else:
+        click.echo(f"{name}: sound")
+    ctx.exit(FAILED if faults else 0)
 
 
 @collections.command("list")

@@ -256,3 +256,51 @@ def test_a_build_shows_how_far_it_is(items, tmp_path, server):
     assert process.returncode == 0
     assert b"building s2: 6 records listed" in shown
     assert shown.endswith(b"\x1b[K")
+
+
+def test_refresh_adds_what_is_new_and_reports(command, items, tmp_path):
+    """Half of the items, then all of them."""
+    document = json.loads(items.read_text())
+    for item in document["features"]:
+        for asset in item["assets"].values():
+            asset["href"] = str(items.parent / asset["href"])
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps(document | {"features": document["features"][:3]}))
+    done = command("collections", "build", "s2", "--stac-api", path, "--workspace-dir", tmp_path)
+    assert done.exit_code == 0, done.output
+    refresh = ("collections", "refresh", "s2", "--workspace-dir", tmp_path)
+    path.write_text(json.dumps(document))
+    done = command(*refresh, "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert (report["records"], report["assets"], report["enriched"]) == (6, 9, 9)
+    assert parquet(tmp_path, "s2").num_rows == 6
+    done = command(*refresh, "--no-check-remote", "--since", "2024-02-01", "--max-concurrent", 4)
+    assert done.exit_code == 0
+    assert "6 records" in done.stdout
+    document["features"][0]["assets"]["B04"]["href"] = "/nowhere.tif"
+    path.write_text(json.dumps(document))
+    done = command(*refresh, "--strict")
+    assert done.exit_code == 1
+    assert "nowhere.tif" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert command("collections", "refresh", "s9", "--workspace-dir", tmp_path).exit_code == 1
+
+
+def test_validate_returns_1_where_there_are_faults(command, items, tmp_path):
+    done = command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    assert done.exit_code == 0, done.output
+    validate = ("collections", "validate", "s2", "--workspace-dir", tmp_path)
+    done = command(*validate, "--check-remote")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "s2: sound\n", "")
+    done = command(*validate, "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+    part = min((tmp_path / "s2_stac").rglob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:1000])
+    done = command(*validate)
+    assert done.exit_code == 1
+    assert f"{part.name} is no whole Parquet file" in done.stdout
+    done = command(*validate, "--json", "--no-require-band-metadata")
+    assert done.exit_code == 1
+    assert [one["id"] for one in json.loads(done.stdout)] == [None]
+    assert command("collections", "validate", "s9", "--workspace-dir", tmp_path).exit_code == 1
