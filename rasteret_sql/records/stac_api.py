@@ -20,6 +20,7 @@ from rasteret_sql.errors import (
 from rasteret_sql.records.footprints import split_at_antimeridian
 from rasteret_sql.records.item_filter import ItemFilter
 from rasteret_sql.records.stac_documents import Item, Json, item_fault, links, parse_json, settle
+from rasteret_sql.remote.stores import web_address
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -199,8 +200,10 @@ class StacApi:
     def _request(self, url: str, method: str, parameters: dict[str, Any] | None) -> Json:
         from pystac_client.exceptions import APIError
 
+        target, options = web_address(url)
+        headers = dict(options.headers or {})
         try:
-            text = self._io.request(url, method, parameters=parameters)
+            text = self._io.request(target, method, headers=headers, parameters=parameters)
         except APIError as error:
             raise _of_api_error(url, error, getattr(error, "status_code", None)) from None
         return parse_json(text.encode(), url)
@@ -216,7 +219,7 @@ def _of_api_error(url: str, error: Exception, status: int | None) -> RasteretErr
     text = str(error) or "no reason given"
     if status in {401, 403}:
         return AccessDeniedError.expected(
-            redact(url), "access", f"HTTP {status}", "the API wants credentials"
+            redact(url), "access", f"HTTP {status}", "give headers with rasteret_sql.storage(...)"
         )
     if status == 404:
         return NotFoundError.expected(

@@ -193,6 +193,12 @@ def sign_from_now_on(location: Location) -> None:
             _generation += 1
 
 
+def web_address(url: str) -> tuple[str, StorageOptions]:
+    """Where a document of the web is asked for, and how: for clients of other kinds than ours."""
+    target = _config.rewritten(url)
+    return target, _config.options_for(target)
+
+
 def whole_url(location: Location) -> ExactUrl | None:
     """Return the web address of a location as it stands; None if it is no plain one."""
     target = _config.rewritten(location.source)

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+import rasteret_sql
+
 CASSETTES = Path(__file__).parents[3] / "shared/data/stac/pystac-client/cassettes"
 EARTH_SEARCH = "test_cli/TestCLISearch.test_save-inprocess.yaml"
 PLANETARY_COMPUTER = "test_client/TestAPI.test_instance.yaml"
@@ -61,7 +63,7 @@ class Player(BaseHTTPRequestHandler):
 
     def _play(self, asked):
         path = urlsplit(self.path).path
-        self.log.append((self.command, path, asked))
+        self.log.append((self.command, path, asked, dict(self.headers)))
         wanted = {key: value for key, value in asked.items() if key != "limit"}
         for method, recorded_path, recorded, answer in self.played:
             same = {key: value for key, value in recorded.items() if key != "limit"}
@@ -125,9 +127,36 @@ def test_a_recorded_search_becomes_a_collection(play, con, rows, name):
     ).fetchall()[0]
     assert report[3] == n_items
     assert {row[0] for row in rows("SELECT id FROM found")} == set(features)
-    searches = [asked for method, at, asked in log if at.endswith("/search")]
+    searches = [asked for _, at, asked, _ in log if at.endswith("/search")]
     n_pages = len({id(page) for page in pages}) if "query" not in conditions else 1
     assert len(searches) == n_pages
     item = next(iter(features.values()))
     href = next(iter(rows(f"SELECT assets FROM found WHERE id = '{item['id']}'")[0][0].values()))
     assert href["href"] in {asset["href"] for asset in item["assets"].values()}
+
+
+@pytest.mark.skipif(
+    not CASSETTES.is_dir(), reason="the shared data set is not beside this checkout"
+)
+def test_a_built_in_data_set_is_built_from_a_mirror_of_its_api(play, con, rows):
+    origin, log = play(EARTH_SEARCH)
+    options = {
+        "https://earth-search.aws.element84.com/": {"url_rewrite": f"{origin}/"},
+        "s3://copernicus-dem-30m/": {"url_rewrite": f"{origin}/missing/"},
+        origin: {"headers": {"x-api-key": "secret"}},
+    }
+    for prefix, values in options.items():
+        rasteret_sql.storage(prefix, **values)
+    try:
+        report = con.execute(
+            "FROM rasteret_build('earthsearch/cop-dem-glo-30', name := 'dem', max_items := 10)"
+        ).fetchall()[0]
+    finally:
+        for prefix in options:
+            rasteret_sql.storage(prefix)
+    assert report[3:8] == (10, ["DEM"], 10, 0, 10)
+    assert {headers.get("x-api-key") for *_, headers in log} == {"secret"}
+    pages = [answer for *_, answer in interactions(EARTH_SEARCH) if "features" in answer]
+    assert rows("SELECT id, assets.DEM.href FROM dem ORDER BY id") == sorted(
+        (item["id"], item["assets"]["data"]["href"]) for item in pages[0]["features"]
+    )
