@@ -16,24 +16,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import pyproj
-from pyproj.crs import CoordinateOperation, Datum, Ellipsoid, PrimeMeridian  # type: ignore[attr-defined]
-from pyproj.exceptions import CRSError, ProjError
+from pyproj.exceptions import ProjError
 
 from rasteret_sql.tiff import geokeys
-from rasteret_sql.tiff.geokeys import USER_DEFINED, GeoKeys, parse_geokeys
+from rasteret_sql.tiff.geodetic import geodetic_crs, has_ellipsoid, quoted
+from rasteret_sql.tiff.geokeys import USER_DEFINED, GeoKeys, code_of, name_of, parse_geokeys
 from rasteret_sql.tiff.layout import ByteOrder
-from rasteret_sql.tiff.projections import (
-    ANGLES,
-    FALSE_EASTING,
-    FALSE_NORTHING,
-    FIRST_PARALLEL,
-    GEOGRAPHIC_AXES,
-    LENGTHS,
-    LONGITUDE,
-    METHODS,
-    METRE_CODES,
-    Parameters,
-)
+from rasteret_sql.tiff.projected import length_unit, projected_crs, unit_in_citation
+from rasteret_sql.tiff.projections import GEOGRAPHIC_AXES, LENGTHS, METRE_CODES
 
 _PROJECTED: Final = 1
 _GEOGRAPHIC: Final = 2
@@ -74,7 +64,7 @@ def read_crs(directory: bytes, doubles: bytes, text: bytes, byte_order: ByteOrde
     is_point = keys.get(geokeys.RASTER_TYPE) == geokeys.PIXEL_IS_POINT
     if not keys.keys() - {geokeys.RASTER_TYPE}:
         return FileCrs(None, None, is_point, None, None)
-    unit = LENGTHS.get(_code(keys, geokeys.VERTICAL_UNITS) or 0, (None,))[0]
+    unit = LENGTHS.get(code_of(keys, geokeys.VERTICAL_UNITS) or 0, (None,))[0]
     plain = _plain_code(keys)
     if plain is not None:
         return FileCrs(plain, f"EPSG:{plain}", is_point, unit, None)
@@ -140,202 +130,35 @@ def _plain_code(keys: GeoKeys) -> int | None:
     if keys.keys() & {geokeys.VERTICAL_CRS, geokeys.VERTICAL_DATUM}:
         return None
     model = keys.get(geokeys.MODEL_TYPE)
-    code = _code(keys, geokeys.PROJECTED_CRS)
+    code = code_of(keys, geokeys.PROJECTED_CRS)
     if model == _PROJECTED and code in METRE_CODES:
         is_metre = keys.get(geokeys.LINEAR_UNITS, 9001) == 9001
-        return code if is_metre and _unit_in_citation(keys) is None else None
-    code = _code(keys, geokeys.GEODETIC_CRS)
+        return code if is_metre and unit_in_citation(keys) is None else None
+    code = code_of(keys, geokeys.GEODETIC_CRS)
     if model != _GEOGRAPHIC or code not in GEOGRAPHIC_AXES:
         return None
     if keys.get(geokeys.ANGULAR_UNITS, 9102) not in (9102, 9122):
         return None
-    return code if _has_ellipsoid(keys, *GEOGRAPHIC_AXES[code]) else None
+    return code if has_ellipsoid(keys, *GEOGRAPHIC_AXES[code]) else None
 
 
 def _crs(keys: GeoKeys) -> pyproj.CRS | str:
     """A code as text, or a CRS of which only the definition is known."""
     model = keys.get(geokeys.MODEL_TYPE, USER_DEFINED)
-    if model == USER_DEFINED and _code(keys, geokeys.PROJECTED_CRS):
+    if model == USER_DEFINED and code_of(keys, geokeys.PROJECTED_CRS):
         model = _PROJECTED
     if model == _PROJECTED:
-        horizontal = _projected(keys)
+        horizontal = projected_crs(keys)
     elif model in (_GEOGRAPHIC, _GEOCENTRIC):
-        horizontal = _geodetic(keys)
+        horizontal = geodetic_crs(keys)
     else:
         horizontal = _from_esri_text(keys)
     return _with_heights(horizontal or _local(keys), keys)
 
 
-def _projected(keys: GeoKeys) -> pyproj.CRS | str | None:
-    code = _code(keys, geokeys.PROJECTED_CRS)
-    if code is not None:
-        known = _known(code)
-        if known is not None:
-            return _in_unit_of_keys(known, keys)
-    conversion = _code(keys, geokeys.PROJECTION)
-    if conversion is not None:
-        return _from_conversion(conversion, keys)
-    method = METHODS.get(int(_number(keys, (geokeys.PROJECTION_METHOD,), 0.0)))
-    return None if method is None else _from_method(*method, keys)
-
-
-def _in_unit_of_keys(known: str, keys: GeoKeys) -> pyproj.CRS | str:
-    """A known CRS, in the linear unit that the keys or the citation name instead of its own."""
-    unit = _unit_in_citation(keys) or (_length_unit(keys) if geokeys.LINEAR_UNITS in keys else None)
-    crs = pyproj.CRS.from_user_input(known)
-    if unit is None or math.isclose(crs.axis_info[0].unit_conversion_factor, unit[1], rel_tol=1e-9):
-        return known
-    definition = crs.to_json_dict()
-    definition.pop("id", None)
-    for axis in definition["coordinate_system"]["axis"]:
-        axis["unit"] = {"type": "LinearUnit", "name": unit[0], "conversion_factor": unit[1]}
-    return pyproj.CRS.from_json_dict(definition)
-
-
-def _from_conversion(code: int, keys: GeoKeys) -> pyproj.CRS:
-    """A projection by its EPSG code, on the geographic CRS of the keys."""
-    unit = _length_unit(keys)
-    base = pyproj.CRS.from_wkt(_geographic_wkt(keys))
-    axes = [
-        {
-            "name": name,
-            "abbreviation": name[0],
-            "direction": direction,
-            "unit": {"type": "LinearUnit", "name": unit[0], "conversion_factor": unit[1]},
-        }
-        for name, direction in (("Easting", "east"), ("Northing", "north"))
-    ]
-    definition = {
-        "type": "ProjectedCRS",
-        "name": _name(keys, geokeys.PROJECTED_CITATION, geokeys.CITATION),
-        "base_crs": base.to_json_dict(),
-        "conversion": _conversion(code),
-        "coordinate_system": {"subtype": "Cartesian", "axis": axes},
-    }
-    return pyproj.CRS.from_json_dict(definition)
-
-
-def _conversion(code: int) -> dict[str, object]:
-    definition: dict[str, object] = CoordinateOperation.from_epsg(code).to_json_dict()
-    definition.pop("$schema", None)
-    return definition
-
-
-def _from_method(method: str, parameters: Parameters, keys: GeoKeys) -> pyproj.CRS:
-    """A projection by its method and parameters, written as GDAL writes it."""
-    if method == "Mercator_1SP" and _number(keys, FIRST_PARALLEL, 0.0) != 0:
-        method = "Mercator_2SP"
-        parameters = (
-            ("standard_parallel_1", FIRST_PARALLEL),
-            ("central_meridian", LONGITUDE),
-        )
-    named = [
-        (name, _number(keys, where, 1.0 if name == "scale_factor" else 0.0))
-        for name, where in (
-            *parameters,
-            ("false_easting", FALSE_EASTING),
-            ("false_northing", FALSE_NORTHING),
-        )
-    ]
-    shown = ",".join(f'PARAMETER["{name}",{value!r}]' for name, value in named)
-    unit = _length_unit(keys)
-    return pyproj.CRS.from_wkt(
-        f"PROJCS[{_quoted(_name(keys, geokeys.PROJECTED_CITATION, geokeys.CITATION))},"
-        f'{_geographic_wkt(keys)},PROJECTION["{method}"],{shown},'
-        f"UNIT[{_quoted(unit[0])},{unit[1]!r}],"
-        'AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
-    )
-
-
-def _geodetic(keys: GeoKeys) -> pyproj.CRS | str | None:
-    code = _code(keys, geokeys.GEODETIC_CRS)
-    if code is not None:
-        known = _known(code)
-        if known is None:
-            return None
-        ellipsoid = pyproj.CRS.from_user_input(known).ellipsoid
-        if ellipsoid is None or _has_ellipsoid(
-            keys, ellipsoid.semi_major_metre, ellipsoid.inverse_flattening
-        ):
-            return known
-    return pyproj.CRS.from_wkt(_geographic_wkt(keys))
-
-
-def _geographic_wkt(keys: GeoKeys) -> str:
-    """The geographic CRS of the keys as WKT 1 without axes, as in a projected one."""
-    code = _code(keys, geokeys.GEODETIC_CRS)
-    if code is not None:
-        known = pyproj.CRS.from_epsg(code)
-        ellipsoid = known.ellipsoid
-        if ellipsoid is None or _has_ellipsoid(
-            keys, ellipsoid.semi_major_metre, ellipsoid.inverse_flattening
-        ):
-            return re.sub(r',AXIS\["[^"]*",\w+\]', "", known.to_wkt("WKT1_GDAL"))
-    citation = dict(
-        part.split(" = ", 1)
-        for part in str(keys.get(geokeys.GEODETIC_CITATION, "")).split("|")
-        if " = " in part
-    )
-    datum, axes = _datum(keys, citation)
-    unit = _angular_unit(keys)
-    name = citation.get("GCS Name") or _name(keys, geokeys.GEODETIC_CITATION)
-    meridian = _prime_meridian(keys, unit[1])
-    return (
-        f"GEOGCS[{_quoted(name)},DATUM[{_quoted(datum)},"
-        f"SPHEROID[{_quoted(citation.get('Ellipsoid', 'unnamed'))},{axes[0]!r},{axes[1]!r}]],"
-        f"{meridian},UNIT[{_quoted(unit[0])},{unit[1]!r}]]"
-    )
-
-
-def _datum(keys: GeoKeys, citation: dict[str, str]) -> tuple[str, tuple[float, float]]:
-    """Name of the datum; semi-major axis in metres and inverse flattening (0: a sphere)."""
-    name = citation.get("Datum", "unknown")
-    ellipsoid: Ellipsoid | None = None
-    datum_code = _code(keys, geokeys.GEODETIC_DATUM)
-    if datum_code is not None:
-        datum = Datum.from_epsg(datum_code)
-        name, ellipsoid = datum.name, datum.ellipsoid
-    ellipsoid_code = _code(keys, geokeys.ELLIPSOID)
-    if ellipsoid_code is not None:
-        ellipsoid = Ellipsoid.from_epsg(ellipsoid_code)
-    if geokeys.SEMI_MAJOR_AXIS in keys:
-        semi_major = _number(keys, (geokeys.SEMI_MAJOR_AXIS,), 0.0)
-        if semi_major <= 0:
-            raise CRSError(f"GeogSemiMajorAxisGeoKey is {semi_major}")
-        return name, (semi_major, _inverse_flattening(keys, semi_major, ellipsoid))
-    if ellipsoid is not None:
-        return name, (ellipsoid.semi_major_metre, ellipsoid.inverse_flattening)
-    return name, GEOGRAPHIC_AXES[4326]
-
-
-def _inverse_flattening(keys: GeoKeys, semi_major: float, ellipsoid: Ellipsoid | None) -> float:
-    inverse = _number(keys, (geokeys.INVERSE_FLATTENING,), 0.0)
-    semi_minor = _number(keys, (geokeys.SEMI_MINOR_AXIS,), 0.0)
-    if inverse > 0:
-        return inverse
-    if semi_minor > 0:
-        return 0.0 if semi_minor == semi_major else semi_major / (semi_major - semi_minor)
-    return ellipsoid.inverse_flattening if ellipsoid is not None else 0.0
-
-
-def _prime_meridian(keys: GeoKeys, unit_size: float) -> str:
-    """PRIMEM in degrees east of Greenwich."""
-    code = _code(keys, geokeys.PRIME_MERIDIAN)
-    if code is not None:
-        meridian = PrimeMeridian.from_epsg(code)
-        degrees = math.degrees(meridian.longitude * float(meridian.unit_conversion_factor))
-        return f"PRIMEM[{_quoted(meridian.name)},{degrees / _degrees(unit_size):.12g}]"
-    longitude = _number(keys, (geokeys.PRIME_MERIDIAN_LONGITUDE,), 0.0)
-    return f'PRIMEM["{"unnamed" if longitude else "Greenwich"}",{longitude!r}]'
-
-
-def _degrees(unit_size: float) -> float:
-    return math.degrees(unit_size) if unit_size > 0 else 1.0
-
-
 def _with_heights(horizontal: pyproj.CRS | str, keys: GeoKeys) -> pyproj.CRS | str:
     """Put the vertical CRS of the keys on top, as GDAL does."""
-    code = _code(keys, geokeys.VERTICAL_CRS)
+    code = code_of(keys, geokeys.VERTICAL_CRS)
     if code is None:
         return horizontal
     flat = pyproj.CRS.from_user_input(horizontal)
@@ -378,82 +201,8 @@ def _from_esri_text(keys: GeoKeys) -> pyproj.CRS | str | None:
 
 def _local(keys: GeoKeys) -> pyproj.CRS:
     """A plane of its own, on no datum."""
-    unit = _length_unit(keys)
+    unit = length_unit(keys)
     return pyproj.CRS.from_wkt(
-        f"LOCAL_CS[{_quoted(_name(keys, geokeys.CITATION))},UNIT[{_quoted(unit[0])},{unit[1]!r}],"
+        f"LOCAL_CS[{quoted(name_of(keys, geokeys.CITATION))},UNIT[{quoted(unit[0])},{unit[1]!r}],"
         'AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
     )
-
-
-def _known(code: int) -> str | None:
-    """The code with its authority: EPSG, else ESRI, whose codes are above EPSG's."""
-    for authority in ("EPSG", "ESRI"):
-        try:
-            pyproj.CRS.from_authority(authority, code)
-        except ProjError:
-            continue
-        return f"{authority}:{code}"
-    return None
-
-
-def _has_ellipsoid(keys: GeoKeys, semi_major: float, inverse_flattening: float) -> bool:
-    """Whether the keys name no other ellipsoid, to a tenth of a millimetre."""
-    axis = _number(keys, (geokeys.SEMI_MAJOR_AXIS,), semi_major) or semi_major
-    inverse = _number(keys, (geokeys.INVERSE_FLATTENING,), inverse_flattening)
-    return abs(axis - semi_major) < 1e-4 and (
-        inverse == 0 or math.isclose(inverse, inverse_flattening, rel_tol=1e-6)
-    )
-
-
-def _unit_in_citation(keys: GeoKeys) -> tuple[str, float] | None:
-    """ERDAS Imagine writes the unit of a known CRS into the citation."""
-    citation = str(keys.get(geokeys.CITATION, ""))
-    found = re.search(r"^Units = (.*)$", citation, re.MULTILINE)
-    if not citation.startswith("IMAGINE GeoTIFF Support") or found is None:
-        return None
-    name = found[1].strip()
-    size = {"meters": 1.0, "international_feet": 0.3048, "us_survey_feet": 12 / 39.37}
-    factor = size.get(name.lower())
-    return None if factor is None else (name, factor)
-
-
-def _length_unit(keys: GeoKeys) -> tuple[str, float]:
-    code = keys.get(geokeys.LINEAR_UNITS, 9001)
-    if code == USER_DEFINED:
-        return "unknown", _number(keys, (geokeys.LINEAR_UNIT_SIZE,), 1.0) or 1.0
-    return LENGTHS.get(int(code) if not isinstance(code, str) else 9001, ("metre", 1.0))
-
-
-def _angular_unit(keys: GeoKeys) -> tuple[str, float]:
-    code = keys.get(geokeys.ANGULAR_UNITS, 9102)
-    if code == USER_DEFINED:
-        size = _number(keys, (geokeys.ANGULAR_UNIT_SIZE,), 0.0)
-        return ("unknown", size) if size > 0 else ANGLES[9102]
-    return ANGLES.get(int(code) if not isinstance(code, str) else 9102, ANGLES[9102])
-
-
-def _code(keys: GeoKeys, key: int) -> int | None:
-    """A registered code; None for absent, undefined (0) and user-defined (32767) ones."""
-    value = keys.get(key)
-    return value if isinstance(value, int) and value not in (0, USER_DEFINED) else None
-
-
-def _number(keys: GeoKeys, where: tuple[int, ...], default: float) -> float:
-    """The first of the keys that is there and a finite number."""
-    for key in where:
-        value = keys.get(key)
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-    return default
-
-
-def _name(keys: GeoKeys, *where: int) -> str:
-    for key in where:
-        value = keys.get(key)
-        if isinstance(value, str) and value:
-            return value
-    return "unnamed"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

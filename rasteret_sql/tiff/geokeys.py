@@ -6,6 +6,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Final
 
@@ -71,3 +72,27 @@ def parse_geokeys(directory: bytes, doubles: bytes, text: bytes, byte_order: Byt
         elif place == tags.GEO_KEY_DIRECTORY and value < len(shorts):
             keys[key] = shorts[value]
     return keys
+
+
+def code_of(keys: GeoKeys, key: int) -> int | None:
+    """A registered code; None for absent, undefined (0) and user-defined (32767) ones."""
+    value = keys.get(key)
+    return value if isinstance(value, int) and value not in (0, USER_DEFINED) else None
+
+
+def number_of(keys: GeoKeys, where: tuple[int, ...], default: float) -> float:
+    """The first of the keys that is there and a finite number."""
+    for key in where:
+        value = keys.get(key)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return default
+
+
+def name_of(keys: GeoKeys, *where: int) -> str:
+    """The first of the keys that holds a text, else "unnamed"."""
+    for key in where:
+        value = keys.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return "unnamed"

@@ -94,7 +94,9 @@ def _fetch_values(source: ByteSource, pages: Pages) -> None:
     missing = [
         (page, tag, offset, length)
         for page in pages.all()
-        for tag, offset, length in page.outside()
+        for tag, offset, length in page.outside(
+            tags.READ_TAGS if page is pages.image else tags.LEVEL_TAGS
+        )
         if not source.has(offset, length)
     ]
     if not missing:

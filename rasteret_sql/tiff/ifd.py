@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import HeaderError, NotATiffError, UnsupportedTiffError, shorten
 from rasteret_sql.tiff.layout import ByteOrder
 from rasteret_sql.tiff.source import ByteSource
-from rasteret_sql.tiff.tags import FIELD_CODES, FIELD_SIZES, READ_TAGS
+from rasteret_sql.tiff.tags import FIELD_CODES, FIELD_SIZES
 
 _MAX_TAGS: Final = 4096
 _MAX_VALUES: Final = 1 << 16
 _MAX_TABLE: Final = 1 << 24
 _INTEGER_TYPES: Final = frozenset({1, 3, 4, 6, 7, 8, 9, 13, 16, 17, 18})
-
-_INLINE_INTEGERS: Final = frozenset({1, 3, 4})
 
 Entry = tuple[int, int, int, int]
 """Tag, field type, count, and the value field as one number: an offset, or small values."""
@@ -101,6 +99,18 @@ class Ifd:
         values = self.numbers(tag) if entry[1] in _INTEGER_TYPES else ()
         return int(values[0]) if values else default
 
+    def integers(self, wanted: Iterable[tuple[int, int]]) -> list[int]:
+        """As `integer` for several tags, each with what stands for it where it is absent."""
+        entries, shift = self.entries, self._short_shift
+        return [
+            default
+            if (entry := entries.get(tag)) is None
+            else (entry[3] >> shift) & 0xFFFF
+            if entry[1] == 3 and entry[2] == 1
+            else self.integer(tag, default)
+            for tag, default in wanted
+        ]
+
     def numbers(self, tag: int) -> tuple[float, ...]:
         """All values of a tag, up to 65,536; rationals as quotients; () if it is absent.
 
@@ -136,31 +146,35 @@ class Ifd:
         entry = self.entries.get(tag)
         if entry is None or entry[2] == 0:
             return np.zeros(0, np.int64)
-        if entry[1] not in _INTEGER_TYPES:
+        _, kind, count, _ = entry
+        if kind not in _INTEGER_TYPES:
             raise UnsupportedTiffError.expected(
-                f"TIFF tag {tag}", "integers", f"field type {entry[1]}", "the file is corrupt"
+                f"TIFF tag {tag}", "integers", f"field type {kind}", "the file is corrupt"
             )
-        if entry[2] > _MAX_TABLE:
+        if count > _MAX_TABLE:
             raise UnsupportedTiffError.expected(
-                f"TIFF tag {tag}", f"at most {_MAX_TABLE} blocks", entry[2], "use larger tiles"
+                f"TIFF tag {tag}", f"at most {_MAX_TABLE} blocks", count, "use larger tiles"
             )
-        data = self._data(entry, entry[2])
-        values = np.frombuffer(data, self.dialect.array_types[entry[1]]).astype(np.int64)
-        if entry[1] >= 6 and values.size and values.min() < 0:
+        data = self._data(entry, count)
+        values = np.frombuffer(data, self.dialect.array_types[kind]).astype(np.int64)
+        if kind >= 6 and values.min() < 0:  # the other types are unsigned and have 32 bits
             raise HeaderError.expected(
                 f"TIFF tag {tag}", "no negative numbers", int(values.min()), "the file is corrupt"
             )
         return values
 
-    def outside(self) -> Iterator[tuple[int, int, int]]:
-        """Tag, offset and length of the values that a header needs and that lie elsewhere."""
-        inline = self.dialect.pointer.size
-        for tag, kind, count, place in self.entries.values():
-            if count == 1 and kind in _INLINE_INTEGERS:
-                continue
-            size = FIELD_SIZES.get(kind, 0) * count
-            if size > inline and tag in READ_TAGS and count <= _MAX_TABLE:
-                yield tag, place, size
+    def outside(self, wanted: Iterable[int]) -> list[tuple[int, int, int]]:
+        """Tag, offset and length of the values that are wanted and lie beyond the first bytes."""
+        inline, at_hand = self.dialect.pointer.size, len(self.source.start)
+        entries, sizes = self.entries, FIELD_SIZES
+        return [
+            (tag, entry[3], size)
+            for tag in wanted
+            if (entry := entries.get(tag)) is not None
+            and (size := sizes.get(entry[1], 0) * entry[2]) > inline
+            and entry[3] + size > at_hand
+            and entry[2] <= _MAX_TABLE
+        ]
 
     def _data(self, entry: Entry, count: int) -> bytes:
         size = FIELD_SIZES[entry[1]]
@@ -208,13 +222,14 @@ def read_ifd(source: ByteSource, dialect: Dialect, offset: int) -> tuple[Ifd, in
         )
     length = count * dialect.entry.size
     data = source.read(offset + head, length)
-    entries = list(dialect.entry.iter_unpack(data))
-    entries.reverse()  # of two entries with one tag the first counts, as in libtiff
+    entries = {entry[0]: entry for entry in dialect.entry.iter_unpack(data)}
+    if len(entries) < count:  # of two entries with one tag the first counts, as in libtiff
+        entries = {entry[0]: entry for entry in reversed([*dialect.entry.iter_unpack(data)])}
     try:
         tail = source.read(offset + head + length, dialect.pointer.size)
     except HeaderError:  # libtiff takes a missing pointer as the end of the chain
         tail = bytes(dialect.pointer.size)
-    return Ifd(source, dialect, {e[0]: e for e in entries}), dialect.pointer.unpack(tail)[0]
+    return Ifd(source, dialect, entries), dialect.pointer.unpack(tail)[0]
 
 
 def _not_a_tiff(start: bytes) -> NotATiffError:

@@ -6,8 +6,8 @@ of the file: the full resolution, one of its overviews, or a mask of either.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ SEPARATE = 2
 """PlanarConfiguration: each sample has blocks of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """One image of the file.
 
     Attributes:
@@ -75,8 +74,7 @@ class Level:
         return self.tiles_across * self.tiles_down
 
 
-@dataclass(frozen=True, slots=True)
-class Georef:
+class Georef(NamedTuple):
     """Where the raster lies.
 
     Attributes:
@@ -99,8 +97,7 @@ class Georef:
     has_gcps: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """Everything needed to read pixels without another look at the header.
 
     Attributes:
@@ -140,7 +137,7 @@ class Header:
     overviews: tuple[Level, ...] = ()
     mask: Level | None = None
     mask_overviews: tuple[Level, ...] = ()
-    georef: Georef = field(default_factory=Georef)
+    georef: Georef = Georef()
     nodata: float | int | None = None
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()

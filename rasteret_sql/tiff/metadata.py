@@ -19,6 +19,11 @@ from rasteret_sql.tiff.ifd import Ifd
 
 _MAX_XML: Final = 4 * 1024 * 1024
 _MAX_NODATA: Final = 256
+_LIMITS: Final = {
+    name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
+    for kind in ("int", "uint")
+    for name in (f"{kind}{bits}" for bits in (8, 16, 32, 64))
+}
 _MAX_TEXT: Final = 4096
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 _WHOLE: Final = re.compile(r"\s*[+-]?\d{1,20}")
@@ -204,5 +209,5 @@ def read_nodata(page: Ifd, dtype: str) -> float | int | None:
 
 
 def _within(value: float, dtype: str) -> float | int | None:
-    info = np.iinfo(dtype)
-    return value if info.min <= value <= info.max else None
+    low, high = _LIMITS[dtype]
+    return value if low <= value <= high else None

@@ -22,6 +22,20 @@ _MAX_PADDED_BLOCKS: Final = 1 << 20
 _MAX_JPEG_TABLES: Final = 1 << 16
 _YCBCR: Final = 6
 _NO_ROWS_PER_STRIP: Final = (1 << 32) - 1
+_LEVEL_INTEGERS: Final = (
+    (tags.IMAGE_WIDTH, 0),
+    (tags.IMAGE_LENGTH, 0),
+    (tags.TILE_WIDTH, 0),
+    (tags.TILE_LENGTH, 0),
+    (tags.ROWS_PER_STRIP, _NO_ROWS_PER_STRIP),
+    (tags.PLANAR_CONFIGURATION, CHUNKY),
+    (tags.SAMPLES_PER_PIXEL, 1),
+    (tags.COMPRESSION, 1),
+    (tags.PREDICTOR, 1),
+    (tags.PHOTOMETRIC, 1),
+    (tags.BITS_PER_SAMPLE, 1),
+)
+"""What a level is read from, with what stands for a tag that is absent."""
 
 
 @dataclass(slots=True)
@@ -33,6 +47,12 @@ class Pages:
     masks: list[Ifd] = field(default_factory=list)
     overview_masks: list[Ifd] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def by_kind(self, subfile_type: int) -> list[Ifd] | None:
+        """The list that pages of a NewSubfileType belong to; None for images of their own."""
+        if subfile_type & tags.REDUCED_IMAGE:
+            return self.overview_masks if subfile_type & tags.MASK else self.overviews
+        return self.masks if subfile_type & tags.MASK else None
 
     def all(self) -> list[Ifd]:
         """Every page in it."""
@@ -73,18 +93,11 @@ def _read_later_page(source: ByteSource, dialect: Dialect, offset: int, pages: P
     except HeaderError as error:
         pages.warnings.append(f"the rest of the pages is left out: {error.message}")
         return 0
-    kind = page.integer(tags.NEW_SUBFILE_TYPE, 0)
-    if tags.NEW_SUBFILE_TYPE not in page and page.integer(tags.SUBFILE_TYPE, 0) == 2:
-        kind = tags.REDUCED_IMAGE
-    is_reduced, is_mask = kind & tags.REDUCED_IMAGE, kind & tags.MASK
-    role = (
-        pages.overview_masks
-        if is_reduced and is_mask
-        else pages.overviews
-        if is_reduced
-        else pages.masks
-    )
-    if (is_reduced or is_mask) and len(role) < _MAX_OVERVIEWS:
+    kind = page.integer(tags.NEW_SUBFILE_TYPE, -1)
+    if kind < 0:
+        kind = tags.REDUCED_IMAGE if page.integer(tags.SUBFILE_TYPE, 0) == 2 else 0
+    role = pages.by_kind(kind)
+    if role is not None and len(role) < _MAX_OVERVIEWS:
         role.append(page)
     return following
 
@@ -96,8 +109,19 @@ def read_level(page: Ifd) -> Level:
         HeaderError: if a tag that every image needs is missing or absurd.
         UnsupportedTiffError: if the image has more blocks than can be handled.
     """
-    width = page.integer(tags.IMAGE_WIDTH, 0)
-    height = page.integer(tags.IMAGE_LENGTH, 0)
+    (
+        width,
+        height,
+        tile_width,
+        tile_height,
+        rows_per_strip,
+        planar,
+        samples,
+        compression,
+        predictor,
+        photometric,
+        bits,
+    ) = page.integers(_LEVEL_INTEGERS)
     if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
         raise HeaderError.expected(
             "TIFF ImageWidth and ImageLength",
@@ -106,13 +130,8 @@ def read_level(page: Ifd) -> Level:
             "the file is corrupt",
         )
     is_tiled = tags.TILE_WIDTH in page or tags.TILE_OFFSETS in page
-    if is_tiled:
-        tile_width = page.integer(tags.TILE_WIDTH, 0)
-        tile_height = page.integer(tags.TILE_LENGTH, 0)
-    else:
-        tile_width = width
-        rows = page.integer(tags.ROWS_PER_STRIP, _NO_ROWS_PER_STRIP)
-        tile_height = min(rows, height)
+    if not is_tiled:
+        tile_width, tile_height = width, min(rows_per_strip, height)
     if not (0 < tile_width <= _MAX_SIDE and 0 < tile_height <= _MAX_SIDE):
         raise HeaderError.expected(
             "TIFF TileWidth and TileLength" if is_tiled else "TIFF RowsPerStrip",
@@ -121,10 +140,8 @@ def read_level(page: Ifd) -> Level:
             "the file is corrupt",
         )
     blocks = -(-width // tile_width) * -(-height // tile_height)
-    samples = page.integer(tags.SAMPLES_PER_PIXEL, 1)
-    if page.integer(tags.PLANAR_CONFIGURATION, CHUNKY) == SEPARATE:
+    if planar == SEPARATE:
         blocks, samples = blocks * samples, 1
-    compression = page.integer(tags.COMPRESSION, 1)
     offsets, byte_counts = _block_tables(
         page, blocks, tile_width, tile_height, is_compressed=compression != 1
     )
@@ -137,9 +154,9 @@ def read_level(page: Ifd) -> Level:
         offsets,
         byte_counts,
         compression,
-        page.integer(tags.PREDICTOR, 1),
-        page.integer(tags.PHOTOMETRIC, 1),
-        page.integer(tags.BITS_PER_SAMPLE, 1),
+        predictor,
+        photometric,
+        bits,
         page.data(tags.JPEG_TABLES, _MAX_JPEG_TABLES) or None,
         samples,
     )

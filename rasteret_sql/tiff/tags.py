@@ -48,6 +48,16 @@ READ_TAGS: Final = frozenset(
 )
 """Every tag that is looked at; the values of others are never fetched."""
 
+LEVEL_TAGS: Final = (
+    STRIP_OFFSETS,
+    STRIP_BYTE_COUNTS,
+    TILE_OFFSETS,
+    TILE_BYTE_COUNTS,
+    BITS_PER_SAMPLE,
+    JPEG_TABLES,
+)
+"""Tags of an overview or mask whose values may lie elsewhere."""
+
 OPTIONAL_TAGS: Final = frozenset(
     {
         EXTRA_SAMPLES,
