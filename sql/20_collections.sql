@@ -2,8 +2,8 @@
 
 CREATE OR REPLACE MACRO rasteret_build_stac(
     name, stac_api, collection := NULL, bbox := NULL, date_range := NULL, query := NULL,
-    filter := NULL, ids := NULL, bands := NULL, band_map := NULL, band_index_map := NULL,
-    url_rewrite := NULL, data_source := NULL, static_catalog := NULL, max_items := NULL,
+    filter := NULL, ids := NULL, intersects := NULL, bands := NULL, band_map := NULL,
+    band_index_map := NULL, url_rewrite := NULL, data_source := NULL, static_catalog := NULL, max_items := NULL,
     allow_local := false, enrich := true, workspace := NULL, max_concurrent := 300,
     on_error := 'report', force := false
 ) AS TABLE
@@ -11,8 +11,8 @@ CREATE OR REPLACE MACRO rasteret_build_stac(
         'rasteret_build_stac',
         {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
         {name: name, stac_api: stac_api, collection: collection, bbox: bbox,
-         date_range: date_range, query: query, filter: filter, ids: ids, bands: bands,
-         band_map: band_map, band_index_map: band_index_map, url_rewrite: url_rewrite,
+         date_range: date_range, query: query, filter: filter, ids: ids,
+         intersects: intersects, bands: bands, band_map: band_map, band_index_map: band_index_map, url_rewrite: url_rewrite,
          data_source: data_source, static_catalog: static_catalog, max_items: max_items,
          allow_local: allow_local, enrich: enrich, workspace: workspace,
          max_concurrent: max_concurrent, on_error: on_error, force: force}
@@ -29,6 +29,7 @@ date_range      VARCHAR[]  [start, end]; NULL is open, a date as end means throu
 query           any        STAC query extension: JSON text or STRUCT
 filter          any        CQL2 text or JSON
 ids             VARCHAR[]  item ids
+intersects      any        GEOMETRY, GeoJSON, WKT or WKB in degrees, in place of bbox
 bands           VARCHAR[]  bands to keep; default: all raster assets
 band_map        MAP        band name to asset key
 band_index_map  MAP        band name to sample in its file, from 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from rasteret_sql.records.datetimes import Instants, format_micros
 from rasteret_sql.records.footers import CollectionInfo, part_files
 from rasteret_sql.records.parquet_source import ParquetSource, is_parquet_name
 from rasteret_sql.records.partitions import hive_types_of
-from rasteret_sql.records.table_footprints import geo_of_schema
+from rasteret_sql.records.table_footprints import geo_of_footer
 from rasteret_sql.records.workspace import Workspace
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
@@ -113,7 +114,7 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         )
     if _QUERY.match(text):
         call.runtime.check_query(text)
-    source = ParquetSource(text) if is_remote(text) else None
+    source = ParquetSource(text) if is_remote(text) or _is_old_geoparquet(text) else None
     cursor = call.cursor()
     try:
         if source is not None:
@@ -233,13 +234,25 @@ def _hive_types(folder: Path) -> dict[str, str]:
     return {key: kind for key, kind in types.items() if kind}
 
 
+def _is_old_geoparquet(text: str) -> bool:
+    """Whether a local path is GeoParquet before 1.0, which DuckDB refuses to open."""
+    if _QUERY.match(text) or not is_path(text):
+        return False
+    try:
+        geo = json.loads(_geo_metadata(text) or b"{}")
+    except (ValueError, OSError):
+        return False
+    return str(geo.get("version") or geo.get("schema_version")).startswith("0.")
+
+
 def _geo_metadata(text: str) -> bytes | None:
+    """The ``geo`` key of a local Parquet file, or of the first one of a folder."""
     path = Path(text).expanduser()
     first = next(part_files(path), None) if path.is_dir() else path
     if first is None or not first.is_file():
         return None
     try:
-        return geo_of_schema(pq.read_schema(first))
+        return geo_of_footer(pq.read_metadata(first))
     except (OSError, pa.ArrowInvalid):
         return None  # the read itself says what is wrong with the file
 

@@ -139,6 +139,10 @@ class BandSurvey:
                     "give MAP {band: asset key} for the assets you need",
                 )
 
+    def __bool__(self) -> bool:
+        """Whether there was any asset."""
+        return bool(self._seen)
+
     def samples(self, key: str) -> set[str]:
         """Names of the samples that the asset of this key has in some item."""
         return {name for names in self._variants.get(key, ()) for name in names if name}

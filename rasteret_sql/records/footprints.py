@@ -46,6 +46,19 @@ def parse_geometry(value: object) -> Geometry | None:
     return geometry
 
 
+def wkb_as_text(wkb: bytes) -> str:
+    """WKB as WKT; bytes that are none as text that is none either.
+
+    Example:
+        >>> wkb_as_text(shapely.to_wkb(shapely.Point(1, 2)))
+        'POINT (1 2)'
+    """
+    try:
+        return str(shapely.from_wkb(wkb).wkt)
+    except shapely.errors.ShapelyError:
+        return "no WKB"
+
+
 def _from_ewkt(text: str) -> Geometry:
     """WKT; the SRID of EWKT goes with the geometry."""
     if text[:5].upper() != "SRID=":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,8 @@ class ItemSurvey:
     """What one pass over the items learned.
 
     Attributes:
+        bands: of the rasters, or of the assets that were asked for.
+        others: of all assets, until the first raster came.
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
         has_hints: whether nodata, scale or offset of an asset is said.
@@ -103,6 +105,7 @@ class ItemSurvey:
     n_items: int = 0
     has_local: bool = False
     has_hints: bool = False
+    others: BandSurvey = field(default_factory=BandSurvey)
 
     def duplicates(self) -> list[str]:
         """Ids that more than one item has, in order of first repetition."""
@@ -147,13 +150,17 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
     Args:
         items: as from `read_items`.
         notes: is told what is odd.
-        wanted_keys: the assets to keep, whatever they are; None keeps rasters.
+        wanted_keys: the assets to keep, whatever they are; None keeps rasters, and as long
+            as there were none, all that have an href.
     """
     found = ItemSurvey(ItemSpool(), BandSurvey(), {}, {}, array("q"))
     for item in items:
         found.keys |= dict.fromkeys(item["assets"])
         assets = _assets_of(item, wanted_keys)
         found.bands.add(assets)
+        if wanted_keys is None and not found.bands:
+            assets = _assets_of(item, set(item["assets"]))
+            found.others.add(assets)
         found.has_local |= any(is_local(asset.href) for asset in assets.values())
         row = _row_of(item, assets, notes)
         found.has_hints |= any(hints for *_, hints in row.assets.values())
@@ -216,8 +223,8 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
 
 
 def _datetime(name: str, properties: Mapping[str, Any], notes: Notes) -> int | None:
-    for field in ("datetime", "start_datetime"):
-        value = properties.get(field)
+    for key in ("datetime", "start_datetime"):
+        value = properties.get(key)
         if value is None:
             continue
         try:
@@ -225,8 +232,8 @@ def _datetime(name: str, properties: Mapping[str, Any], notes: Notes) -> int | N
         except ValueError:
             notes.add(
                 f"item {name}",
-                f"{field}: expected an RFC 3339 time, got {shorten(value)}; it is NULL",
-                f"{field} that is no time",
+                f"{key}: expected an RFC 3339 time, got {shorten(value)}; it is NULL",
+                f"{key} that is no time",
             )
     return None
 

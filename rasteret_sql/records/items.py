@@ -67,13 +67,17 @@ def records_from_items(
         warnings: lines of the reader of the items, which the result goes on with.
 
     Raises:
-        InputError: if a map or a band does not fit the items, or no asset is a raster.
+        InputError: if a map or a band does not fit the items, or no asset has an href.
         CollectionError: from the items.
     """
     notes = Notes([] if warnings is None else warnings)
     survey = survey_items(items, notes, set(band_map.values()) if band_map else None)
+    surveyed = survey.bands
+    if not surveyed and survey.others:
+        surveyed = survey.others
+        notes.add("assets", "none is a TIFF, so all are kept, but there are no pixels to read")
     chosen = choose_bands(
-        survey.bands,
+        surveyed,
         bands=bands,
         band_map=band_map,
         band_index_map=band_index_map,
@@ -86,7 +90,7 @@ def records_from_items(
     if survey.n_items and not chosen:
         listed = ", ".join(sorted(survey.keys)[:20]) or "none"
         raise InputError.expected(
-            "band_map", "assets that are TIFFs", listed, "name the ones to read, if there are any"
+            "assets", "at least one with an href", listed, "there is nothing to read"
         )
     hrefs = _Hrefs(dict(url_rewrite or {}), is_remote=is_remote, allow_local=allow_local)
     table = _Table(survey.spool, chosen, _property_columns(survey.properties, notes), hrefs)

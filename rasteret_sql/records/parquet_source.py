@@ -27,7 +27,7 @@ from rasteret_sql.records.footers import geo_bounds, part_files
 from rasteret_sql.records.footprints import split_at_antimeridian
 from rasteret_sql.records.hrefs import local_path
 from rasteret_sql.records.partitions import NULL_SEGMENT, hive_types_of
-from rasteret_sql.records.table_footprints import geo_of_schema
+from rasteret_sql.records.table_footprints import geo_of_footer
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.listing import Listed, list_files
 from rasteret_sql.remote.ranges import get_range, stat
@@ -66,6 +66,7 @@ class ParquetSource:
 
     Attributes:
         schema: columns of the first file, then those that its folders name.
+        stored: names of the columns that are in the files.
         geo_metadata: the first file's ``geo`` key.
         version: changes when a file does.
 
@@ -84,13 +85,12 @@ class ParquetSource:
                 redact(location), "Parquet files", "none", "check the path and the credentials"
             )
         first = _footer(self._listed[0])
-        arrow = first.schema.to_arrow_schema()
-        self.geo_metadata = geo_of_schema(arrow)
+        self.geo_metadata = geo_of_footer(first)
         self._keys = self._partition_types(first)
-        stored = _described(arrow, self.geo_metadata)
-        self._stored = [name for name in stored.names if name not in self._keys]
+        stored = _described(first.schema.to_arrow_schema(), self.geo_metadata)
+        self.stored = [name for name in stored.names if name not in self._keys]
         folders = [pa.field(name, kind) for name, kind in self._keys.items()]
-        self.schema = pa.schema([*(stored.field(name) for name in self._stored), *folders])
+        self.schema = pa.schema([*(stored.field(name) for name in self.stored), *folders])
         self.version = "-".join(f"{one.href}@{one.version}" for one in self._listed)
 
     def _partition_types(self, footer: pq.FileMetaData) -> dict[str, pa.DataType]:
@@ -193,7 +193,7 @@ class ParquetSource:
 
     def _check_columns(self, file: _File) -> None:
         there = set(file.footer.schema.to_arrow_schema().names)
-        missing = [name for name in self._stored if name not in there]
+        missing = [name for name in self.stored if name not in there]
         if missing:
             raise CollectionError.expected(
                 redact(file.listed.href),
@@ -206,7 +206,7 @@ class ParquetSource:
         self, file: _File, keep: pc.Expression | None, boxes: Sequence[BBox] | None
     ) -> list[int]:
         """Row groups that may have a row to keep, by the statistics of the footer."""
-        if boxes is not None and "bbox" in self._stored:
+        if boxes is not None and "bbox" in self.stored:
             near = _may_meet(boxes, may_cross=_may_cross(file.footer))
             keep = near if keep is None else keep & near
         if keep is None:

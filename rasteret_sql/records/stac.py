@@ -46,7 +46,8 @@ class StacSource:
     Attributes:
         location: address of an API, address or path of a static catalog or collection, or a
             file of items: ``.json`` (FeatureCollection, list or one item), ``.ndjson``,
-            ``.parquet`` (STAC GeoParquet; also a local folder of such files).
+            ``.parquet`` (STAC GeoParquet; also a folder of such files, in a cloud with a
+            slash at its end).
         collection: only items of this collection.
         bbox: west, south, east, north in degrees; west > east crosses the antimeridian.
         date_range: start and end, both included, None or '..' for open.
@@ -136,7 +137,7 @@ class _Reader:
         location = self._root_location()
         suffix = Path(urlsplit(location).path if is_remote(location) else location).suffix.lower()
         if suffix in _PARQUET or self._is_parquet_folder(location):
-            yield from self._of_file(read_stac_geoparquet(location, self.fetch_text), location)
+            yield from self._of_file(read_stac_geoparquet(location), location)
         elif suffix in _JSON_LINES:
             yield from self._of_file(
                 _json_lines(location, self.fetch_text, self.warnings), location
@@ -173,7 +174,9 @@ class _Reader:
 
     @staticmethod
     def _is_parquet_folder(location: str) -> bool:
-        if is_remote(location) or not Path(location).is_dir():
+        if is_remote(location):
+            return location.endswith("/") and not location.lower().startswith("http")
+        if not Path(location).is_dir():
             return False
         return next(Path(location).rglob("*.parquet"), None) is not None
 

@@ -174,6 +174,9 @@ def item_fault(item: object) -> str | None:
     """
     if not isinstance(item, dict):
         return f"{type(item).__name__} instead of an object"
+    is_bare = "type" not in item and "assets" not in item and kind_of(item) == "collection"
+    if is_bare or item.get("type") in {"Catalog", "Collection"}:
+        return f"a {item.get('type', 'Collection')} instead of an item"
     if item.get("type", "Feature") != "Feature":
         return f"type {item['type']!r}"
     name = item.get("id")

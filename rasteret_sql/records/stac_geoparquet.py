@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from rasteret_sql.errors import CollectionError, redact
 from rasteret_sql.records.datetimes import format_micros, parse_micros
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.stac_documents import FetchText, Item, Json, read_bytes
+from rasteret_sql.records.parquet_source import ParquetSource
+from rasteret_sql.records.stac_documents import Item, Json
 from rasteret_sql.remote.stores import is_remote
 
 _BATCH_ROWS = 500
@@ -27,33 +28,41 @@ _ASSET_FIELD = re.compile(r"href$|type$|roles$|alternate$|(eo:|raster:)?bands$|p
 _UNUSED = frozenset({"links"})
 
 
-def read_stac_geoparquet(location: str, fetch_text: FetchText | None) -> Iterator[Item]:
+def read_stac_geoparquet(location: str) -> Iterator[Item]:
     """Items of a STAC GeoParquet file, unchecked; geometries stay WKB, NULLs are left out.
 
-    A local folder is read as its Parquet files, by name.
+    A folder is read as its Parquet files, by name; remote ones are read by ranges.
 
-    Files of stac-geoparquet 0.x to 1.1, GeoParquet 0.4 to 1.1.
+    Files of stac-geoparquet 0.x to 1.1, GeoParquet 0.1 to 1.1.
 
     Raises:
         CollectionError: if it is no Parquet file or has no column id or assets.
+        ReadError: if a remote one can't be reached.
 
     Source: stac-geoparquet specification 1.1.
     """
-    folder = Path(local_path(location))
-    if not is_remote(location) and folder.is_dir():
-        for part in sorted(path for path in folder.rglob("*.parquet") if path.is_file()):
-            yield from read_stac_geoparquet(str(part), fetch_text)
+    if is_remote(location):
+        source = ParquetSource(location)
+        yield from _items(location, source.stored, source.batches)
+        return
+    path = Path(local_path(location))
+    if path.is_dir():
+        for part in sorted(part for part in path.rglob("*.parquet") if part.is_file()):
+            yield from read_stac_geoparquet(str(part))
         return
     try:
-        if is_remote(location):
-            file = pq.ParquetFile(pa.BufferReader(read_bytes(location, fetch_text)))
-        else:
-            file = pq.ParquetFile(local_path(location))
+        file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise CollectionError.expected(
             redact(location), "a Parquet file", error, "check the file"
         ) from None
     names = file.schema_arrow.names
+    yield from _items(location, names, lambda used: file.iter_batches(_BATCH_ROWS, columns=used))
+
+
+def _items(
+    location: str, names: list[str], batches: Callable[[list[str]], Iterator[pa.RecordBatch]]
+) -> Iterator[Item]:
     missing = [name for name in ("id", "assets") if name not in names]
     if missing:
         raise CollectionError.expected(
@@ -63,7 +72,7 @@ def read_stac_geoparquet(location: str, fetch_text: FetchText | None) -> Iterato
             "import a table of other columns with rasteret_build_table",
         )
     used = [name for name in names if name not in _UNUSED]
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=used):
+    for batch in batches(used):
         slim = batch.set_column(used.index("assets"), "assets", _slim(batch.column("assets")))
         for row in slim.to_pylist():
             yield _item_of(row)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -153,16 +154,16 @@ def find_geometry(
     return GeometryColumn(name, kind, _parse_crs(crs, name))
 
 
-def geo_of_schema(schema: pa.Schema) -> bytes | None:
-    """The ``geo`` key of a Parquet file's Arrow schema, or one of its GeoArrow columns.
+def geo_of_footer(footer: pq.FileMetaData) -> bytes | None:
+    """The ``geo`` key of a Parquet file, or one made of its GeoArrow columns.
 
     DuckDB reads neither into the schema of a query.
     """
-    found = (schema.metadata or {}).get(b"geo")
+    found = (footer.metadata or {}).get(b"geo")
     if found is not None:
         return bytes(found)
     columns = {}
-    for field in schema:
+    for field in footer.schema.to_arrow_schema():
         kind, crs = _extension(field)
         if kind.startswith("geoarrow.") and crs is not None:
             columns[field.name] = {"encoding": kind.removeprefix("geoarrow."), "crs": crs}

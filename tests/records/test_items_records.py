@@ -363,9 +363,23 @@ def test_band_maps_reach_the_samples_of_one_asset():
         bands_of({"a": tif("a"), "b": tif("b")}, band_index_map={"c": 0})
 
 
-def test_items_without_any_raster_are_refused_with_their_assets():
-    with pytest.raises(InputError, match="assets that are TIFFs, got 'data'"):
-        records_of([item(assets={"data": {"href": "a.laz"}})])
+def test_items_without_any_raster_keep_all_assets():
+    items = [item("a", assets={"data": {"href": "a.laz"}, "bare": {"title": "no href"}})]
+    records, table = records_of(items)
+    assert table["assets"].to_pylist() == [{"data": {"href": "a.laz", "band_index": 0}}]
+    assert records.warnings == [
+        "assets: none is a TIFF, so all are kept, but there are no pixels to read"
+    ]
+    with pytest.raises(InputError, match="at least one with an href, got 'bare'"):
+        records_of([item(assets={"bare": {"title": "no href"}})])
+
+
+def test_other_assets_are_left_out_where_any_item_has_a_raster():
+    items = [item("a", assets={"data": {"href": "a.laz"}}), item("b", assets={"dem": tif("b")})]
+    records, table = records_of(items)
+    assert [field.name for field in records.schema.field("assets").type] == ["dem"]
+    assert table.num_rows == 2
+    assert records.warnings == []
 
 
 def test_no_items_are_no_rows():

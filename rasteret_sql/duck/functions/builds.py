@@ -39,6 +39,7 @@ from rasteret_sql.records.build import (
     build_collection,
     existing_report,
 )
+from rasteret_sql.records.footprints import wkb_as_text
 from rasteret_sql.records.items import records_from_items
 from rasteret_sql.records.progress import watched
 from rasteret_sql.records.records import Records
@@ -99,6 +100,8 @@ def stac_recipe(
         raise InputError.expected("stac_api", "a URL or path", stac_api, "name an API or a file")
     options, search = _split(rest)
     check_flag("allow_local", allow_local)
+    if isinstance(search.get("intersects"), bytes):  # WKB, which JSON can't hold
+        search["intersects"] = wkb_as_text(search["intersects"])
     source = StacSource(location=stac_api, **search)
     source.wanted()
     build = _build_options(

@@ -85,6 +85,7 @@ def build(
         date_range=date_range,
         band_map=_of_bands(dataset.band_map, bands),
         ids=None,
+        intersects=None,
         static_catalog=None,
         allow_local=False,
         is_partial=True,

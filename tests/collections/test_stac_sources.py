@@ -1,0 +1,158 @@
+"""rasteret_build_stac over files, folders and APIs: areas, and STAC GeoParquet of every age."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from servers.emulators import S3Emulator, missing
+
+from rasteret_sql.remote.stores import reload_storage, storage
+
+
+@pytest.fixture
+def paths(items, scenes):
+    """The items with absolute hrefs."""
+    for item in items["features"]:
+        for asset in item["assets"].values():
+            asset["href"] = str((scenes / asset["href"]).resolve())
+    return items
+
+
+def build(rows, source, options="", name="s2"):
+    rows(
+        "FROM rasteret_build_stac($name, stac_api := $s, enrich := false, "
+        f"{options} force := true)",
+        {"name": name, "s": str(source)},
+    )
+    return rows(f'SELECT id, datetime, bbox, "proj:epsg", "eo:cloud_cover" FROM {name} ORDER BY id')
+
+
+AREA = shapely.Polygon([(77.9, 12.9), (78.02, 12.9), (77.9, 13.15)])
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        f"'{AREA.wkt}'",
+        f"'{shapely.to_geojson(AREA)}'",
+        f"from_hex('{AREA.wkb_hex}')",
+        f"'{AREA.wkt}'::GEOMETRY",
+    ],
+    ids=["WKT", "GeoJSON", "WKB", "GEOMETRY"],
+)
+def test_intersects_keeps_the_items_whose_footprint_meets_it(rows, paths, write_items, area):
+    whole = {i["id"]: json.dumps(i["geometry"]) for i in paths["features"]}
+    far = paths["features"][0]
+    far["geometry"] = shapely.geometry.mapping(shapely.Point(78.03, 13.03).buffer(0.001))
+    del far["bbox"]
+    found = build(rows, write_items(paths), f"intersects := {area},")
+    near = {name for name, text in whole.items() if shapely.from_geojson(text).intersects(AREA)}
+    wanted = near - {far["id"]}
+    assert {row[0] for row in found} == wanted
+    assert 0 < len(found) < 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("intersects := 'POLYGON((', ", "intersects: expected GeoJSON, WKT or WKB in degrees"),
+        ("intersects := 'POINT EMPTY', ", "intersects: expected a geometry"),
+        ("intersects := 'POINT(1 2)', bbox := [1, 2, 3, 4], ", "bbox or intersects"),
+    ],
+)
+def test_a_bad_area_is_told_when_bound(rows, paths, write_items, options, words):
+    with pytest.raises(duckdb.Error, match=words):
+        rows(
+            f"EXPLAIN FROM rasteret_build_stac('x', {options} stac_api := $s)",
+            {"s": write_items(paths)},
+        )
+
+
+def by_rustac(folder, items):
+    rustac = pytest.importorskip("rustac")
+
+    async def write():
+        await rustac.write(str(folder / "items.parquet"), items)
+
+    asyncio.run(write())
+
+
+def by_stac_geoparquet(version):
+    def write(folder, items):
+        arrow = pytest.importorskip("stac_geoparquet.arrow")
+        path = str(folder / "items.parquet")
+        arrow.to_parquet(
+            arrow.parse_stac_items_to_arrow(items["features"]), path, schema_version=version
+        )
+
+    return write
+
+
+def by_geopandas(folder, items):
+    """stac-geoparquet 0.x, GeoParquet 0.4: bbox as a list, times as text, nothing of STAC."""
+    rows = []
+    for item in items["features"]:
+        properties = {k: v for k, v in item["properties"].items() if v is not None}
+        kept = {k: item[k] for k in ("id", "assets", "bbox", "stac_version") if k in item}
+        geometry = shapely.to_wkb(shapely.from_geojson(json.dumps(item["geometry"])))
+        rows.append(kept | properties | {"geometry": geometry})
+    column = {"encoding": "WKB", "crs": "OGC:CRS84", "geometry_type": "Polygon"}
+    geo = {"version": "0.4.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(
+        table.replace_schema_metadata({"geo": json.dumps(geo)}), folder / "items.parquet"
+    )
+
+
+WRITERS = {
+    "rustac": by_rustac,
+    "stac-geoparquet 1.1": by_stac_geoparquet("1.1.0"),
+    "stac-geoparquet 1.0": by_stac_geoparquet("1.0.0"),
+    "stac-geoparquet 0.x": by_geopandas,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_stac_geoparquet_of_every_age_gives_the_items_back(
+    rows, paths, write_items, server, tmp_path, writer
+):
+    wanted = build(rows, write_items(paths))
+    WRITERS[writer](tmp_path, paths)
+    found = build(rows, tmp_path / "items.parquet")
+    assert [row[:2] + row[3:] for row in found] == [row[:2] + row[3:] for row in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert list(one[2].values()) == pytest.approx(list(other[2].values()))
+    (server.folder / "items.parquet").write_bytes((tmp_path / "items.parquet").read_bytes())
+    far = build(rows, server.url("scenes", "items.parquet"), "allow_local := true,")
+    assert far == found
+    table = rows(
+        "FROM rasteret_build_table('as_table', $s, force := true)",
+        {"s": str(tmp_path / "items.parquet")},
+    )
+    assert table[0][3:5] == (6, ["B04", "B08", "SCL"])
+    query = 'SELECT id, datetime, bbox, "proj:epsg" FROM as_table ORDER BY id'
+    assert [row[:2] for row in rows(query)] == [row[:2] for row in wanted]
+
+
+def test_a_folder_of_stac_geoparquet_in_a_cloud(rows, paths, write_items, tmp_path):
+    if reason := missing("s3"):
+        pytest.skip(reason)
+    wanted = build(rows, write_items(paths))
+    by_geopandas(tmp_path, paths)
+    whole = pq.read_table(tmp_path / "items.parquet")
+    with S3Emulator() as s3:
+        keys = {"access_key_id": "me", "secret_access_key": "mine"}
+        storage("s3://lake/", endpoint=s3.origin, credentials=keys)
+        for number in range(2):
+            pq.write_table(whole.slice(3 * number, 3), tmp_path / "part.parquet")
+            data = (tmp_path / "part.parquet").read_bytes()
+            s3.put("lake", f"items/year={number}/part.parquet", data)
+        found = build(rows, "s3://lake/items/", "allow_local := true,")
+    reload_storage()
+    assert [row[:2] for row in found] == [row[:2] for row in wanted]
