@@ -3,8 +3,8 @@
 CREATE OR REPLACE MACRO rasteret_build_stac(
     name, stac_api, collection := NULL, bbox := NULL, date_range := NULL, query := NULL,
     filter := NULL, ids := NULL, intersects := NULL, bands := NULL, band_map := NULL,
-    band_index_map := NULL, url_rewrite := NULL, data_source := NULL, static_catalog := NULL, max_items := NULL,
-    allow_local := false, enrich := true, workspace := NULL, max_concurrent := 300,
+    band_index_map := NULL, url_rewrite := NULL, data_source := NULL, static_catalog := NULL,
+    max_items := NULL, allow_local := false, enrich := true, workspace := NULL, max_concurrent := 300,
     on_error := 'report', force := false
 ) AS TABLE
     FROM query(_rasteret_bind(
@@ -12,8 +12,8 @@ CREATE OR REPLACE MACRO rasteret_build_stac(
         {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
         {name: name, stac_api: stac_api, collection: collection, bbox: bbox,
          date_range: date_range, query: query, filter: filter, ids: ids,
-         intersects: intersects, bands: bands, band_map: band_map, band_index_map: band_index_map, url_rewrite: url_rewrite,
-         data_source: data_source, static_catalog: static_catalog, max_items: max_items,
+         intersects: intersects, bands: bands, band_map: band_map, band_index_map: band_index_map,
+         url_rewrite: url_rewrite, data_source: data_source, static_catalog: static_catalog, max_items: max_items,
          allow_local: allow_local, enrich: enrich, workspace: workspace,
          max_concurrent: max_concurrent, on_error: on_error, force: force}
     ));
