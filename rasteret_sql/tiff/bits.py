@@ -44,10 +44,7 @@ def unpack_rows(
         [[2801]]
     """
     rows = packed.shape[0]
-    if bits == 1:
-        return np.unpackbits(packed, axis=1, count=per_row).astype(dtype, copy=False)
-    if bits < 8:
-        # A table of whole bytes would not help 3, 5, 6 and 7 bits; these pass through here too.
+    if bits in (3, 5, 6, 7):  # these the decoder below does not take
         single = np.unpackbits(packed, axis=1, count=per_row * bits)
         weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint8)
         return (single.reshape(rows, per_row, bits) @ weights).astype(dtype, copy=False)
