@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import InterruptedReadError
-from rasteret_sql.records import value_hints
+from rasteret_sql.records import asset_hints
+from rasteret_sql.records.asset_hints import HINT
 from rasteret_sql.records.evolve import fitted
 from rasteret_sql.records.row_spool import RowSpool
 from rasteret_sql.records.stored import Stored
-from rasteret_sql.records.value_hints import HINT
 
 _BBOX = "bbox"
 
@@ -37,7 +37,7 @@ class Comparison:
         given_as: Of each stored row, the number of the source's row that it is or that
             replaces it, else -1.
         fresh_as: Of each fresh row, its number in the source.
-        hints: `value_hints.COLUMN` of all rows of the source; None where it has none.
+        hints: `asset_hints.COLUMN` of all rows of the source; None where it has none.
     """
 
     fresh: RowSpool
@@ -117,8 +117,8 @@ def compare(
     hints: RowSpool | None = None
     for batch in source:
         _check(stop)
-        if value_hints.COLUMN in batch.schema.names:
-            told = batch.select([value_hints.COLUMN])
+        if asset_hints.COLUMN in batch.schema.names:
+            told = batch.select([asset_hints.COLUMN])
             hints = hints or RowSpool(folder / "hints.arrow", told.schema)
             hints.append(told)
         given = fitted(batch, words.schema)

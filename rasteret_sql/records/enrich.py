@@ -15,7 +15,7 @@ from pyproj.exceptions import ProjError
 from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import bounds_of
-from rasteret_sql.records import progress, value_hints
+from rasteret_sql.records import asset_hints, progress
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.headers import Headers
 from rasteret_sql.records.records import AssetFailure
@@ -70,7 +70,7 @@ def enrich(
     """Add the headers to batches of records.
 
     Args:
-        batches: Records with ``id`` and ``assets``, perhaps with `value_hints.COLUMN`.
+        batches: Records with ``id`` and ``assets``, perhaps with `asset_hints.COLUMN`.
         schema: `enriched_schema` of theirs.
         bands: Bands to enrich.
         result: Counts and failures are added here.
@@ -112,8 +112,8 @@ class _References:
         asset = assets.field(band)
         self.hrefs = asset.field("href").to_pylist()
         self.indices = asset.field("band_index").to_pylist()
-        if value_hints.COLUMN in batch.schema.names:
-            self.hints = batch.column(value_hints.COLUMN).field(band).to_pylist()
+        if asset_hints.COLUMN in batch.schema.names:
+            self.hints = batch.column(asset_hints.COLUMN).field(band).to_pylist()
 
 
 class _Piece:
@@ -200,7 +200,7 @@ def _metadata_column(
             progress.add("unreadable")
             continue
         hint = reference.hints[row]
-        for text in value_hints.apply_hint(values, hint) if hint else ():
+        for text in asset_hints.apply_hint(values, hint) if hint else ():
             result.conflicts.append(_line(batch, row, reference, text))
         rows[row] = values | {"file_size": asset.file_size, "etag": asset.etag}
         result.enriched += 1

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rasteret_sql.errors import shorten
 from rasteret_sql.records import progress
+from rasteret_sql.records.asset_hints import asset_hints
 from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sample_names
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
@@ -21,7 +22,6 @@ from rasteret_sql.records.item_filter import collection_of
 from rasteret_sql.records.item_spool import ItemSpool
 from rasteret_sql.records.property_types import DATETIME_PROPERTIES, PropertyType
 from rasteret_sql.records.stac_documents import LOCATION, Item
-from rasteret_sql.records.value_hints import value_hints
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import DATETIME
 
@@ -65,7 +65,7 @@ class ItemRow:
         geometry: WKB in hexadecimal.
         bbox: west, south, east, north.
         is_remote: whether the item's document came over a network.
-        assets: asset key to href, sample names and what is said of the values.
+        assets: asset key to href, sample names and what is said of values and grid.
     """
 
     id: str
@@ -93,7 +93,7 @@ class ItemSurvey:
         others: of all assets, until the first raster came.
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
-        has_hints: whether nodata, scale or offset of an asset is said.
+        has_hints: whether values or grid of an asset are told of.
         id_hashes: of every id; eight bytes an item is all that grows in memory.
     """
 
@@ -215,7 +215,7 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
         crs=hint.crs,
         is_remote=is_remote(str(item.get(LOCATION, ""))),
         assets={
-            key: [asset.href, list(asset.names), value_hints(raw_assets[key])]
+            key: [asset.href, list(asset.names), asset_hints(raw_assets[key], properties)]
             for key, asset in assets.items()
         },
         properties={name: value for name, value in properties.items() if name not in _CONSUMED},

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.records import value_hints
+from rasteret_sql.records import asset_hints
 from rasteret_sql.records.bands import (
     Band,
     RasterAsset,
@@ -180,10 +180,10 @@ class _Table:
 
     def hinted_batches(self) -> Iterator[pa.RecordBatch]:
         schema = self.schema
-        hints = pa.struct([(band, value_hints.HINT) for band in self.bands])
+        hints = pa.struct([(band, asset_hints.HINT) for band in self.bands])
         for chunk in self._chunks():
             column = pa.array([self._hints(row) for row in chunk], hints)
-            yield self._batch(chunk, schema).append_column(value_hints.COLUMN, column)
+            yield self._batch(chunk, schema).append_column(asset_hints.COLUMN, column)
 
     def _chunks(self) -> Iterator[list[ItemRow]]:
         rows = iter(self.spool)
@@ -220,7 +220,7 @@ class _Table:
     def _hints(self, row: ItemRow) -> dict[str, Any]:
         found = {}
         for band, (_, sample) in self._located(row):
-            hint = value_hints.hint_of(row.assets[self.bands[band].key][2], sample)
+            hint = asset_hints.hint_of(row.assets[self.bands[band].key][2], sample)
             found[band] = None if hint is None else hint._asdict()
         return found
 

@@ -42,8 +42,8 @@ class Records:
         batches: starts a new pass over all records; may be called again.
         warnings: what was odd in the source, one line each; complete before the first pass.
         failures: assets that were refused, with the reason; complete before the first pass.
-        hinted: as `batches`, and a column of `value_hints` beside the schema's; None where
-            nothing is said of the values.
+        hinted: as `batches`, and a column of `asset_hints` beside the schema's; None where
+            nothing is said of the assets.
     """
 
     schema: pa.Schema

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import CollectionError, InterruptedReadError, UnknownCollectionError
-from rasteret_sql.records import value_hints
+from rasteret_sql.records import asset_hints
 from rasteret_sql.records.build import BuildOptions, facts_of, stored, strict
 from rasteret_sql.records.comparison import Comparison, Words, compare
 from rasteret_sql.records.disk import disk_errors
@@ -317,7 +317,7 @@ class _Refresh:
             is_new = comparison.is_new[numbers]
             hints = comparison.hints_of(comparison.fresh_as[numbers], self._bands)
             if hints is not None:
-                batch = batch.append_column(value_hints.COLUMN, hints)
+                batch = batch.append_column(asset_hints.COLUMN, hints)
             yield batch.filter(pa.array(is_new))
 
     def _link(self, files: list[StoredFile], changed: set[Path]) -> None:

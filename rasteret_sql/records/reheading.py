@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import InterruptedReadError, redact
+from rasteret_sql.records.asset_hints import COLUMN, VALUES, apply_values
 from rasteret_sql.records.comparison import Comparison
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.evolve import fitted
@@ -23,7 +24,6 @@ from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure
 from rasteret_sql.records.row_spool import RowSpool
 from rasteret_sql.records.stored import Stored
-from rasteret_sql.records.value_hints import COLUMN, HINT, apply_hint
 from rasteret_sql.schema import BBOX, CRS, DATETIME, EPSG, ID, metadata_column
 
 ROW = "_row"
@@ -366,10 +366,10 @@ class Reheader:
         for row, hint in enumerate(look.hints.field(number).to_pylist()):
             kept = look.facts[number][row]
             if hint and kept:
-                told = {name: kept.get(name) for name in ("dtype", *HINT.names)}
+                told = {name: kept.get(name) for name in ("dtype", *VALUES)}
                 if told["dtype"]:
                     before = dict(told)
-                    apply_hint(told, hint)
+                    apply_values(told, hint)
                     differs[row] = told != before
         return differs
 

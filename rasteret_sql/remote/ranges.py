@@ -100,7 +100,7 @@ def get_start(href: str, length: int = 16384) -> Start:
     location = locate(href)
     what = f"the first {length} bytes"
     if location.store is None:
-        return _local_start(location, length, what)
+        return _local_start(location, length)
     return tried(location, what, lambda place: _remote_start(place, length))
 
 
@@ -159,14 +159,14 @@ def merge_ranges(
     return merged
 
 
-def _local_start(location: Location, length: int, what: str) -> Start:
+def _local_start(location: Location, length: int) -> Start:
     try:
         # pathlib would cost as much again as the reading
         with open(location.path, "rb", buffering=0) as file:  # noqa: PTH123
             facts = os.fstat(file.fileno())
             return Start(file.read(length), facts.st_size, _local_etag(facts))
     except OSError as error:
-        raise_local(location.href, what, error)
+        raise_local(location.href, "a file", error)
 
 
 def _local_etag(facts: os.stat_result) -> str:

@@ -11,9 +11,10 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasteret_sql.records.value_hints import ValueHint, apply_hint, hint_of, value_hints
+from rasteret_sql.records.asset_hints import AssetHint, apply_hint, asset_hints, hint_of
+from rasteret_sql.units import Affine
 
-NOTHING = {"nodata": None, "scale": None, "offset": None}
+NOTHING = AssetHint()._asdict()
 
 
 @pytest.mark.parametrize(
@@ -33,23 +34,62 @@ NOTHING = {"nodata": None, "scale": None, "offset": None}
     ],
 )
 def test_where_hints_stand(asset, sample, expected):
-    found = hint_of(value_hints(asset), sample)
-    assert found == (None if expected is None else ValueHint(*expected))
+    found = hint_of(asset_hints(asset), sample)
+    assert found == (None if expected is None else AssetHint(*expected))
+
+
+GRID = [10.0, 0.0, 5e5, 0.0, -10.0, 5e6]
+
+
+@pytest.mark.parametrize(
+    ("asset", "properties", "shape", "transform"),
+    [
+        ({"proj:shape": [2, 3], "proj:transform": [*GRID, 0, 0, 1]}, {}, [2, 3], GRID),
+        ({"proj:shape": [2, 3]}, {"proj:shape": [9, 9], "proj:transform": GRID}, [2, 3], GRID),
+        ({"proj:shape": None}, {"proj:shape": [9, 9]}, [9, 9], None),
+        ({"proj:shape": [2], "proj:transform": [1, 2, "3", 4, 5, 6]}, {}, None, None),
+        ({"proj:transform": [1, 2, math.nan, 4, 5, 6], "nodata": 1}, {}, None, None),
+    ],
+)
+def test_where_hints_of_the_grid_stand(asset, properties, shape, transform):
+    found = hint_of(asset_hints(asset, properties), 0) or AssetHint()
+    assert (found.shape, found.transform) == (shape, transform)
+
+
+def test_a_grid_that_differs_is_told_and_the_files_used():
+    values = row() | {"affine": Affine(*GRID), "transform": [10.0, 5e5, -10.0, 5e6]}
+    before = dict(values)
+    near = [10.0 + 1e-9, 0.0, 5e5 + 0.5, 0.0, -10.0, 5e6]
+    assert apply_hint(values, NOTHING | {"shape": [200, 300], "transform": near}) == []
+    far = [10.0, 0.0, 5e5 + 5, 0.0, -10.0, 5e6]
+    told = apply_hint(values, NOTHING | {"shape": [300, 200], "transform": far})
+    assert [line.split(": ")[0] for line in told] == ["proj:shape", "proj:transform"]
+    assert values == before
+
+
+def test_a_file_without_a_grid_takes_the_catalogues():
+    values = row()
+    assert apply_hint(values, NOTHING | {"shape": [200, 300], "transform": GRID}) == []
+    assert (values["affine"], values["transform"]) == (Affine(*GRID), [10.0, 5e5, -10.0, 5e6])
+    values = row()
+    assert apply_hint(values, NOTHING | {"shape": [1, 1], "transform": GRID}) != []
+    assert values["affine"] is None
 
 
 def row(dtype="uint16", nodata=None, scale=1.0, offset=0.0):
-    return {"dtype": dtype, "nodata": nodata, "scale": scale, "offset": offset}
+    values = {"dtype": dtype, "nodata": nodata, "scale": scale, "offset": offset}
+    return values | {"image_height": 200, "image_width": 300, "affine": None, "transform": None}
 
 
 def test_a_hint_completes_a_header_without_a_word():
     values = row()
-    assert apply_hint(values, {"nodata": 0.0, "scale": 1e-4, "offset": -0.1}) == []
+    assert apply_hint(values, NOTHING | {"nodata": 0.0, "scale": 1e-4, "offset": -0.1}) == []
     assert values == row(nodata=0.0, scale=1e-4, offset=-0.1)
 
 
 def test_a_hint_that_differs_is_used_and_told():
     values = row(nodata=65535.0, scale=0.1)
-    told = apply_hint(values, {"nodata": 0.0, "scale": 0.2, "offset": None})
+    told = apply_hint(values, NOTHING | {"nodata": 0.0, "scale": 0.2})
     assert values == row(nodata=0.0, scale=0.2)
     assert [line.split(":")[0] for line in told] == ["nodata", "scale"]
     assert "the catalogue says 0.0, the file 65535.0" in told[0]
@@ -103,9 +143,9 @@ def test_pixels_follow_the_catalogue(con, rows, tmp_path):
     ((name, band, href, error),) = rows("FROM rasteret_errors('s')")
     assert (name, band, href) == ("a", "B1", str(path))
     assert error.startswith("nodata: the catalogue says 0.0, the file 3.0")
-    assert "_value_hints" not in con.sql("FROM s").columns
+    assert "_asset_hints" not in con.sql("FROM s").columns
     con.execute(
         "FROM rasteret_build_stac('bare', stac_api := $1, enrich := false)",
         [str(tmp_path / "items.ndjson")],
     ).fetchall()
-    assert "_value_hints" not in con.sql("FROM bare").columns
+    assert "_asset_hints" not in con.sql("FROM bare").columns
