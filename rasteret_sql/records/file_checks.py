@@ -12,7 +12,6 @@ from rasteret_sql.errors import (
     InterruptedReadError,
     NotFoundError,
     RasteretError,
-    ReadError,
 )
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_start, stat
@@ -113,14 +112,10 @@ class FileChecks:
 
 
 def _facts(href: str) -> tuple[int | None, str | None]:
-    """Size and ETag; servers that refuse HEAD, as for URLs signed for GET, give a byte."""
+    """Size and ETag; a server that refuses HEAD, as for URLs signed for GET, gives a byte."""
     try:
         return stat(href)
-    except NotFoundError:
-        raise
-    except (AccessDeniedError, ReadError) as error:
-        if not isinstance(error, AccessDeniedError) and "HTTP 40" not in error.message:
-            raise
+    except (AccessDeniedError, NotFoundError):  # obstore takes 405 for 404
         start = get_start(href, 1)
         return start.size, start.etag
 

@@ -199,12 +199,13 @@ def test_files_that_changed_or_went_are_told(rows, items, write_items, server, s
     assert texts[first].startswith("stale: size ")
     assert texts[second].startswith("gone: ")
     assert "404" in texts[second]
-    assert len(server.requests()) == 18
-    assert {one["method"] for one in server.requests()} == {"HEAD"}
+    asked = [(one["method"], one["path"].split("/", 3)[3]) for one in server.requests()]
+    # a file that is gone is asked for once more, as some servers refuse HEAD alone
+    assert {path for method, path in asked if method == "GET"} == {f"{second}/SCL.tif"}
     server.reset()
     twice = "FROM s2 UNION ALL BY NAME SELECT * REPLACE (id || 'x' AS id) FROM s2"
     assert len(faults(twice, ", check_remote := true")) == 4
-    assert len(server.requests()) == 18
+    assert len(server.requests()) == len(asked)
 
 
 def broken(path, how):

@@ -44,6 +44,7 @@ FAULTS = {
     "norange": "the Range header is ignored: 200 and the whole file",
     "chunked": "as norange, without a Content-Length",
     "noetag": "no ETag, no Last-Modified",
+    "nohead": "405 for HEAD",
     "hang": "never answers, until the server stops",
     "trickle": "the body comes in eight parts, a tenth of a second apart",
     "stall": "half of the body, then nothing until the server stops",
@@ -136,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "private":
             signed = "sig=good" in query or "sig=azure" in query or "Authorization" in self.headers
             fault = "" if signed else "403"
-        if fault in {"301", "401", "403", "404", "500"}:
+        if fault == "nohead" and self.command == "HEAD":
+            self.send(405, b"")
+        elif fault in {"301", "401", "403", "404", "500"}:
             self.send(int(fault), b"no")
         elif fault == "html":
             self.send(200, _PAGE, {"Content-Type": "text/html"})
