@@ -64,11 +64,12 @@ class CatalogWalk:
             RasteretError: of the first unreadable document, if there are no items at all.
         """
         if kind_of(document) == "other":
+            is_list = isinstance(document, dict) and isinstance(document.get("collections"), list)
             raise CollectionError.expected(
                 redact(root),
                 "a STAC catalog, collection or item",
-                "other JSON",
-                "check the address",
+                "a list of collections" if is_list else "other JSON",
+                "name one of them, or the API" if is_list else "check the address",
             )
         self._seen.add(root)
         n_found = 0

@@ -41,8 +41,8 @@ REFUSED = {
     "pgstac/collections.ndjson": "a Collection instead of an item",
     "pgstac/planetary-computer/collections.ndjson": "a Collection instead of an item",
     "rustac/core/data/invalid-item.json": "an empty id",
-    "rustac/io/mocks/collections-page-1.json": "other JSON",
-    "rustac/io/mocks/collections-page-2.json": "other JSON",
+    "rustac/io/mocks/collections-page-1.json": "a list of collections",
+    "rustac/io/mocks/collections-page-2.json": "a list of collections",
     "stac-extensions/classification/collection-item-assets.json": "No such file",
 }
 S2_100 = "stac-fastapi-elasticsearch-opensearch/sample_data/sentinel-s2-l2a-cogs_0_100.json"
