@@ -94,7 +94,7 @@ scaled          BOOLEAN    apply the file's scale and offset; bands become DOUBL
 on_error        VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
 max_bytes       BIGINT     refuse a read that would fetch more
 max_concurrent  INTEGER    requests under way at once
-returns         the record's columns, x, y (pixel centre, CRS units), row, col, one column per band in its own type; NULL = no data. Pixels outside the area are not returned
-raises          collection, bands: unknown; bands of unlike grid; a tile that can't be read, unless on_error
+returns         the record's columns, x, y (pixel centre, CRS units), row, col, one column per band in its own type (of files of several types: the smallest that holds all values exactly); NULL = no data. Pixels outside the area are not returned
+raises          collection, bands: unknown; bands of unlike grid; files of one band that no column holds exactly together, as int64 and uint64; a tile that can't be read, unless on_error
 example         SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', bands := ['B04', 'B08'], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY 1
 $doc$;

@@ -49,18 +49,32 @@ def sql_type(dtype: str) -> pa.DataType:
 
 
 def common_type(dtypes: Sequence[str]) -> pa.DataType:
-    """The type that holds the values of all records of a band exactly, where one exists.
+    """The smallest type that holds the values of all records of a band exactly.
+
+    Raises:
+        InputError: there is none: int64 beside uint64, or one of these beside real or
+            complex numbers.
 
     Example:
-        >>> common_type(["uint8", "int16"])
-        DataType(int16)
+        >>> common_type(["uint8", "int16"]), common_type(["uint8", "float32"])
+        (DataType(int16), DataType(float))
     """
     types = {sql_type(dtype) for dtype in dtypes}
     if len(types) == 1:
         return types.pop()
     if any(pa.types.is_struct(t) for t in types):
-        return pa.struct([("re", pa.float64()), ("im", pa.float64())])
-    return pa.from_numpy_dtype(np.result_type(*(t.to_pandas_dtype() for t in types)))
+        common = pa.struct([("re", pa.float64()), ("im", pa.float64())])
+    else:
+        common = pa.from_numpy_dtype(np.result_type(*(t.to_pandas_dtype() for t in types)))
+    is_real = not pa.types.is_integer(common)
+    if is_real and any(pa.types.is_integer(t) and t.bit_width == 64 for t in types):
+        raise InputError.expected(
+            "types of its files",
+            "some that one column holds exactly",
+            ", ".join(sorted(set(dtypes))),
+            "read them apart, by the dtype in {band}_metadata, or scaled := true for DOUBLE",
+        )
+    return common
 
 
 @dataclass(frozen=True, eq=False)

@@ -294,10 +294,20 @@ def _band_fields(read: _Read) -> list[pa.Field]:
             row = cursor.execute(f"SELECT {parts} FROM {read.relation.sql}{where}").fetchall()[0]
     except duckdb.Error as error:
         raise unreadable(read.relation.label, error) from error
-    types = [common_type([d for d in dtypes or [] if d] or ["uint8"]) for dtypes in row]
-    if read.options.scaled:
-        types = [kind if pa.types.is_struct(kind) else pa.float64() for kind in types]
-    return [pa.field(band, kind) for band, kind in zip(read.options.bands, types, strict=True)]
+    return [
+        pa.field(band, _band_type(band, dtypes or [], scaled=read.options.scaled))
+        for band, dtypes in zip(read.options.bands, row, strict=True)
+    ]
+
+
+def _band_type(band: str, dtypes: Sequence[str | None], *, scaled: bool) -> pa.DataType:
+    known = [dtype for dtype in dtypes if dtype] or ["uint8"]
+    if scaled and not any(dtype.startswith("complex") for dtype in known):
+        return pa.float64()
+    try:
+        return common_type(known)
+    except InputError as error:
+        raise InputError(f"band {band}: {error.message}") from error
 
 
 def _ids(ids: object) -> list[str] | None:
