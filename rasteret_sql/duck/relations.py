@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasteret_sql.duck.partition_keys import follow_datetime
+from rasteret_sql.duck.plain_types import with_plain_types
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -52,12 +53,14 @@ class Relation:
         sql: What stands after FROM.
         schema: Its columns.
         label: How the user named it.
+        given: Like `sql`, with the types that the user's columns have in DuckDB.
         source: The Parquet files, where we read them and not DuckDB.
     """
 
     sql: str
     schema: pa.Schema
     label: str
+    given: str
     source: ParquetSource | None = None
 
     @property
@@ -88,11 +91,24 @@ class Relation:
         cursor = call.cursor()
         try:
             reader = stream(cursor, f"SELECT {listed} FROM {self.sql}{condition}", _BATCH_ROWS)
+            self._check_types(reader.schema)
             yield from (batch for batch in reader if batch.num_rows)
         except duckdb.Error as error:
             raise unreadable(self.label, error) from error
         finally:
             cursor.close()
+
+    def _check_types(self, now: pa.Schema) -> None:
+        """Refuse what was altered after it was bound; a cast could change its values."""
+        for field in now:
+            bound = self.schema.field(field.name)
+            if field.type != bound.type:
+                raise CollectionError.expected(
+                    f"{self.label}, column {field.name}",
+                    f"{bound.type}, as when the statement was prepared",
+                    field.type,
+                    "prepare it again",
+                )
 
 
 def stream(con: duckdb.DuckDBPyConnection, query: str, batch_rows: int) -> pa.RecordBatchReader:
@@ -123,12 +139,15 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
             sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
             raise _unknown(cursor, text, call.workspace, argument)
+        given, casts = sql, with_plain_types(cursor.sql(f"SELECT * FROM {sql} LIMIT 0"))
+        if casts:
+            sql = f"(SELECT *{casts} FROM {sql})"
         schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
     except duckdb.Error as error:
         raise unreadable(f"{argument} {text!r}", error) from error
     finally:
         cursor.close()
-    return Relation(sql, schema, text, source)
+    return Relation(sql, schema, text, given, source)
 
 
 def find_visible(call: Call, text: object, argument: str) -> Relation | None:

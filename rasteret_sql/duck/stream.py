@@ -48,6 +48,10 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         self._open_scan = open_scan
         self._on_error = on_error
 
+    def renew(self, open_scan: OpenScan) -> None:
+        """From now on, open scans by what was bound last."""
+        self._open_scan = open_scan
+
     @property
     def schema(self) -> pa.Schema:
         """All columns."""

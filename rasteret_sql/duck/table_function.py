@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
-from rasteret_sql.duck.stream import Batches, LazySource
+from rasteret_sql.duck.stream import Batches, LazySource, OpenScan
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
 
 if TYPE_CHECKING:
@@ -283,19 +283,24 @@ class Runtime:
                 self._sources[key] = exposed
                 if len(self._sources) > _KEPT_SOURCES:
                     self._sources.popitem(last=False)[1].release(self.connections)
+            else:
+                exposed.source.renew(self._opener(call, stream))
             self._sources.move_to_end(key)
         return exposed.sql
 
-    def _source(self, call: Call, stream: Stream) -> LazySource:
+    def _opener(self, call: Call, stream: Stream) -> OpenScan:
         def open_scan(columns: list[str], pushed: pc.Expression | None) -> Batches:
             return self._run(call, stream, columns, pushed)
 
+        return open_scan
+
+    def _source(self, call: Call, stream: Stream) -> LazySource:
         def remember(error: BaseException) -> None:
             _let_go(error)
             self.last_errors[call.caller.connection] = error
 
         schema = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
-        source = LazySource(schema, open_scan, remember)
+        source = LazySource(schema, self._opener(call, stream), remember)
         self._alive.add(source)
         return source
 

@@ -176,11 +176,23 @@ def leaves(schema: pa.Schema) -> list[str]:
     try:
         pq.write_table(schema.empty_table(), sink)
     except pa.ArrowNotImplementedError as error:
+        wrong = [one for one in schema if not _is_writable(one)]
         raise CollectionError.expected(
-            "columns", "types that Parquet can hold", str(error), "drop or cast the column"
+            f"column {', '.join(one.name for one in wrong)}",
+            "a type that Parquet can hold",
+            ", ".join(str(one.type) for one in wrong) or str(error),
+            "drop it, or cast it to VARCHAR",
         ) from error
     columns = pq.ParquetFile(sink).schema
     return [columns.column(index).path for index in range(len(columns))]
+
+
+def _is_writable(column: pa.Field) -> bool:
+    try:
+        pq.write_table(pa.schema([column]).empty_table(), io.BytesIO())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def with_info(schema: pa.Schema, info: Mapping[str, str]) -> pa.Schema:

@@ -101,7 +101,7 @@ def enrich_relation(
     replaced = ["_headers", "proj:epsg", "crs", "bbox", *map(metadata_column, names)]
     listed = ", ".join(quote_text(name) for name in replaced)
     own = ", ".join(f"{value} AS {name}" for name, value in added.items())
-    rows = relation.sql if relation is not None else caller_sql(str(source))
+    rows = relation.given if relation is not None else caller_sql(str(source))
     return Sql(
         f"SELECT COLUMNS(lambda c: c NOT IN ({listed})), {own} FROM ("
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
