@@ -43,7 +43,7 @@ workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
 force           BOOLEAN    replace what stands under the name
-returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the rows of rasteret_errors that have an id
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the assets that could not be read (rasteret_errors)
 raises          name: not a plain name, or taken; stac_api: not found, not STAC; bands: unknown
 example         FROM rasteret_build_stac('s2', stac_api := 'items.json', bands := ['B04', 'B08'])
 $doc$;
@@ -84,7 +84,7 @@ workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
 force           BOOLEAN    replace what stands under the name
-returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the rows of rasteret_errors that have an id
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the assets that could not be read (rasteret_errors)
 raises          source: not found, or without id and assets (the message names the argument to give)
 example         FROM rasteret_build_table('scenes', 'SELECT * FROM my_scenes', href_column := 'url', bands := ['B04'], enrich := true)
 $doc$;
@@ -226,7 +226,7 @@ What was wrong when the collection was built: assets that could not be read, and
 
 collection  VARCHAR  name of a collection of the workspace
 workspace   VARCHAR  folder of collections; default: the connection's
-returns     id, band, href, error. A row with an id is one of the build report's failed; one whose id is NULL is a note on the whole source (ids that come twice, columns that were renamed, NULL datetimes, …), which is not counted there
+returns     id, band, href, error. An asset that could not be read is one of the build report's failed. Not counted there: a row where record and file differ (the asset was read), and a row whose id is NULL, which is a note on the whole source: ids that come twice, renamed columns, NULL datetimes, …
 raises      collection: unknown (the known ones are listed)
 example     FROM rasteret_errors('s2')
 $doc$;

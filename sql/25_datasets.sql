@@ -28,7 +28,7 @@ force           BOOLEAN    replace what stands under the name
 workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
-returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the rows of rasteret_errors that have an id
+returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the assets that could not be read (rasteret_errors)
 raises          dataset_id: unknown (near ones are listed); bands: unknown; name: taken
 example         FROM rasteret_build('mine/s2', name := 'mine', bands := ['red', 'nir'])
 $doc$;
