@@ -333,6 +333,7 @@ class Reheader:
                     is_read[row, number] |= self._is_stale(look, number, row, found)
         if self._checks is not None:
             self._checks.forget()
+        _read_first(look, is_read)
         places = np.flatnonzero(is_read.any(axis=1))
         if len(places):
             yield self._asked_of(look, places, is_read[places], found)
@@ -394,7 +395,7 @@ class Reheader:
         read = asked.is_read & np.column_stack(valid)
         # a header that is still missing changes nothing
         changed = (read | (asked.is_read & asked.had)).any(axis=1) | ~asked.is_kept
-        is_before = pa.array(~read.any(axis=1) & asked.is_same.any(axis=1))
+        is_before = pa.array(_is_first(asked.is_same, read))
         offsets = pa.array(np.arange(0, n_rows * n_bands + 1, n_bands), pa.int32())
         columns = {
             ROW: pa.array(asked.rows),
@@ -406,6 +407,28 @@ class Reheader:
         arrays = [columns[f.name] if f.name in columns else batch.column(f.name) for f in schema]
         patch = pa.RecordBatch.from_arrays(arrays, schema=schema)
         return asked.rows[changed], patch.filter(pa.array(changed))
+
+
+def _is_first(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Rows where the first band of either is one of the first kind; shapes (rows, bands)."""
+    if not one.shape[1]:
+        return np.zeros(len(one), np.bool_)
+    firsts = (one | other).argmax(axis=1)
+    return np.asarray(one[np.arange(len(one)), firsts], np.bool_)
+
+
+def _read_first(look: _Look, is_read: NDArray[np.bool_]) -> None:
+    """Have the header read that now gives a record its CRS, where another one gave it.
+
+    The CRS of a record is that of its first band with a header; bands may lie in several.
+    """
+    if not look.has_header:
+        return
+    had = np.column_stack(look.has_header)
+    is_kept = np.column_stack(look.is_same) & ~is_read
+    firsts = (is_kept | is_read).argmax(axis=1)
+    is_other = _is_first(is_kept, is_read) & had.any(axis=1) & (had.argmax(axis=1) != firsts)
+    is_read[is_other, firsts[is_other]] = True
 
 
 def _masked(

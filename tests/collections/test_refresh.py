@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from collections import Counter
 
 import duckdb
@@ -241,6 +242,67 @@ def test_new_columns_wider_types_and_new_bands_come_into_all_files(built, refres
     assert refresh()["records"] == 5
     pixels = "rasteret_pixels('SELECT * FROM s2 WHERE SCL_metadata IS NOT NULL', bands := ['SCL'])"
     assert rows(f"SELECT count(*) > 0 FROM {pixels}") == [(True,)]
+
+
+def without_nulls(value):
+    if isinstance(value, dict):
+        inner = {key: without_nulls(item) for key, item in value.items()}
+        return {key: item for key, item in inner.items() if item not in (None, {})}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def by_id(con, name):
+    """Records by id, absent values left out, so that columns may differ."""
+    table = con.sql(f"FROM {name}").to_arrow_table()
+    return {row["id"]: without_nulls(row) for row in table.to_pylist()}
+
+
+def changed_at_random(upstream, dice, number):
+    """Some new items, and changes of every kind to some that there are."""
+    for _ in range(dice.randrange(3)):
+        upstream.add(dice.randrange(6), f"new{number}-{len(upstream.items)}")
+    for item in dice.sample(upstream.items, 4):
+        properties, assets = item["properties"], item["assets"]
+        kind = dice.randrange(8)
+        if kind == 0:
+            properties[f"only:{dice.randrange(3)}"] = dice.choice([1, 2.5])
+        elif kind == 1:
+            properties["datetime"] = f"202{dice.randrange(5)}-0{dice.randrange(1, 4)}-01T00:00:00Z"
+        elif kind == 2:
+            properties |= {"datetime": None, "start_datetime": None, "end_datetime": None}
+        elif kind == 3:
+            assets["B04"]["href"] = upstream.href(dice.choice(upstream.all)["id"], "B04")
+        elif kind == 4:
+            assets.pop("B08", None)
+        elif kind == 5:
+            scene = dice.choice(upstream.all)
+            assets["SCL"] = scene["assets"]["SCL"] | {"href": upstream.href(scene["id"], "SCL")}
+        elif kind == 6:
+            upstream.items.remove(item)
+        else:
+            upstream.touch(dice.randrange(6), dice.choice(["B04", "B08"]))
+    upstream.write()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_refreshes_come_to_what_one_build_gives(con, upstream, refresh, rows, seed):
+    dice = random.Random(seed)
+    for number in range(4):
+        upstream.add(number, f"second{number}")
+    rows("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(upstream.path)})
+    for number in range(6):
+        before = by_id(con, "s2")
+        changed_at_random(upstream, dice, number)
+        refresh()
+        rows(
+            "FROM rasteret_build_stac('fresh', stac_api := $p, force := true)",
+            {"p": str(upstream.path)},
+        )
+        found, fresh = by_id(con, "s2"), by_id(con, "fresh")
+        assert found.keys() == before.keys() | fresh.keys()
+        assert {name: found[name] for name in fresh} == fresh
+        assert rows("SELECT count(*) FROM s2") == [(len(found),)]
+        assert refresh()["enriched"] == 0
 
 
 def test_footers_and_the_list_stay_right(built, refresh, rows, version):
