@@ -18,7 +18,7 @@ from rasteret_sql.grid.windows import level_affine
 from rasteret_sql.reading.completion import Completion
 from rasteret_sql.schema import metadata_column
 from rasteret_sql.tiff.band_values import band_values
-from rasteret_sql.tiff.layout import CHUNKY, BlockFormat, ByteOrder, Header
+from rasteret_sql.tiff.layout import CHUNKY, BlockFormat, ByteOrder, Header, alpha_sample
 from rasteret_sql.units import Affine
 
 _COMPLEX_BITS = {"complex_int16": 32, "complex_int32": 64}
@@ -285,12 +285,10 @@ class _BandColumn:
         return tuple(found[:n_levels]) + (None,) * (n_levels - len(found))
 
     def _alpha(self, row: int, samples: int) -> int | None:
-        """Sample of alpha: ExtraSamples 1 or 2, TIFF 6.0 section 18."""
         extra = self._value("extra_samples", row) or ()
-        for position, kind in enumerate(extra):
-            if kind in (1, 2):
-                return int(samples - len(extra) + position)
-        return None
+        photometric = self._value("photometric", row)
+        found = alpha_sample(1 if photometric is None else photometric, samples, extra)
+        return found if found is not None and found < samples else None
 
     def _affine(self, row: int) -> Affine | None:
         six = self._value("affine", row)

@@ -19,15 +19,12 @@ import pyproj
 from pyproj.exceptions import ProjError
 
 from rasteret_sql.tiff import geokeys
-from rasteret_sql.tiff.geodetic import geodetic_crs, has_ellipsoid, quoted
+from rasteret_sql.tiff.geodetic import geodetic_crs, has_ellipsoid, known_code, quoted
 from rasteret_sql.tiff.geokeys import USER_DEFINED, GeoKeys, code_of, name_of, parse_geokeys
 from rasteret_sql.tiff.layout import ByteOrder
 from rasteret_sql.tiff.projected import length_unit, projected_crs, unit_in_citation
 from rasteret_sql.tiff.projections import GEOGRAPHIC_AXES, LENGTHS, METRE_CODES
 
-_PROJECTED: Final = 1
-_GEOGRAPHIC: Final = 2
-_GEOCENTRIC: Final = 3
 _MATCH_CONFIDENCE: Final = 70
 """PROJ's word for an equal CRS of another name."""
 _SWAPPED_CONFIDENCE: Final = 50
@@ -81,7 +78,16 @@ def read_crs(directory: bytes, doubles: bytes, text: bytes, byte_order: ByteOrde
         return FileCrs(None, None, is_point, None, f"CRS is left out: {_first_line(error)}")
     if crs.is_compound:
         unit = crs.sub_crs_list[1].axis_info[0].unit_name
-    return FileCrs(code, name, is_point, unit, None)
+    return FileCrs(code, name, is_point, unit, _unknown_code(keys))
+
+
+def _unknown_code(keys: GeoKeys) -> str | None:
+    """A code that PROJ's database lacks: the file may be younger than the database."""
+    for key in (geokeys.PROJECTED_CRS, geokeys.GEODETIC_CRS):
+        code = code_of(keys, key)
+        if code is not None and known_code(code) is None:
+            return f"CRS is incomplete: PROJ {pyproj.proj_version_str} knows no EPSG:{code}"
+    return None
 
 
 def _equal_epsg(crs: pyproj.CRS) -> int | None:
@@ -131,11 +137,11 @@ def _plain_code(keys: GeoKeys) -> int | None:
         return None
     model = keys.get(geokeys.MODEL_TYPE)
     code = code_of(keys, geokeys.PROJECTED_CRS)
-    if model == _PROJECTED and code in METRE_CODES:
+    if model == geokeys.PROJECTED and code in METRE_CODES:
         is_metre = keys.get(geokeys.LINEAR_UNITS, 9001) == 9001
         return code if is_metre and unit_in_citation(keys) is None else None
     code = code_of(keys, geokeys.GEODETIC_CRS)
-    if model != _GEOGRAPHIC or code not in GEOGRAPHIC_AXES:
+    if model != geokeys.GEOGRAPHIC or code not in GEOGRAPHIC_AXES:
         return None
     if keys.get(geokeys.ANGULAR_UNITS, 9102) not in (9102, 9122):
         return None
@@ -146,10 +152,10 @@ def _crs(keys: GeoKeys) -> pyproj.CRS | str:
     """A code as text, or a CRS of which only the definition is known."""
     model = keys.get(geokeys.MODEL_TYPE, USER_DEFINED)
     if model == USER_DEFINED and code_of(keys, geokeys.PROJECTED_CRS):
-        model = _PROJECTED
-    if model == _PROJECTED:
+        model = geokeys.PROJECTED
+    if model == geokeys.PROJECTED:
         horizontal = projected_crs(keys)
-    elif model in (_GEOGRAPHIC, _GEOCENTRIC):
+    elif model in (geokeys.GEOGRAPHIC, geokeys.GEOCENTRIC):
         horizontal = geodetic_crs(keys)
     else:
         horizontal = _from_esri_text(keys)

@@ -34,7 +34,24 @@ def geodetic_crs(keys: GeoKeys) -> pyproj.CRS | str | None:
             keys, ellipsoid.semi_major_metre, ellipsoid.inverse_flattening
         ):
             return known
-    return pyproj.CRS.from_wkt(geographic_wkt(keys))
+    crs = pyproj.CRS.from_wkt(geographic_wkt(keys))
+    return _geocentric(crs) if keys.get(geokeys.MODEL_TYPE) == geokeys.GEOCENTRIC else crs
+
+
+def _geocentric(geographic: pyproj.CRS) -> pyproj.CRS:
+    """Metres from the centre of the Earth, on the datum of a geographic CRS."""
+    definition = geographic.to_json_dict() | {"type": "GeodeticCRS"}
+    axes = [
+        {
+            "name": f"Geocentric {axis}",
+            "abbreviation": axis,
+            "direction": f"geocentric{axis}",
+            "unit": "metre",
+        }
+        for axis in "XYZ"
+    ]
+    definition["coordinate_system"] = {"subtype": "Cartesian", "axis": axes}
+    return pyproj.CRS.from_json_dict(definition)
 
 
 def geographic_wkt(keys: GeoKeys) -> str:

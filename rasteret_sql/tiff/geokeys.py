@@ -38,6 +38,11 @@ VERTICAL_CITATION: Final = 4097
 VERTICAL_DATUM: Final = 4098
 VERTICAL_UNITS: Final = 4099
 
+PROJECTED: Final = 1
+GEOGRAPHIC: Final = 2
+GEOCENTRIC: Final = 3
+"""Values of GTModelTypeGeoKey."""
+
 USER_DEFINED: Final = 32767
 PIXEL_IS_POINT: Final = 2
 

@@ -9,7 +9,12 @@ from rasteret_sql.tiff import tags
 from rasteret_sql.tiff.georef import read_file_crs, read_georef
 from rasteret_sql.tiff.ifd import Ifd, read_start
 from rasteret_sql.tiff.layout import CHUNKY, SEPARATE, Header, Level
-from rasteret_sql.tiff.metadata import read_band_metadata, read_nodata, sample_colors
+from rasteret_sql.tiff.metadata import (
+    is_shown_as_rgba,
+    read_band_metadata,
+    read_nodata,
+    sample_colors,
+)
 from rasteret_sql.tiff.pages import Pages, read_level, read_pages
 from rasteret_sql.tiff.samples import sample_dtype
 from rasteret_sql.tiff.source import ByteSource, Fetch
@@ -58,8 +63,8 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
     crs = read_file_crs(page)
     if crs.warning:
         warnings.append(crs.warning)
-    colors = sample_colors(page, samples, image.photometric, image.bits_per_sample)
-    bands = read_band_metadata(page, samples, colors, warnings)
+    colors = sample_colors(page, samples, image)
+    bands = read_band_metadata(page, samples, [*colors], warnings)
     units = bands.units
     if crs.vertical_unit:
         units = [unit or crs.vertical_unit for unit in units]
@@ -81,7 +86,7 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         tuple(bands.offsets),
         tuple(units),
         tuple(bands.descriptions),
-        tuple(bands.colors),
+        tuple(colors if is_shown_as_rgba(image, samples) else bands.colors),
         page.integer(tags.FILL_ORDER, 1),
         page.integer(tags.T4_OPTIONS, 0),
         *_ycbcr(page, image),

@@ -97,7 +97,7 @@ def _jpeg_frame(data: bytes) -> JpegFrame:
 
 def jpeg(fmt: BlockFormat) -> Decode:
     """Compression 7. YCbCr becomes RGB, as in GDAL; other colours are left alone."""
-    if (fmt.dtype, fmt.bits_per_sample) not in (("uint8", 8), ("uint16", 12)):
+    if (fmt.dtype, fmt.bits_per_sample) not in (("uint8", 8), ("int8", 8), ("uint16", 12)):
         got = f"{fmt.dtype} of {fmt.bits_per_sample} bits"
         raise UnsupportedTiffError.expected(
             "JPEG", "samples of 8 or 12 bits", got, "convert the file"
@@ -124,10 +124,12 @@ def jpeg(fmt: BlockFormat) -> Decode:
             raise DecodeError.expected(
                 "block", "a whole JPEG image", f"{len(raw)} bytes of one", "the file is truncated"
             )
-        out = _out(fmt, frame.rows)
-        return _run(
+        # The bits of signed bytes are stored as if they were unsigned.
+        out = np.zeros(_shape(fmt, frame.rows), "uint16" if fmt.bits_per_sample == 12 else "uint8")
+        pixels = _run(
             "JPEG", imagecodecs.jpeg8_decode, raw, tables=fmt.jpeg_tables, out=out, **spaces
         )
+        return pixels.view(fmt.dtype)
 
     return decode
 

@@ -6,6 +6,7 @@ of the file: the full resolution, one of its overviews, or a mask of either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,36 @@ CHUNKY = 1
 """PlanarConfiguration: the samples of a pixel lie together."""
 SEPARATE = 2
 """PlanarConfiguration: each sample has blocks of its own."""
+
+_UNASSOCIATED_ALPHA = 2
+_COREL_ALPHA = 999
+"""What Corel Draw 10 writes for `_UNASSOCIATED_ALPHA`; libtiff knows it too."""
+_COLOUR_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
+"""PhotometricInterpretation to the samples that it needs."""
+
+
+def extra_roles(photometric: int, samples: int, extra_samples: Sequence[float]) -> dict[int, int]:
+    """What ExtraSamples says of which sample: 1 and 2 are alpha.
+
+    The extra samples are the last ones; where there are fewer entries than that, GDAL takes
+    them for the samples next to the colours.
+
+    Example:
+        >>> extra_roles(2, 4, (2,)), extra_roles(2, 6, (1, 0))
+        ({3: 2}, {3: 1, 4: 0})
+    """
+    first = min(samples - len(extra_samples), _COLOUR_SAMPLES.get(photometric, samples))
+    return {
+        first + n: _UNASSOCIATED_ALPHA if role == _COREL_ALPHA else int(role)
+        for n, role in enumerate(extra_samples)
+        if first + n >= 0
+    }
+
+
+def alpha_sample(photometric: int, samples: int, extra_samples: Sequence[float]) -> int | None:
+    """The first sample that is alpha: ExtraSamples 1 or 2, TIFF 6.0 section 18."""
+    roles = extra_roles(photometric, samples, extra_samples)
+    return next((sample for sample, role in roles.items() if role in (1, 2)), None)
 
 
 class Level(NamedTuple):
@@ -153,12 +184,8 @@ class Header(NamedTuple):
 
     @property
     def alpha(self) -> int | None:
-        """The first sample that is alpha: ExtraSamples 1 or 2, TIFF 6.0 section 18."""
-        first = self.samples_per_pixel - len(self.extra_samples)
-        for sample, meaning in enumerate(self.extra_samples, first):
-            if meaning in (1, 2):
-                return sample
-        return None
+        """The first sample that is alpha."""
+        return alpha_sample(self.image.photometric, self.samples_per_pixel, self.extra_samples)
 
     def block_format(self, level: Level) -> BlockFormat:
         """The format of one block of a level (of the mask too: ``uint8`` samples)."""

@@ -11,12 +11,15 @@ import re
 from dataclasses import dataclass
 from typing import Final
 from xml.parsers import expat
+from xml.sax.saxutils import unescape
 
 import numpy as np
 
 from rasteret_sql.tiff import tags
 from rasteret_sql.tiff.ifd import Ifd
+from rasteret_sql.tiff.layout import Level, extra_roles
 
+_ENTITIES: Final = {"&quot;": '"', "&apos;": "'"}
 _MAX_XML: Final = 4 * 1024 * 1024
 _MAX_NODATA: Final = 256
 _LIMITS: Final = {
@@ -132,7 +135,8 @@ def _items(xml: bytes) -> list[tuple[str, int, str]]:
     def end(_name: str) -> None:
         nonlocal current
         if current is not None:
-            found.append((*current, "".join(text)[:_MAX_TEXT]))
+            # GDAL escapes a text before it makes XML of it, which escapes it again.
+            found.append((*current, unescape("".join(text)[:_MAX_TEXT].lstrip(), _ENTITIES)))
             current = None
 
     def refuse(*_arguments: object) -> None:
@@ -148,20 +152,29 @@ def _items(xml: bytes) -> list[tuple[str, int, str]]:
     return found
 
 
-def sample_colors(page: Ifd, samples: int, photometric: int, bits: int) -> list[str]:
+def is_shown_as_rgba(image: Level, samples: int) -> bool:
+    """Whether GDAL shows the image as RGBA, whatever its metadata say: CMYK of 8 bits."""
+    is_cmyk = image.photometric == 5 and image.bits_per_sample == 8
+    return is_cmyk and samples >= 4
+
+
+def sample_colors(page: Ifd, samples: int, image: Level) -> list[str]:
     """Colour interpretation from PhotometricInterpretation and ExtraSamples, as GDAL."""
-    if photometric == 5 and bits == 8:  # GDAL shows 8-bit CMYK as RGBA
+    photometric, bits = image.photometric, image.bits_per_sample
+    if is_shown_as_rgba(image, samples):
         own: tuple[str, ...] = ("red", "green", "blue", "alpha")
     elif photometric == 0:
-        own = ("palette",) if samples == 1 and bits <= 16 else ("undefined",)
+        own = ("palette",) if bits <= 16 else ("undefined",)
     elif photometric == 1:
         own = ("palette",) if samples == 1 and bits == 1 else ("gray",)
     else:
         own = _COLORS.get(photometric, ())
+        if photometric == 8 and samples != 3:  # GDAL turns CIELab of three samples only into RGB
+            own = ()
     colors = [*own[:samples], *["undefined"] * (samples - len(own))]
-    extra = page.numbers(tags.EXTRA_SAMPLES)
-    for sample, meaning in zip(range(samples - len(extra), samples), extra, strict=True):
-        if meaning in _ALPHA and sample >= max(len(own), 1):
+    roles = extra_roles(photometric, samples, page.numbers(tags.EXTRA_SAMPLES))
+    for sample, role in roles.items():
+        if role in _ALPHA and len(own) <= sample < samples:
             colors[sample] = "alpha"
     return colors
 
@@ -205,9 +218,9 @@ def read_nodata(page: Ifd, dtype: str) -> float | int | None:
     if dtype == "float32":
         with np.errstate(over="ignore"):
             return float(np.float32(value))
-    return _within(value, dtype) if dtype.startswith(("int", "uint")) else value
+    return _within(value, dtype) if dtype.startswith(("int", "uint", "complex_int")) else value
 
 
 def _within(value: float, dtype: str) -> float | int | None:
-    low, high = _LIMITS[dtype]
+    low, high = _LIMITS[dtype.removeprefix("complex_")]
     return value if low <= value <= high else None

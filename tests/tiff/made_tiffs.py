@@ -181,6 +181,7 @@ def images() -> Iterator[bytes | None]:
             options = {"compress": "JPEG", "photometric": colour, "interleave": planes}
             yield by_gdal(picture(bands), **options, **layout)
         yield by_gdal(picture(3), compress="JPEG", photometric="YCBCR", **layout)
+        yield by_gdal(picture(1).view(np.int8), compress="JPEG", **layout)
     for layout, bands, is_lossless in itertools.product(layouts, (3, 4), ("YES", "NO")):
         options = {"compress": "WEBP", "interleave": "PIXEL", "webp_lossless": is_lossless}
         yield by_gdal(picture(bands), **options, **layout)

@@ -216,3 +216,17 @@ def test_32767_is_never_a_code(key):
 )
 def test_keys_that_define_nothing_give_no_code(keys):
     assert read_crs(*keys).epsg is None
+
+
+def test_a_geocentric_crs_is_not_taken_for_a_geographic_one(tiff_with):
+    keys = (1, 1, 0, 3, 1024, 0, 1, 3, 2048, 0, 1, 32767, 2050, 0, 1, 6326)
+    georef = parse_header(tiff_with((34735, "H", len(keys), keys))).georef
+    assert pyproj.CRS.from_user_input(georef.crs).is_geocentric
+    assert georef.epsg == 4978
+
+
+def test_a_code_that_proj_does_not_know_is_told(tiff_with):
+    keys = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 60999)
+    header = parse_header(tiff_with((34735, "H", len(keys), keys)))
+    assert header.georef.epsg is None
+    assert any("EPSG:60999" in warning for warning in header.warnings)

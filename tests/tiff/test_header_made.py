@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,10 @@ from rasterio.io import MemoryFile
 
 from rasteret_sql.errors import UnsupportedTiffError
 from rasteret_sql.tiff.header import parse_header
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import made_tiffs
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -201,3 +207,42 @@ def test_metadata_with_entities_or_damage_is_left_out_with_a_warning(tiff_with, 
     assert header.descriptions == (None,)
     assert any("GDAL_METADATA" in warning for warning in header.warnings)
     assert math.isclose(header.scales[0], 1.0)
+
+
+@pytest.mark.parametrize("photometric", [0, 1, 2, 3, 5, 9, 32803])
+@pytest.mark.parametrize("samples", [1, 2, 3, 4, 6])
+def test_colours_and_alpha_are_gdals(photometric, samples):
+    for extra in ((), (0,), (1,), (2,), (999,), (0, 1), (2, 0), (0, 0, 2)):
+        if len(extra) > samples:
+            continue  # GDAL does not open it
+        more: list = [(338, "H", list(extra))] if extra else []
+        more += [(320, "H", [0] * 768)] if photometric == 3 else []
+        data = made_tiffs.one_page(
+            *("little", 4, 4, 8, 1, [bytes(16 * samples)]),
+            photometric=photometric,
+            samples=samples,
+            more=more,
+        )
+        with MemoryFile(data) as file, file.open() as source:
+            expected = tuple(colour.name for colour in source.colorinterp)
+        if photometric == 5 and samples > 4:
+            continue  # GDAL shows four bands; the pixels are refused here
+        assert parse_header(data).color_interpretation == expected, extra
+
+
+def test_texts_that_gdal_writes_come_back():
+    text = "1 < 2 & 3 > 2, \"é\" 'x' &amp;"
+    with MemoryFile() as file:
+        with file.open(
+            driver="GTiff", width=4, height=4, count=4, dtype="uint8", photometric="cmyk"
+        ) as target:  # fmt: skip
+            target.descriptions = [text] * 4
+            target.units = ["m&m"] * 4
+        data = bytes(file.read())
+    with MemoryFile(data) as file, file.open() as source:
+        assert source.descriptions == (text,) * 4
+        colours = tuple(colour.name for colour in source.colorinterp)
+    header = parse_header(data)
+    assert header.descriptions == (text,) * 4
+    assert header.units == ("m&m",) * 4
+    assert header.color_interpretation == colours
