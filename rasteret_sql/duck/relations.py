@@ -42,6 +42,9 @@ from rasteret_sql.units import BBox
 
 _QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b|--|/\*)", re.IGNORECASE)
 _NAME_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s."]+))\s*(?:\.|$)')
+_REMOTE_VIEW = re.compile(
+    r"""AS SELECT \* FROM "?rasteret"?\."?main"?\.rasteret_records\('((?:[^']|'')+)'\);?$"""
+)
 _BATCH_ROWS = 128
 
 
@@ -55,6 +58,7 @@ class Relation:
         label: How the user named it.
         given: Like `sql`, with the types that the user's columns have in DuckDB.
         source: The Parquet files, where we read them and not DuckDB.
+        boxes: Row groups of the source that meet none of these are not read.
     """
 
     sql: str
@@ -62,6 +66,7 @@ class Relation:
     label: str
     given: str
     source: ParquetSource | None = None
+    boxes: tuple[BBox, ...] = ()
 
     @property
     def bands(self) -> list[str]:
@@ -77,10 +82,20 @@ class Relation:
 
     def near(self, call: Call, aoi: Aoi | None) -> Relation:
         """The same without most of what lies elsewhere, where DuckDB can't see to that."""
-        boxes = None if aoi is None else aoi.lonlat_boxes()
+        boxes = () if aoi is None else tuple(aoi.lonlat_boxes())
         if self.source is None or not boxes:
             return self
-        return replace(self, sql=_ranged_sql(call, self.source, boxes))
+        return replace(self, sql=_ranged_sql(call, self.source, boxes), boxes=boxes)
+
+    def slim(self, call: Call) -> Relation:
+        """The same with the sample type alone of each band's metadata.
+
+        DuckDB reads parts of a struct by itself where it reads the files.
+        """
+        if self.source is None:
+            return self
+        source = self.source.only(dict.fromkeys(map(metadata_column, self.bands), "dtype"))
+        return replace(self, sql=_ranged_sql(call, source, self.boxes), source=source)
 
     def batches(
         self, call: Call, columns: Sequence[str], where: Sequence[str]
@@ -130,9 +145,9 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         )
     if _QUERY.match(text):
         call.runtime.check_query(text)
-    source = ParquetSource(text) if is_remote(text) or _is_old_geoparquet(text) else None
     cursor = call.cursor()
     try:
+        source = _source(cursor, text)
         if source is not None:
             sql: str | None = _ranged_sql(call, source)
         else:
@@ -276,7 +291,28 @@ def _geo_metadata(text: str) -> bytes | None:
         return None  # the read itself says what is wrong with the file
 
 
-def _ranged_sql(call: Call, source: ParquetSource, boxes: Sequence[BBox] | None = None) -> str:
+def remote_view_sql(path: str) -> str:
+    """What a view over remote Parquet reads; DuckDB alone would need httpfs."""
+    at = path if is_parquet_name(path) else path.rstrip("/") + "/"
+    return f"rasteret.main.rasteret_records({quote_text(at)})"
+
+
+def _source(cursor: duckdb.DuckDBPyConnection, text: str) -> ParquetSource | None:
+    """The files that we read ourselves: remote ones, also by the name of a view over them."""
+    if _QUERY.match(text):
+        return None
+    if is_remote(text) or _is_old_geoparquet(text):
+        return ParquetSource(text)
+    views = cursor.execute(
+        "SELECT sql FROM duckdb_views() WHERE view_name = $name AND NOT internal AND "
+        "schema_name = current_schema() AND database_name = current_database()",
+        {"name": text},
+    ).fetchall()
+    found = _REMOTE_VIEW.search(views[0][0]) if views else None
+    return ParquetSource(found[1].replace("''", "'")) if found else None
+
+
+def _ranged_sql(call: Call, source: ParquetSource, boxes: Sequence[BBox] = ()) -> str:
     """What stands after FROM for Parquet that is read through our own storage."""
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import duckdb
 
-from rasteret_sql.duck.relations import parquet_sql
-from rasteret_sql.duck.table_function import quote_identifier, quote_text
+from rasteret_sql.duck.relations import parquet_sql, remote_view_sql
+from rasteret_sql.duck.table_function import quote_identifier
 from rasteret_sql.errors import CollectionError, InputError
 from rasteret_sql.records.catalog import suggest_storage_of
 from rasteret_sql.records.parquet_source import is_parquet_name
@@ -18,19 +18,13 @@ def create_view(
 ) -> None:
     """Make or renew the view of a collection in the current schema."""
     kind = "TEMP VIEW" if temporary else "VIEW"
-    rows = _remote_sql(path) if is_remote(path) else parquet_sql(path)
+    rows = remote_view_sql(path) if is_remote(path) else parquet_sql(path)
     sql = f"CREATE OR REPLACE {kind} {quote_identifier(name)} AS SELECT * FROM {rows}"
     try:
         con.execute(sql)
     except duckdb.Error as error:
         first = str(error).strip().splitlines()[0]
         raise CollectionError(f"view {name}: {first}") from error
-
-
-def _remote_sql(path: str) -> str:
-    """A call that reads remote Parquet through our own storage, as DuckDB would need httpfs."""
-    at = path if is_parquet_name(path) else path.rstrip("/") + "/"
-    return f"rasteret.main.rasteret_records({quote_text(at)})"
 
 
 def check_view_can_be_made(

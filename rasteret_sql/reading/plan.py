@@ -289,7 +289,7 @@ def _plan_scene(
         else _plan_rows(plan, level, next(numbers))
         for plan in plans
     ]
-    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0], n_requests
+    return pa.concat_batches(parts), n_requests
 
 
 def _unplanned_row(band: _Unplanned, level: int) -> pa.RecordBatch:

@@ -6,12 +6,13 @@ are fetched. No thread of Arrow's runs Python here, so a read can be left at any
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,8 @@ _TAIL_BYTES = 64 << 10
 _GAP_BYTES = 64 << 10
 _REQUEST_BYTES = 8 << 20
 _N_LANES = 32
-_N_AHEAD = 2
+_N_AHEAD = 16
+_BYTES_AHEAD = 32 << 20
 _N_FOOTERS = 512
 _WHOLE_WORLD = (-180.0, 180.0)
 _LONLAT = (None, "OGC:CRS84")
@@ -91,7 +93,26 @@ class ParquetSource:
         self.stored = [name for name in stored.names if name not in self._keys]
         folders = [pa.field(name, kind) for name, kind in self._keys.items()]
         self.schema = pa.schema([*(stored.field(name) for name in self.stored), *folders])
+        self._leaves: dict[str, str] = {}
         self.version = "-".join(f"{one.href}@{one.version}" for one in self._listed)
+
+    def only(self, fields: Mapping[str, str]) -> ParquetSource:
+        """The same files with one field of some struct columns, which then hold nothing else."""
+        other = copy.copy(self)
+        other._leaves = dict(fields)  # noqa: SLF001 (of this class)
+        parts = [
+            pa.field(one.name, pa.struct([one.type.field(fields[one.name])]))
+            if one.name in fields
+            else one
+            for one in self.schema
+        ]
+        other.schema = pa.schema(parts)
+        return other
+
+    def _paths(self, columns: Sequence[str]) -> list[str]:
+        """What to read of the files for some columns."""
+        stored = [name for name in columns if name not in self._keys]
+        return [f"{name}.{self._leaves[name]}" if name in self._leaves else name for name in stored]
 
     def _partition_types(self, footer: pq.FileMetaData) -> dict[str, pa.DataType]:
         """Folder keys that all files have; types as the writer declared them, else guessed."""
@@ -111,7 +132,7 @@ class ParquetSource:
         self,
         columns: Sequence[str],
         keep: pc.Expression | None = None,
-        boxes: Sequence[BBox] | None = None,
+        boxes: Sequence[BBox] = (),
         *,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[pa.RecordBatch]:
@@ -121,15 +142,15 @@ class ParquetSource:
             columns: of the result, in order.
             keep: which rows, by some of these columns; files and row groups that have none
                 are not read.
-            boxes: row groups that meet none of them, by their statistics, are not read; the
-                rows of the others come, whether they meet one or not.
+            boxes: if there are any, row groups that meet none of them, by their statistics,
+                are not read; the rows of the others come, whether they meet one or not.
             check: called between batches; may raise.
         """
         schema = pa.schema([self.schema.field(name) for name in columns])
-        stored = [name for name in columns if name not in self._keys]
-        for file, group, source in self._groups(stored, keep, boxes, check):
+        paths = self._paths(columns)
+        for file, group, source in self._groups(paths, keep, boxes, check):
             reader = pq.ParquetFile(source, metadata=file.footer)
-            for batch in reader.iter_batches(2048, [group], stored, use_threads=False):
+            for batch in reader.iter_batches(2048, [group], paths, use_threads=False):
                 check()
                 whole = self._completed(batch, file, schema)
                 kept = whole if keep is None else whole.filter(keep)
@@ -138,20 +159,27 @@ class ParquetSource:
 
     def _groups(
         self,
-        stored: list[str],
+        paths: list[str],
         keep: pc.Expression | None,
-        boxes: Sequence[BBox] | None,
+        boxes: Sequence[BBox],
         check: Callable[[], None],
     ) -> Iterator[tuple[_File, int, _Ranged]]:
-        """Row groups to read, their bytes at hand; the next ones' are on their way."""
+        """Row groups to read; the bytes of the next ones are on their way.
+
+        One ahead at first, for a LIMIT, then twice as many each time.
+        """
         ahead: deque[tuple[_File, int, _Ranged]] = deque()
+        n_ahead, n_bytes = 1, 0
         for file in self._files(keep, check):
             for group in self._wanted_groups(file, keep, boxes):
                 source = _Ranged(file.listed)
-                for start, stop in _spans(file.footer, group, stored):
+                for start, stop in _spans(file.footer, group, paths):
                     source.fetch(start, stop)
                 ahead.append((file, group, source))
-                if len(ahead) > _N_AHEAD:
+                n_bytes += source.n_bytes
+                while len(ahead) > 1 and (len(ahead) > n_ahead or n_bytes > _BYTES_AHEAD):
+                    n_bytes -= ahead[0][2].n_bytes
+                    n_ahead = min(2 * n_ahead, _N_AHEAD)
                     yield ahead.popleft()
         yield from ahead
 
@@ -203,10 +231,10 @@ class ParquetSource:
             )
 
     def _wanted_groups(
-        self, file: _File, keep: pc.Expression | None, boxes: Sequence[BBox] | None
+        self, file: _File, keep: pc.Expression | None, boxes: Sequence[BBox]
     ) -> list[int]:
         """Row groups that may have a row to keep, by the statistics of the footer."""
-        if boxes is not None and "bbox" in self.stored:
+        if boxes and "bbox" in self.stored:
             near = _may_meet(boxes, may_cross=_may_cross(file.footer))
             keep = near if keep is None else keep & near
         if keep is None:
@@ -237,11 +265,13 @@ class _Ranged(io.RawIOBase):
         self._listed = listed
         self._position = 0
         self._spans: list[tuple[int, int, Future[Any]]] = []
+        self.n_bytes = 0
 
     def fetch(self, start: int, stop: int) -> None:
         """Ask for bytes that will be read."""
         future = lanes(_N_LANES).submit(get_range, self._listed.href, start, stop - start)
         self._spans.append((start, stop, future))
+        self.n_bytes += stop - start
 
     def readable(self) -> bool:
         return True
@@ -380,14 +410,14 @@ def _is_lonlat(crs: object) -> bool:
     return crs in _LONLAT
 
 
-def _spans(footer: pq.FileMetaData, group: int, columns: list[str]) -> list[tuple[int, int]]:
-    """Byte ranges of some columns of a row group, near ones joined."""
-    wanted = set(columns)
+def _spans(footer: pq.FileMetaData, group: int, paths: list[str]) -> list[tuple[int, int]]:
+    """Byte ranges of some columns, or fields of them, of a row group; near ones joined."""
+    wanted = tuple(f"{path}." for path in paths)
     facts = footer.row_group(group)
     ranges = []
     for index in range(facts.num_columns):
         column = facts.column(index)
-        if column.path_in_schema.split(".", 1)[0] in wanted:
+        if f"{column.path_in_schema}.".startswith(wanted):
             start = column.data_page_offset
             if column.dictionary_page_offset is not None:
                 start = min(start, column.dictionary_page_offset)

@@ -295,3 +295,28 @@ def test_a_remote_table_names_no_local_files_unless_allowed(rows, server, scenes
     told = rows("SELECT error FROM rasteret_errors('t') WHERE band = 'B04'")
     assert "expected a remote file" in told[0][0]
     assert rows(build.format(", allow_local := true"), source) == [(1,)]
+
+
+def test_pixels_of_a_remote_collection_are_those_of_the_local_one(rows, con, scenes, server):
+    rows("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": f"{scenes}/items.json"})
+    target = server.folder / "s2"
+    rows("FROM rasteret_export('s2', $t, partition_by := [], force := true)", {"t": str(target)})
+    url = server.url("scenes", "s2/part-0.parquet")
+    rows("FROM rasteret_load('far', $u)", {"u": url})
+    area = "bbox := [77.97, 13.0, 77.98, 13.01], date_range := ['2024-02-01', NULL]"
+    query = "SELECT id, row, col, B04 FROM rasteret_pixels('{}', bands := ['B04'], {}) ORDER BY ALL"
+    wanted = rows(query.format("s2", area))
+    assert wanted
+    for source in (url, "far", "SELECT * FROM far WHERE id <> ''x''"):
+        assert rows(query.format(source, area)) == wanted
+    assert rows("SELECT bands, records FROM rasteret_describe('far')") == [
+        (["B04", "B08", "SCL"], 6)
+    ]
+    assert rows(query.format(url, "bbox := [0, 0, 1, 1]")) == []
+
+
+def test_a_plan_of_records_that_have_no_tile_in_the_area_is_empty(rows, scenes):
+    rows("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": f"{scenes}/items.json"})
+    everywhere = "{''xmin'': -180.0, ''ymin'': -90.0, ''xmax'': 180.0, ''ymax'': 90.0}"
+    source = f"SELECT * REPLACE ({everywhere} AS bbox) FROM s2"
+    assert rows(f"FROM rasteret_plan('{source}', bbox := [70, 10, 70.1, 10.1])") == []

@@ -147,7 +147,7 @@ def describe(call: Call, *, collection: object) -> Stream:
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(
-            [description(call, relation.sql, relation.label, relation.schema, bands)],
+            [description(call, relation.slim(call).sql, relation.label, relation.schema, bands)],
             schema=DESCRIBE_SCHEMA,
         )
 
@@ -249,7 +249,7 @@ def load(call: Call, *, name: object, path: object, force: object) -> Stream:
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
         with call.cursor() as cursor:
             create_view(cursor, name, full)
-        row = description(call, relation.sql, name, relation.schema, bands)
+        row = description(call, relation.slim(call).sql, name, relation.schema, bands)
         yield pa.RecordBatch.from_pylist([row], schema=DESCRIBE_SCHEMA)
 
     return Stream(DESCRIBE_SCHEMA, run)

@@ -291,7 +291,8 @@ def _band_fields(read: _Read) -> list[pa.Field]:
     where = f" WHERE {' AND '.join(read.conditions)}" if read.conditions else ""
     try:
         with read.call.cursor() as cursor:
-            row = cursor.execute(f"SELECT {parts} FROM {read.relation.sql}{where}").fetchall()[0]
+            rows = read.relation.slim(read.call).sql
+            row = cursor.execute(f"SELECT {parts} FROM {rows}{where}").fetchall()[0]
     except duckdb.Error as error:
         raise unreadable(read.relation.label, error) from error
     return [

@@ -202,7 +202,9 @@ def compare_to_catalog(call: Call, *, collection: object, dataset_id: object) ->
     place = _place_of(call, collection)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
-        row = description(call, relation.sql, relation.label, relation.schema, relation.bands)
+        row = description(
+            call, relation.slim(call).sql, relation.label, relation.schema, relation.bands
+        )
         if place is not None and place.is_dir():
             row["data_source"] = read_info(relation.label, "", place).data_source
         built = read_build(place).get("source") if place is not None else None
