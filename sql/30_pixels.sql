@@ -13,7 +13,7 @@ CREATE OR REPLACE MACRO rasteret_plan(
     ));
 
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
-The tiles that a read would fetch; no request is made.
+The tiles that rasteret_pixels would fetch, of uncompressed ones the rows under the area; no request is made.
 
 collection    VARCHAR    name of a collection, view or table; SELECT text; Parquet path
 bands         VARCHAR[]  bands to read, in this order; default: all

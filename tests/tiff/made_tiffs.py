@@ -227,8 +227,26 @@ def ycbcr() -> Iterator[bytes | None]:
         yield one_page(order, WIDTH, HEIGHT, 8, 1, [block], photometric=6, samples=3, more=more)
 
 
+def sizes() -> Iterator[bytes | None]:
+    """Images of one pixel, row or column; strips of one row; tiles larger than the image."""
+    rng = np.random.default_rng(3)
+    layouts: tuple[dict[str, object], ...] = (
+        {},
+        {"blockysize": 1},
+        {"blockysize": 7},
+        {"tiled": True, "blockxsize": 16, "blockysize": 32},
+        {"tiled": True, "blockxsize": 512, "blockysize": 256},
+    )
+    codecs = ("NONE", *PREDICTED, "PACKBITS", "LZMA", "LERC", "WEBP")
+    for (height, width), layout, codec in itertools.product(
+        ((1, 1), (1, 300), (300, 1), (16, 16), (33, 17)), layouts, codecs
+    ):
+        pixels = rng.integers(0, 255, (3, height, width), dtype=np.uint8)
+        yield by_gdal(pixels, compress=codec, webp_lossless="YES", interleave="pixel", **layout)
+
+
 def all_files() -> Iterator[bytes]:
     """Every file that could be made."""
-    for data in itertools.chain(lossless(), odd_bits(), images(), ycbcr()):
+    for data in itertools.chain(lossless(), odd_bits(), images(), ycbcr(), sizes()):
         if data is not None:
             yield data
