@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 NAMES = ("kind", "path", "records", "bands", "assets", "enriched", "failed", "partitions")
 
@@ -386,6 +387,21 @@ def test_every_search_option_is_run_again(upstream, rows, refresh):
     upstream.add(5, "far", datetime="2023-12-31T00:00:00Z")
     report = refresh()
     assert (report["records"], report["bands"], report["enriched"]) == (5, ["red"], 1)
+
+
+@pytest.mark.parametrize("kind", ["wkb", "wkt"])
+def test_an_area_is_searched_again(upstream, rows, refresh, kind):
+    area = shapely.box(70, 10, 80, 20)
+    rows(
+        "FROM rasteret_build_stac('s2', stac_api := $p, intersects := $a)",
+        {"p": str(upstream.path), "a": getattr(area, kind)},
+    )
+    upstream.add(4)
+    far = upstream.add(5, "far")
+    del far["bbox"]
+    far["geometry"] = shapely.geometry.mapping(shapely.box(0, 0, 1, 1))
+    upstream.write()
+    assert (refresh()["records"], refresh()["assets"]) == (5, 0)
 
 
 def test_a_data_set_is_refreshed(upstream, rows, refresh, tmp_path, monkeypatch):

@@ -73,7 +73,11 @@ def test_an_interrupt_changes_nothing(con, built, refresh, rows, tmp_path):
     assert not list((tmp_path / "workspace").rglob("_refresh"))
     item["assets"]["B08"]["href"] = built.href(item["id"], "B08")
     built.write()
+    built.asked()
     assert refresh()["records"] == 5
+    # the header that had come was kept
+    assert [path for method, path in built.asked() if method == "GET"] == [f"{item['id']}/B08.tif"]
+    assert rows("SELECT count(B04_metadata), count(B08_metadata) FROM s2") == [(5, 5)]
 
 
 def test_a_second_refresh_is_told_who_is_at_work(built, rows, refresh, tmp_path):
