@@ -11,17 +11,16 @@ import errno
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from rasteret_sql.errors import CollectionError, InterruptedReadError, UnknownCollectionError
 from rasteret_sql.records import asset_hints
@@ -33,9 +32,11 @@ from rasteret_sql.records.evolve import fitted, merged_schema
 from rasteret_sql.records.file_checks import FileChecks
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.layout import write_collection
+from rasteret_sql.records.merging import merged_rows, patched_rows, source_rows
 from rasteret_sql.records.partitions import NULL_SEGMENT
 from rasteret_sql.records.records import BATCH_ROWS, Records
-from rasteret_sql.records.reheading import READ, Reheader, Reheading, has_same_file, source_rows
+from rasteret_sql.records.refresh_errors import error_key, merged_errors
+from rasteret_sql.records.reheading import Reheader, Reheading
 from rasteret_sql.records.stored import Stored, StoredFile
 from rasteret_sql.records.workspace import (
     Build,
@@ -45,15 +46,13 @@ from rasteret_sql.records.workspace import (
     without_secrets,
     write_errors,
 )
-from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
+from rasteret_sql.schema import metadata_column
 
 MAX_PARTS = 8
 """Files of a partition that gets new rows; then they become one."""
 
 _SCRATCH = "_refresh"
 _ROWS_WITH_TILES = 256
-_OF_STATE = "of_state"
-"""Marks, in ``_errors.ndjson``, a file that could not be asked for its state."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,16 @@ class _Refresh:
         changed = {file.path.parent for file in touched}
         if touched or len(comparison.fresh):
             changed |= self._write(comparison, headers, touched)
-        errors = self._errors(comparison, headers)
+        errors = merged_errors(
+            read_errors(self._stored.folder),
+            self._records.warnings,
+            [*self._result.failures, *self._result.conflicts],
+            headers.lost if headers else [],
+            replaced=_ids(comparison),
+            retried=headers.retried if headers else set(),
+            is_state_known=self._options.check_remote and self._options.since is None,
+            is_partial=self._options.since is not None,
+        )
         if not changed and not self._is_told_anew(errors):
             return self._report(self._stored.folder, headers) | {"path": str(visible)}
         self._link([file for file in self._stored.files if file not in touched], changed)
@@ -272,25 +280,8 @@ class _Refresh:
                 continue
             before = fitted(batch.take(pa.array(places)), self._schema)
             is_kept = comparison.kept[start + places]
-            yield _patched(self._merged(before, wanted, is_kept), headers, start, places)
-
-    def _merged(
-        self, before: pa.RecordBatch, wanted: pa.RecordBatch, is_kept: NDArray[np.bool_]
-    ) -> pa.RecordBatch:
-        """The wanted rows, with the headers that go on being theirs."""
-        rows = fitted(wanted, self._schema)
-        same = [is_kept | has_same_file(before, rows, band) for band in self._bands]
-        columns = {
-            metadata_column(band): _where(own, before.column(metadata_column(band)))
-            for band, own in zip(self._bands, same, strict=True)
-        }
-        is_before = np.logical_or.reduce(same) if same else is_kept
-        for name in ("proj:epsg", "crs"):
-            columns[name] = _chosen(is_before, before.column(name), rows.column(name))
-        has_box = np.asarray(rows.column("bbox").is_valid().to_numpy(zero_copy_only=False))
-        columns["bbox"] = _chosen(has_box, rows.column("bbox"), before.column("bbox"))
-        arrays = [columns.get(f.name, rows.column(f.name)) for f in self._schema]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+            rows = merged_rows(before, wanted, is_kept, self._bands)
+            yield patched_rows(rows, headers.patches, headers.rows, start, places)
 
     def _added(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
         """Rows that are in nobody's place, in batches that keep the lanes busy."""
@@ -337,34 +328,12 @@ class _Refresh:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _link_or_copy(self._stored.folder / file.path, path)
 
-    def _errors(self, comparison: Comparison, headers: Reheading | None) -> list[dict[str, Any]]:
-        """What could not be read: of this refresh, and of before where nobody looked again."""
-        warned: list[dict[str, Any]] = [_told(None, None, None, w) for w in self._records.warnings]
-        told = [*self._result.failures, *self._result.conflicts]
-        failures = [*told, *(headers.lost if headers else [])]
-        found = [failure._asdict() for failure in failures]
-        lost = {tuple(failure) for failure in (headers.lost if headers else [])}
-        for row in found:
-            if tuple(row.values()) in lost:
-                row[_OF_STATE] = True
-        replaced = _ids(comparison)
-        retried = headers.retried if headers else set()
-        for row in read_errors(self._stored.folder):
-            if row["id"] is None:
-                # a part of the source says nothing of the rest
-                warned += [row] if self._options.since is not None else []
-            elif row["id"] not in replaced and (row["id"], row["band"]) not in retried:
-                is_asked = self._options.check_remote and self._options.since is None
-                found += [] if is_asked and row.get(_OF_STATE) else [row]
-        unique = {_key(row): without_secrets(row) for row in [*warned, *found]}
-        return cast("list[dict[str, Any]]", list(unique.values()))
-
     def _is_told_anew(self, errors: list[dict[str, Any]]) -> bool:
         """Whether what is kept beside the records differs."""
-        before = {_key(row) for row in read_errors(self._stored.folder)}
+        before = {error_key(row) for row in read_errors(self._stored.folder)}
         source = without_secrets(stored(self._options.build.source))
         is_same = read_build(self._stored.folder).get("source") == source
-        return not is_same or before != {_key(row) for row in errors}
+        return not is_same or before != {error_key(row) for row in errors}
 
     def _report(self, folder: Path, headers: Reheading | None) -> dict[str, Any]:
         whole = Stored(folder)
@@ -387,41 +356,6 @@ class _Refresh:
     def _check(self) -> None:
         if self._stop.is_set():
             raise InterruptedReadError("interrupted")
-
-
-def _patched(
-    rows: pa.RecordBatch, headers: Reheading, start: int, places: NDArray[np.int64]
-) -> pa.RecordBatch:
-    """Rows with the headers that were read."""
-    if not len(places):
-        return rows
-    first, last = np.searchsorted(headers.rows, [start, start + int(places[-1]) + 1])
-    if first == last:
-        return rows
-    patch = headers.patches.take(np.arange(first, last))
-    target = np.searchsorted(places, headers.rows[first:last] - start)
-    is_read = np.array(patch.column(READ).to_pylist(), np.bool_)
-    everywhere = np.ones(len(target), np.bool_)
-    bands = [name for name in patch.schema.names if name.endswith(METADATA_SUFFIX)]
-    wheres = dict.fromkeys(("proj:epsg", "crs", "bbox"), everywhere)
-    wheres |= {name: is_read[:, number] for number, name in enumerate(bands)}
-    for name, where in wheres.items():
-        index = np.arange(rows.num_rows)
-        index[target[where]] = rows.num_rows + np.flatnonzero(where)
-        both = pa.concat_arrays([rows.column(name), patch.column(name)])
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, rows.schema.field(place), both.take(pa.array(index)))
-    return rows
-
-
-def _where(is_own: NDArray[np.bool_], column: pa.Array) -> pa.Array:
-    """The column, NULL where not."""
-    return column.take(pa.array(np.arange(len(column)), mask=~is_own))
-
-
-def _chosen(is_first: NDArray[np.bool_], one: pa.Array, other: pa.Array) -> pa.Array:
-    index = np.arange(len(one)) + np.where(is_first, 0, len(one))
-    return pa.concat_arrays([one, other]).take(pa.array(index))
 
 
 def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -457,15 +391,6 @@ def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
 def _ids(comparison: Comparison) -> set[str]:
     """Ids of the new and changed rows."""
     return {name for _, batch in comparison.fresh.batches() for name in batch["id"].to_pylist()}
-
-
-def _told(id_: str | None, band: str | None, href: str | None, error: str) -> dict[str, Any]:
-    return {"id": id_, "band": band, "href": href, "error": error}
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    told = cast("Mapping[str, Any]", without_secrets(row))
-    return tuple(told.get(name) for name in ("id", "band", "href", "error"))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -21,13 +21,12 @@ from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.evolve import fitted
 from rasteret_sql.records.file_checks import FileChecks
 from rasteret_sql.records.header_journal import HeaderJournal
+from rasteret_sql.records.looks import Asked, Look, is_first, masked, read_first
+from rasteret_sql.records.merging import READ, ROW, asset_of, has_same_file, source_rows
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure
 from rasteret_sql.records.row_spool import RowSpool
 from rasteret_sql.records.stored import Stored
 from rasteret_sql.schema import BBOX, CRS, DATETIME, EPSG, ID, metadata_column
-
-ROW = "_row"
-READ = "_read"
 
 _FACTS = ("image_width", "file_size", "etag", "dtype", "nodata", "scale", "offset")
 
@@ -48,131 +47,6 @@ class Reheading:
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     lost: list[AssetFailure] = field(default_factory=list)
     retried: set[tuple[str, str]] = field(default_factory=set)
-
-
-def source_rows(
-    stored: pa.RecordBatch, start: int, comparison: Comparison
-) -> tuple[NDArray[np.int64], pa.RecordBatch]:
-    """The rows of a stored batch as they shall be: kept, or the fresh ones in their place.
-
-    Args:
-        stored: With at least the columns of ``comparison.fresh``.
-        start: Number of its first row.
-        comparison: What becomes of each row.
-
-    Returns:
-        Places in the batch of the rows that stay or are replaced, and the rows.
-    """
-    stop = start + stored.num_rows
-    kept, replaced_by = comparison.kept[start:stop], comparison.replaced_by[start:stop]
-    places = np.flatnonzero(kept | (replaced_by >= 0))
-    own = fitted(stored, comparison.fresh.schema)
-    if kept.all():
-        return places, own
-    replaced = np.flatnonzero(~kept[places])
-    both = pa.concat_batches([own, comparison.fresh.take(replaced_by[places][replaced])])
-    chosen = places.copy()
-    chosen[replaced] = stored.num_rows + np.arange(len(replaced))
-    return places, both.take(pa.array(chosen))
-
-
-def has_same_file(stored: pa.RecordBatch, wanted: pa.RecordBatch, band: str) -> NDArray[np.bool_]:
-    """Whether the kept header of a band is that of the file that is wanted; row by row."""
-    before, after = _asset(stored, band), _asset(wanted, band)
-    name = metadata_column(band)
-    if before is None or after is None or name not in stored.schema.names:
-        return np.zeros(stored.num_rows, np.bool_)
-    same_href = pc.fill_null(pc.equal(before.field("href"), after.field("href")), False)  # noqa: FBT003
-    one, other = (pc.fill_null(asset.field("band_index"), 0) for asset in (before, after))
-    same = pc.and_(pc.and_(same_href, pc.equal(one, other)), stored.column(name).is_valid())
-    return np.asarray(same.to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _asset(batch: pa.RecordBatch, band: str) -> pa.StructArray | None:
-    assets = batch.column("assets")
-    if assets.type.get_field_index(band) < 0:
-        return None
-    return pa.StructArray.from_arrays(
-        [pc.struct_field(assets, [band, name]) for name in ("href", "band_index")],
-        ["href", "band_index"],
-    )
-
-
-@dataclass
-class _Look:
-    """One batch while its files are asked for their state.
-
-    Attributes:
-        rows: Numbers of the stored rows.
-        is_kept: Of each, whether it stays; the others are replaced.
-        wanted: The rows as they shall be: id, assets, proj:epsg, crs, bbox.
-        before: ``proj:epsg`` and ``crs`` that are stored.
-        is_same: Of each band, whether the header that is kept is of the wanted file.
-        has_header: Of each band, whether there is a header.
-        hrefs: Of each band.
-        facts: Of each band, size and ETag that go with the header, and its values.
-        hints: What the source says of the values, NULL where it does not have the row.
-        is_asked: Of each row, whether its files may be asked for.
-    """
-
-    rows: NDArray[np.int64]
-    is_kept: NDArray[np.bool_]
-    wanted: pa.RecordBatch
-    before: pa.RecordBatch
-    is_same: list[NDArray[np.bool_]]
-    has_header: list[NDArray[np.bool_]]
-    hrefs: list[list[str | None]]
-    facts: list[list[dict[str, Any] | None]]
-    hints: pa.StructArray | None
-    is_asked: NDArray[np.bool_]
-
-
-@dataclass
-class _Asked:
-    """Rows that enrichment works on; shapes (rows,) and (rows, bands).
-
-    Attributes:
-        rows: Numbers of the stored rows.
-        is_kept: Whether the row stays.
-        before: ``proj:epsg`` and ``crs`` that are stored.
-        is_read: Whether the header is read.
-        had: Whether there is one.
-        is_same: Whether the one there is stays.
-        masked: What is enriched.
-    """
-
-    rows: NDArray[np.int64]
-    is_kept: NDArray[np.bool_]
-    before: pa.RecordBatch
-    is_read: NDArray[np.bool_]
-    had: NDArray[np.bool_]
-    is_same: NDArray[np.bool_]
-    masked: pa.RecordBatch
-
-    def slice(self, start: int, stop: int) -> _Asked:
-        """Some of the rows."""
-        return _Asked(
-            self.rows[start:stop],
-            self.is_kept[start:stop],
-            self.before.slice(start, stop - start),
-            self.is_read[start:stop],
-            self.had[start:stop],
-            self.is_same[start:stop],
-            self.masked.slice(start, stop - start),
-        )
-
-    @classmethod
-    def together(cls, parts: Sequence[_Asked]) -> _Asked:
-        """All rows of several, as one batch keeps more requests under way."""
-        return cls(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.is_kept for part in parts]),
-            pa.concat_batches([part.before for part in parts]),
-            np.concatenate([part.is_read for part in parts]),
-            np.concatenate([part.had for part in parts]),
-            np.concatenate([part.is_same for part in parts]),
-            pa.concat_batches([part.masked for part in parts]),
-        )
 
 
 class Reheader:
@@ -212,7 +86,7 @@ class Reheader:
         self._n_lanes = n_lanes
         self._stop = stop
         self._journal = journal
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[Asked] = deque()
         light = pa.schema([ID, _field(comparison, "assets"), EPSG, CRS, pa.field("bbox", BBOX)])
         self._light = light
         self._schema = enriched_schema(light, bands)
@@ -248,7 +122,7 @@ class Reheader:
 
     def _wanted(self, found: Reheading) -> Iterator[pa.RecordBatch]:
         """Rows with a header to read; of their assets, those whose header is wanted."""
-        waiting: list[_Asked] = []
+        waiting: list[Asked] = []
         for asked in self._all_asked(found):
             waiting.append(asked)
             if sum(len(part.rows) for part in waiting) >= BATCH_ROWS:
@@ -257,13 +131,13 @@ class Reheader:
         if waiting:
             yield self._submitted(waiting)
 
-    def _submitted(self, parts: Sequence[_Asked]) -> pa.RecordBatch:
-        asked = _Asked.together(parts)
+    def _submitted(self, parts: Sequence[Asked]) -> pa.RecordBatch:
+        asked = Asked.together(parts)
         self._asked.append(asked)
         return asked.masked
 
-    def _all_asked(self, found: Reheading) -> Iterator[_Asked]:
-        looks: deque[_Look] = deque()
+    def _all_asked(self, found: Reheading) -> Iterator[Asked]:
+        looks: deque[Look] = deque()
         try:
             for start, batch in self._stored.batches(self._columns()):
                 if self._stop.is_set():
@@ -292,7 +166,7 @@ class Reheader:
                 asked += [f"{name}.{f}" for f in _FACTS if f in fields]
         return asked
 
-    def _look(self, start: int, stored: pa.RecordBatch) -> _Look:
+    def _look(self, start: int, stored: pa.RecordBatch) -> Look:
         places, wanted = source_rows(stored, start, self._comparison)
         whole = len(places) == stored.num_rows
         before = stored if whole else stored.take(pa.array(places))
@@ -301,7 +175,7 @@ class Reheader:
             micros = fitted(wanted, pa.schema([DATETIME])).column(0).cast(pa.int64())
             later = pc.fill_null(pc.greater_equal(micros, self._since), False)  # noqa: FBT003
             is_asked = later.to_numpy(zero_copy_only=False)
-        look = _Look(
+        look = Look(
             rows=start + places,
             is_kept=self._comparison.kept[start + places],
             wanted=fitted(wanted, self._light),
@@ -319,7 +193,7 @@ class Reheader:
                 self._checks.start(href for row in asked if (href := hrefs[row]))
         return look
 
-    def _resolve(self, look: _Look, found: Reheading) -> Iterator[_Asked]:
+    def _resolve(self, look: Look, found: Reheading) -> Iterator[Asked]:
         """Say of each band and row whether its header must be read."""
         is_read = np.zeros((len(look.rows), len(self._bands)), np.bool_)
         for number, hrefs in enumerate(look.hrefs):
@@ -333,14 +207,14 @@ class Reheader:
                     is_read[row, number] |= self._is_stale(look, number, row, found)
         if self._checks is not None:
             self._checks.forget()
-        _read_first(look, is_read)
+        read_first(look, is_read)
         places = np.flatnonzero(is_read.any(axis=1))
         if len(places):
             yield self._asked_of(look, places, is_read[places], found)
 
     def _asked_of(
-        self, look: _Look, places: NDArray[np.int64], is_read: NDArray[np.bool_], found: Reheading
-    ) -> _Asked:
+        self, look: Look, places: NDArray[np.int64], is_read: NDArray[np.bool_], found: Reheading
+    ) -> Asked:
         chosen = pa.array(places)
         batch = look.wanted.take(chosen)
         if look.hints is not None:
@@ -349,17 +223,17 @@ class Reheader:
         for number, band in enumerate(self._bands):
             rows = np.flatnonzero(is_read[:, number]).tolist()
             found.retried.update((str(names[row]), band) for row in rows)
-        return _Asked(
+        return Asked(
             rows=look.rows[places],
             is_kept=look.is_kept[places],
             before=look.before.take(chosen),
             is_read=is_read,
             had=np.column_stack([has[places] for has in look.has_header]),
             is_same=np.column_stack([same[places] for same in look.is_same]) & ~is_read,
-            masked=_masked(batch, self._bands, is_read),
+            masked=masked(batch, self._bands, is_read),
         )
 
-    def _is_told_anew(self, look: _Look, number: int) -> NDArray[np.bool_]:
+    def _is_told_anew(self, look: Look, number: int) -> NDArray[np.bool_]:
         """Rows of which the source now says another nodata, scale or offset."""
         differs = np.zeros(len(look.rows), np.bool_)
         if look.hints is None:
@@ -374,7 +248,7 @@ class Reheader:
                     differs[row] = told != before
         return differs
 
-    def _is_stale(self, look: _Look, number: int, row: int, found: Reheading) -> bool:
+    def _is_stale(self, look: Look, number: int, row: int, found: Reheading) -> bool:
         href, kept = look.hrefs[number][row], look.facts[number][row] or {}
         if self._checks is None or not href:
             return False
@@ -387,7 +261,7 @@ class Reheader:
         return now.differs(size, etag) is not None
 
     def _patch(
-        self, batch: pa.RecordBatch, asked: _Asked
+        self, batch: pa.RecordBatch, asked: Asked
     ) -> tuple[NDArray[np.int64], pa.RecordBatch]:
         """Rows that changed; the CRS of a header that was read wins over that of one kept."""
         n_rows, n_bands = asked.is_read.shape
@@ -395,7 +269,7 @@ class Reheader:
         read = asked.is_read & np.column_stack(valid)
         # a header that is still missing changes nothing
         changed = (read | (asked.is_read & asked.had)).any(axis=1) | ~asked.is_kept
-        is_before = pa.array(_is_first(asked.is_same, read))
+        is_before = pa.array(is_first(asked.is_same, read))
         offsets = pa.array(np.arange(0, n_rows * n_bands + 1, n_bands), pa.int32())
         columns = {
             ROW: pa.array(asked.rows),
@@ -409,44 +283,6 @@ class Reheader:
         return asked.rows[changed], patch.filter(pa.array(changed))
 
 
-def _is_first(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Rows where the first band of either is one of the first kind; shapes (rows, bands)."""
-    if not one.shape[1]:
-        return np.zeros(len(one), np.bool_)
-    firsts = (one | other).argmax(axis=1)
-    return np.asarray(one[np.arange(len(one)), firsts], np.bool_)
-
-
-def _read_first(look: _Look, is_read: NDArray[np.bool_]) -> None:
-    """Have the header read that now gives a record its CRS, where another one gave it.
-
-    The CRS of a record is that of its first band with a header; bands may lie in several.
-    """
-    if not look.has_header:
-        return
-    had = np.column_stack(look.has_header)
-    is_kept = np.column_stack(look.is_same) & ~is_read
-    firsts = (is_kept | is_read).argmax(axis=1)
-    is_other = _is_first(is_kept, is_read) & had.any(axis=1) & (had.argmax(axis=1) != firsts)
-    is_read[is_other, firsts[is_other]] = True
-
-
-def _masked(
-    batch: pa.RecordBatch, bands: Sequence[str], is_read: NDArray[np.bool_]
-) -> pa.RecordBatch:
-    """The batch, the hrefs of headers that are not read taken away."""
-    assets = batch.column("assets")
-    children = []
-    for number, band in enumerate(bands):
-        asset = assets.field(band)
-        hrefs = pc.if_else(pa.array(is_read[:, number]), asset.field("href"), None)
-        arrays = [hrefs, asset.field("band_index")]
-        children.append(pa.StructArray.from_arrays(arrays, fields=list(asset.type)))
-    masked = pa.StructArray.from_arrays(children, fields=list(assets.type))
-    place = batch.schema.get_field_index("assets")
-    return batch.set_column(place, batch.schema.field(place), masked)
-
-
 def _field(comparison: Comparison, name: str) -> pa.Field:
     return comparison.fresh.schema.field(name)
 
@@ -458,7 +294,7 @@ def _is_valid(batch: pa.RecordBatch, name: str) -> NDArray[np.bool_]:
 
 
 def _hrefs(batch: pa.RecordBatch, band: str) -> list[str | None]:
-    asset = _asset(batch, band)
+    asset = asset_of(batch, band)
     if asset is None:
         return [None] * batch.num_rows
     hrefs: list[str | None] = asset.field("href").to_pylist()
