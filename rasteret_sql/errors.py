@@ -107,13 +107,20 @@ class InterruptedReadError(RasteretError):
     """The statement was stopped: Ctrl-C, ``con.interrupt()``, or the connection closed."""
 
 
+_SQL_WORDS = {None: "NULL", True: "true", False: "false"}
+
+
 def shorten(value: object) -> str:
-    """Show a value in a message: quoted if text, cut if long, never a signed URL.
+    """Show a value in a message as SQL has it: quoted if text, cut if long, never a signed URL.
 
     Example:
         >>> shorten("https://user:pw@host/a.tif?sig=secret")
         "'https://host/a.tif'"
+        >>> shorten(None)
+        'NULL'
     """
+    if value is None or isinstance(value, bool):
+        return _SQL_WORDS[value]
     text = repr(redact(value)) if isinstance(value, str) else str(value)
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 

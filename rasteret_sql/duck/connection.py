@@ -3,9 +3,10 @@
 UDFs live in the database instance. Macros live in an attached in-memory catalog named
 ``rasteret`` (nothing is written to the user's file), and as TEMP macros on each connection,
 so that the plain names work after ``USE`` too. TEMP macros are not inherited, so the one
-way to make another connection, ``DuckDBPyConnection.cursor``, is wrapped to add them; a
-connection that knows nothing of us is left as it is. ``interrupt`` is wrapped for the same
-reason: only there can we learn which connection wants its scans stopped.
+way to make another connection, ``DuckDBPyConnection.cursor`` (also named ``duplicate``), is
+wrapped to add them; a connection that knows nothing of us is left as it is. ``interrupt``
+is wrapped for the same reason: only there can we learn which connection wants its scans
+stopped.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ import duckdb
 
 from rasteret_sql.duck import macros
 from rasteret_sql.duck.stream import is_callback
-from rasteret_sql.duck.table_function import Runtime, quote_identifier
+from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
 from rasteret_sql.records.catalog import suggest_storage_of
 from rasteret_sql.records.workspace import Workspace
 
-CATALOG = "rasteret"
 _NUMBER = "_rasteret_instance"
 
 Connection = duckdb.DuckDBPyConnection
@@ -202,6 +202,7 @@ def _wrap_duckdb() -> None:
         _interrupt(self)
 
     Connection.cursor = cursor  # type: ignore[method-assign]
+    Connection.duplicate = cursor  # type: ignore[method-assign]
     Connection.interrupt = interrupt  # type: ignore[method-assign]
     atexit.register(_close_all)
     _listen_to_ctrl_c()

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from rasteret_sql.records.workspace import Workspace
 
 BIND_UDF = "_rasteret_bind"
+CATALOG = "rasteret"
+"""The attached in-memory database that holds the macros."""
+
 IS_DUCKDB_2 = int(duckdb.__version__.split(".")[0]) >= 2
 
 _EXTENSION_METADATA = b"ARROW:extension:metadata"
@@ -137,11 +140,13 @@ class Call:
         return self.runtime.connections.workspace
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection where unqualified names resolve as they do for the caller."""
+        """A connection where unqualified names, our functions' too, resolve as for the caller."""
         cursor = self.runtime.connections.cursor()
         database, schema = (quote_identifier(n) for n in (self.caller.database, self.caller.schema))
         try:
             cursor.execute(f"USE {database}.{schema}")
+            path = quote_text(f"{database}.{schema},{CATALOG}.main")
+            cursor.execute(f"SET search_path = {path}")
         except duckdb.Error:
             cursor.close()
             raise

@@ -131,3 +131,27 @@ def test_failed_counts_the_errors_with_an_id_and_notes_have_none(rows):
     assert ("id: one: more than one row has this id",) in notes
     manual = rows("SELECT manual FROM rasteret_functions() WHERE name = 'rasteret_errors'")
     assert "whose id is NULL, which is a note on the whole source" in manual[0][0]
+
+
+def test_a_collection_may_be_a_query_over_our_functions(con, rows, served_items):
+    rows("FROM rasteret_build_stac('s2', stac_api := $path)", {"path": served_items()})
+    rows("CREATE TABLE urls AS SELECT id, assets.B04.href AS href, bbox, crs FROM s2")
+    enriched = (
+        "SELECT id, {B04: {href: href}} AS assets, crs, bbox, B04_metadata FROM "
+        "rasteret_enrich('urls', bands := ['B04'], href_column := 'href')"
+    )
+    count = "SELECT count(B04), sum(B04) FROM rasteret_pixels($c, bands := ['B04'])"
+    assert rows(count, {"c": enriched}) == rows(count, {"c": "s2"})
+    rows("CREATE VIEW pixels AS FROM rasteret_pixels('s2', bands := ['SCL'])")
+    described = rows("SELECT records FROM rasteret_describe('pixels')")
+    assert described == rows("SELECT count(*) FROM pixels")
+
+
+def test_a_duplicate_of_a_connection_knows_the_functions(con):
+    with con.duplicate() as twin:
+        assert twin.execute("SELECT rasteret_ndvi(1, 3)").fetchall() == [(0.5,)]
+
+
+def test_null_is_called_so(con):
+    with pytest.raises(duckdb.Error, match=r"collection: expected a name, .* got NULL; write it"):
+        con.execute("FROM rasteret_pixels(NULL)")
