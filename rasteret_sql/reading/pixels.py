@@ -6,6 +6,7 @@ in slabs of rows), so memory is bounded by tiles, not by scenes.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from rasteret_sql.reading.patches import Patch, pixels_of, plan_patch, valid_pix
 from rasteret_sql.reading.pipeline import Block, Pixels, Reader
 from rasteret_sql.reading.plan import Area, BandPlan, ReadOptions, plan_band
 from rasteret_sql.reading.scenes import Band, BandLevel, Scene, missing_band, scenes
-from rasteret_sql.reading.tileset import TileSet, slabs
+from rasteret_sql.reading.tileset import Streams, TileSet, slabs
 from rasteret_sql.units import Affine, Window
+
+_PLANNED_AT_ONCE = 4096
 
 POSITION_FIELDS = [
     pa.field("x", pa.float64()),
@@ -163,13 +166,17 @@ def _scene_blocks(
                 _grid_text(band.levels[0]),
                 "read bands of unlike resolution in separate calls",
             )
-    tiles = TileSet()
-    blocks = [
-        _block(batch, scene, plan.area, plan.level, window, tiles, bands, options)
-        for window in _windows(plan)
-    ]
-    tiles.request()
-    yield from blocks
+    windows = _windows(plan)
+    streams: Streams = {}
+    # In groups, so that a file that says it has a million slabs is not planned whole.
+    while group := list(itertools.islice(windows, _PLANNED_AT_ONCE)):
+        tiles = TileSet(streams)
+        blocks = [
+            _block(batch, scene, plan.area, plan.level, window, tiles, bands, options)
+            for window in group
+        ]
+        tiles.request()
+        yield from blocks
 
 
 def _nowhere(

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rasteret_sql.errors import RasteretError
+from rasteret_sql.errors import RasteretError, UnsupportedTiffError
 from rasteret_sql.grid.windows import bounds_of, tile_window
 from rasteret_sql.reading.patches import Patch, fill_value, pixels_of, plan_patch, valid_pixels
-from rasteret_sql.reading.pipeline import Block, Pixels, Reader
+from rasteret_sql.reading.pipeline import Block, Pixels, Reader, item_bytes
 from rasteret_sql.reading.pixels import located
 from rasteret_sql.reading.plan import BandPlan, ReadOptions, plan_band
 from rasteret_sql.reading.scenes import Band, Scene, missing_band, scenes
@@ -45,6 +45,7 @@ TILE_SCHEMA = pa.schema(
 """Columns of a tile besides the record's own; the first four can be planned from."""
 
 PLANNED = ("band", "level", "tile_row", "tile_col")
+_MAX_TILE_BYTES = 1 << 30
 _BATCH_BYTES = 16 * 1024 * 1024
 _NEED_PIXELS = frozenset({"valid_count", "pixels", "error"})
 
@@ -141,6 +142,8 @@ def _scene_items(
             if band is None:
                 raise missing_band(scene, name)
             plan = plan_band(scene, band, options.level, options.aoi)
+            if with_pixels:
+                _check_size(scene, plan)
         except RasteretError as error:
             if options.on_error == "error":
                 raise
@@ -152,6 +155,20 @@ def _scene_items(
             blocks.append(Block(patch.tiles if patch else [], item))
     tiles.request()
     return blocks
+
+
+def _check_size(scene: Scene, plan: BandPlan) -> None:
+    """Refuse tiles that are no value of a column."""
+    block, level = plan.level.format, plan.level
+    rows, columns = min(block.tile_height, level.height), min(block.tile_width, level.width)
+    size = rows * columns * item_bytes(block)
+    if size > _MAX_TILE_BYTES:
+        raise UnsupportedTiffError.expected(
+            f"{scene.id}, band {plan.band.name}",
+            f"tiles of at most {_MAX_TILE_BYTES} bytes",
+            f"{rows} x {columns} pixels",
+            "read it with rasteret_pixels",
+        )
 
 
 def _unplanned(

@@ -7,6 +7,7 @@ compression allows that, fetched and decoded in *parts* of as many rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from rasteret_sql.reading.pipeline import Request, Tile, row_size
 from rasteret_sql.reading.scenes import BandLevel
@@ -18,6 +19,9 @@ from rasteret_sql.units import Window
 
 _LARGE_BLOCK_BYTES = 32 * 1024 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
+
+Streams: TypeAlias = dict[tuple[str, int], BlockStream]
+"""By file and first byte of the block."""
 
 
 def slab_rows(block: BlockFormat) -> int:
@@ -56,11 +60,16 @@ def slabs(window: Window, block: BlockFormat) -> Iterator[Window]:
 
 
 class TileSet:
-    """The tiles of one scene, each once, however many bands share it (chunky files)."""
+    """The tiles of one scene, each once, however many bands share it (chunky files).
 
-    def __init__(self) -> None:
+    Args:
+        streams: Where parts of large blocks are read from; shared by the sets of a scene that
+            is planned piece by piece.
+    """
+
+    def __init__(self, streams: Streams | None = None) -> None:
         self._tiles: dict[tuple[str, int, int], Tile] = {}
-        self._streams: dict[tuple[str, int], BlockStream] = {}
+        self._streams: Streams = {} if streams is None else streams
 
     def tile(self, href: str, level: BandLevel, row: int, col: int, part: int = 0) -> Tile:
         """The block at this row and column of blocks of a level, or a part of it."""

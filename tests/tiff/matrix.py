@@ -47,7 +47,8 @@ LARGE_BLOCKS = (
     "  from its start as far as the area needs; memory does not grow with it.",
     "- With other compressions it is decoded whole. LZW stops after the last row that is needed;",
     "  more than 1 GiB of pixels in one strip or tile (with LZW: up to that row) is refused.",
-    "- `rasteret_read_tiles` delivers a strip or tile as one row, whole.",
+    "- `rasteret_read_tiles` delivers a strip or tile as one row, whole; one of more than 1 GiB",
+    "  of pixels is refused.",
 )
 
 
