@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import CollectionError, InputError, RasteretError, UnsupportedTiffError
 from rasteret_sql.grid.aoi import Aoi
@@ -103,7 +104,8 @@ def area_under(scene: Scene, level: BandLevel, aoi: Aoi | None) -> Area:
     """Cut an image level with the AOI.
 
     Raises:
-        InputError: the raster has no CRS or transform, and the AOI is on the map.
+        InputError: the raster has no CRS or transform, or one that is no place on the map
+            of the AOI.
     """
     whole = Window(0, level.height, 0, level.width)
     if aoi is None:
@@ -120,7 +122,15 @@ def area_under(scene: Scene, level: BandLevel, aoi: Aoi | None) -> Area:
                 "read it whole, or give the area in pixels with geometry_crs := 'pixel'",
             )
         bounds = bounds_of(level.affine, level.height, level.width)
-        geometry = to_pixels(aoi.to_crs(scene.crs, bounds), level.affine)
+        try:
+            geometry = to_pixels(aoi.to_crs(scene.crs, bounds), level.affine)
+        except ProjError as error:  # an engineering CRS, or one of another planet
+            raise InputError.expected(
+                f"record {scene.id}",
+                "a CRS that the area can be transformed to",
+                scene.crs,
+                "read it whole, or give the area in pixels with geometry_crs := 'pixel'",
+            ) from error
     if geometry.is_empty:
         return Area(Window(0, 0, 0, 0), None)
     window = window_of(geometry, level.height, level.width)

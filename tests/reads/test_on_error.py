@@ -12,6 +12,8 @@ ONE = "S2A_43PHQ_20240110_L2A"
 WITHOUT_CRS = f"""SELECT * REPLACE (
     CASE WHEN id = '{ONE}' THEN NULL ELSE crs END AS crs,
     CASE WHEN id = '{ONE}' THEN NULL ELSE "proj:epsg" END AS "proj:epsg") FROM s2"""
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1]]'
+ELSEWHERE = f"SELECT * REPLACE (CASE WHEN id = '{ONE}' THEN '{LOCAL}' ELSE crs END AS crs) FROM s2"
 WITHOUT_HEADER = (
     f"SELECT * REPLACE (CASE WHEN id <> '{ONE}' THEN B04_metadata END AS B04_metadata) FROM s2"
 )
@@ -19,7 +21,11 @@ WITHOUT_HEADER = (
 
 @pytest.mark.parametrize(
     ("records", "message"),
-    [(WITHOUT_CRS, "expected a raster with a CRS"), (WITHOUT_HEADER, "expected a cached header")],
+    [
+        (WITHOUT_CRS, "expected a raster with a CRS"),
+        (ELSEWHERE, "expected a CRS that the area can be transformed to"),
+        (WITHOUT_HEADER, "expected a cached header"),
+    ],
 )
 def test_a_plan_treats_what_cannot_be_read_as_a_read_does(s2, records, message):
     ours = {"records": records}
