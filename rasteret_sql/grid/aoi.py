@@ -13,6 +13,7 @@ from typing import Any
 
 import pyproj
 import shapely
+from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_sql.errors import InputError
@@ -79,7 +80,7 @@ class Aoi:
             Polygon or MultiPolygon, empty where nothing of the area can be transformed.
 
         Raises:
-            InputError: if the area is in pixel coordinates.
+            InputError: if the area is in pixel coordinates, or PROJ knows no way there.
 
         Example:
             >>> aoi = parse_aoi(bbox=[-20, 0, -10, 1])
@@ -95,7 +96,17 @@ class Aoi:
             area, around = self.geometry, None
         else:
             around = bounds if self._is_large and not dst.is_geographic else None
-            area = self._once((dst.srs, around), lambda: reproject(self.geometry, src, dst, around))
+            try:
+                area = self._once(
+                    (dst.srs, around), lambda: reproject(self.geometry, src, dst, around)
+                )
+            except ProjError as error:  # an engineering CRS, or one of another planet
+                raise InputError.expected(
+                    "crs",
+                    "a CRS that the area can be transformed to",
+                    dst.srs,
+                    "read it whole, or give the area in pixels with geometry_crs := 'pixel'",
+                ) from error
         return shift_into(area, bounds) if bounds is not None and dst.is_geographic else area
 
     @property

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import CollectionError, InputError, RasteretError, UnsupportedTiffError
 from rasteret_sql.grid.aoi import Aoi
@@ -124,13 +123,8 @@ def area_under(scene: Scene, level: BandLevel, aoi: Aoi | None) -> Area:
         bounds = bounds_of(level.affine, level.height, level.width)
         try:
             geometry = to_pixels(aoi.to_crs(scene.crs, bounds), level.affine)
-        except ProjError as error:  # an engineering CRS, or one of another planet
-            raise InputError.expected(
-                f"record {scene.id}",
-                "a CRS that the area can be transformed to",
-                scene.crs,
-                "read it whole, or give the area in pixels with geometry_crs := 'pixel'",
-            ) from error
+        except InputError as error:
+            raise InputError(f"record {scene.id}: {error.message}") from error
     if geometry.is_empty:
         return Area(Window(0, 0, 0, 0), None)
     window = window_of(geometry, level.height, level.width)
