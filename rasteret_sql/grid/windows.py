@@ -168,8 +168,8 @@ def bounds_of(affine: Affine, height: int, width: int) -> BBox:
         BBox(xmin=500.0, ymin=860.0, xmax=520.0, ymax=900.0)
     """
     if affine.is_rectilinear:
-        x, y = affine.to_map(width, height)
-        return BBox(min(affine.c, x), min(affine.f, y), max(affine.c, x), max(affine.f, y))
+        (x0, y0), (x1, y1) = affine.to_map(0, 0), affine.to_map(width, height)
+        return BBox(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
     corners = [affine.to_map(col, row) for col in (0, width) for row in (0, height)]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     return BBox(min(xs), min(ys), max(xs), max(ys))
