@@ -178,7 +178,9 @@ def _geometry_faults(ids: Sequence[Any], columns: dict[str, pa.Array]) -> Iterat
     own = shapely.bounds(shapes)
     for row, value in enumerate(values):
         if value is None:
-            yield Fault(ids[row], "geometry", None, "is NULL")
+            # a table need not have footprints; the bbox then comes from the raster
+            if boxes is None or not np.isfinite(boxes[row]).all():
+                yield Fault(ids[row], "geometry", None, "is NULL, and so is the bbox")
         elif shapes[row] is None:
             yield Fault(ids[row], "geometry", None, "is no WKB")
         elif shapely.is_empty(shapes[row]):

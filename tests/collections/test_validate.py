@@ -82,7 +82,6 @@ FIRST = "id = (SELECT min(id) FROM s2)"
             "bbox",
             "NULL or not finite",
         ),
-        ("geometry", "NULL", "geometry", "is NULL"),
         ("proj:epsg", "4326", "crs", "is not proj:epsg 4326"),
         ("crs", "'no such CRS'", "crs", "is no CRS that PROJ knows"),
         ("crs", "NULL", "crs", "is NULL, but proj:epsg is 3264"),
@@ -176,6 +175,14 @@ def test_geometries_that_are_invalid_are_told(built, faults, rows):
         found = faults(boxes.format(text))
         assert [one[1] for one in found] == ["geometry"]
         assert fault in found[0][3]
+
+
+def test_a_record_needs_a_footprint_or_a_bbox(built, faults):
+    assert faults("SELECT * REPLACE (NULL::BLOB AS geometry) FROM s2") == []
+    found = faults("SELECT * REPLACE (NULL::BLOB AS geometry, NULL AS bbox) FROM s2 LIMIT 1")
+    assert [one[1:] for one in found if one[0] is not None] == [
+        ("geometry", None, "is NULL, and so is the bbox")
+    ]
 
 
 def test_files_that_changed_or_went_are_told(rows, items, write_items, server, scenes, faults):
