@@ -109,7 +109,7 @@ def _fetch_values(source: ByteSource, pages: Pages) -> None:
     source.prefetch((offset, length) for _, _, offset, length in missing)
     for page, tag, offset, length in missing:
         if tag in tags.OPTIONAL_TAGS and not source.has(offset, length):
-            del page.entries[tag]
+            page.drop(tag)
             pages.warnings.append(f"TIFF tag {tag} is left out: its values are cut off")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -24,7 +25,7 @@ Entry = tuple[int, int, int, int]
 """Tag, field type, count, and the value field as one number: an offset, or small values."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """How numbers and directories are written in one kind of TIFF.
 
@@ -69,16 +70,58 @@ _DIALECTS: Final = {
 }
 
 
+class Directory:
+    """The entries of a directory as they stand in the file, without what they point to.
+
+    Files that were written alike share one, as their directories are equal byte by byte.
+
+    Attributes:
+        entries: By tag.
+        stop: Where the last value ends that lies outside of the directory.
+        sizes: What `pages.read_level` found in the entries alone; None before it looked.
+    """
+
+    __slots__ = ("entries", "sizes", "stop")
+
+    def __init__(self, entries: dict[int, Entry], dialect: Dialect) -> None:
+        self.entries = entries
+        self.sizes: tuple[int, ...] | None = None
+        inline = dialect.pointer.size
+        self.stop = max(
+            (
+                value + size
+                for _, kind, count, value in entries.values()
+                if (size := FIELD_SIZES.get(kind, 0) * count) > inline
+            ),
+            default=0,
+        )
+
+
 class Ifd:
     """The tags of one page; values are decoded when asked for."""
 
-    __slots__ = ("_short_shift", "dialect", "entries", "source")
+    __slots__ = ("_short_shift", "dialect", "directory", "entries", "source")
 
-    def __init__(self, source: ByteSource, dialect: Dialect, entries: dict[int, Entry]) -> None:
+    def __init__(self, source: ByteSource, dialect: Dialect, directory: Directory) -> None:
         self.source = source
         self.dialect = dialect
-        self.entries = entries
+        self.directory = directory
+        self.entries = directory.entries
         self._short_shift = dialect.short_shift
+
+    def drop(self, tag: int) -> None:
+        """Take a tag as absent, in this file alone."""
+        kept = {name: entry for name, entry in self.entries.items() if name != tag}
+        self.directory = Directory(kept, self.dialect)
+        self.entries = kept
+
+    def are_inline(self, wanted: Iterable[int]) -> bool:
+        """Whether the values of these tags stand in the directory itself."""
+        inline = self.dialect.pointer.size
+        found = (self.entries.get(tag) for tag in wanted)
+        return all(
+            entry is None or FIELD_SIZES.get(entry[1], 0) * entry[2] <= inline for entry in found
+        )
 
     def __contains__(self, tag: int) -> bool:
         """Whether the page has the tag."""
@@ -155,8 +198,14 @@ class Ifd:
             raise UnsupportedTiffError.expected(
                 f"TIFF tag {tag}", f"at most {_MAX_TABLE} blocks", count, "use larger tiles"
             )
-        data = self._data(entry, count)
-        values = np.frombuffer(data, self.dialect.array_types[kind]).astype(np.int64)
+        dtype = self.dialect.array_types[kind]
+        start = self.source.start
+        if count * dtype.itemsize > self.dialect.pointer.size and (
+            entry[3] + count * dtype.itemsize <= len(start)
+        ):
+            values = np.frombuffer(start, dtype, count, entry[3]).astype(np.int64)
+        else:
+            values = np.frombuffer(self._data(entry, count), dtype).astype(np.int64)
         if kind >= 6 and values.min() < 0:  # the other types are unsigned and have 32 bits
             raise HeaderError.expected(
                 f"TIFF tag {tag}", "no negative numbers", int(values.min()), "the file is corrupt"
@@ -166,6 +215,8 @@ class Ifd:
     def outside(self, wanted: Iterable[int]) -> list[tuple[int, int, int]]:
         """Tag, offset and length of the values that are wanted and lie beyond the first bytes."""
         inline, at_hand = self.dialect.pointer.size, len(self.source.start)
+        if self.directory.stop <= at_hand:
+            return []
         entries, sizes = self.entries, FIELD_SIZES
         return [
             (tag, entry[3], size)
@@ -222,14 +273,20 @@ def read_ifd(source: ByteSource, dialect: Dialect, offset: int) -> tuple[Ifd, in
         )
     length = count * dialect.entry.size
     data = source.read(offset + head, length)
-    entries = {entry[0]: entry for entry in dialect.entry.iter_unpack(data)}
-    if len(entries) < count:  # of two entries with one tag the first counts, as in libtiff
-        entries = {entry[0]: entry for entry in reversed([*dialect.entry.iter_unpack(data)])}
     try:
         tail = source.read(offset + head + length, dialect.pointer.size)
     except HeaderError:  # libtiff takes a missing pointer as the end of the chain
         tail = bytes(dialect.pointer.size)
-    return Ifd(source, dialect, entries), dialect.pointer.unpack(tail)[0]
+    return Ifd(source, dialect, _directory(data, dialect)), dialect.pointer.unpack(tail)[0]
+
+
+@lru_cache(maxsize=1024)
+def _directory(data: bytes, dialect: Dialect) -> Directory:
+    entries = {entry[0]: entry for entry in dialect.entry.iter_unpack(data)}
+    if len(entries) * dialect.entry.size < len(data):
+        # of two entries with one tag the first counts, as in libtiff
+        entries = {entry[0]: entry for entry in reversed([*dialect.entry.iter_unpack(data)])}
+    return Directory(entries, dialect)
 
 
 def _not_a_tiff(start: bytes) -> NotATiffError:

@@ -36,6 +36,7 @@ _LEVEL_INTEGERS: Final = (
     (tags.BITS_PER_SAMPLE, 1),
 )
 """What a level is read from, with what stands for a tag that is absent."""
+_LEVEL_TAGS: Final = tuple(tag for tag, _ in _LEVEL_INTEGERS)
 
 
 @dataclass(slots=True)
@@ -109,6 +110,35 @@ def read_level(page: Ifd) -> Level:
         HeaderError: if a tag that every image needs is missing or absurd.
         UnsupportedTiffError: if the image has more blocks than can be handled.
     """
+    sizes = page.directory.sizes
+    if sizes is None:
+        sizes = _level_sizes(page)
+        if page.are_inline(_LEVEL_TAGS):  # else they are not of the directory alone
+            page.directory.sizes = sizes
+    width, height, tile_width, tile_height, blocks, samples, *codec = sizes
+    compression, predictor, photometric, bits = codec
+    offsets, byte_counts = _block_tables(
+        page, blocks, tile_width, tile_height, is_compressed=compression != 1
+    )
+    return Level(
+        width,
+        height,
+        tile_width,
+        tile_height,
+        tags.TILE_WIDTH in page or tags.TILE_OFFSETS in page,
+        offsets,
+        byte_counts,
+        compression,
+        predictor,
+        photometric,
+        bits,
+        page.data(tags.JPEG_TABLES, _MAX_JPEG_TABLES) or None,
+        samples,
+    )
+
+
+def _level_sizes(page: Ifd) -> tuple[int, ...]:
+    """Image width and height, block width and height, blocks and samples in one, codec."""
     (
         width,
         height,
@@ -142,24 +172,8 @@ def read_level(page: Ifd) -> Level:
     blocks = -(-width // tile_width) * -(-height // tile_height)
     if planar == SEPARATE:
         blocks, samples = blocks * samples, 1
-    offsets, byte_counts = _block_tables(
-        page, blocks, tile_width, tile_height, is_compressed=compression != 1
-    )
-    return Level(
-        width,
-        height,
-        tile_width,
-        tile_height,
-        is_tiled,
-        offsets,
-        byte_counts,
-        compression,
-        predictor,
-        photometric,
-        bits,
-        page.data(tags.JPEG_TABLES, _MAX_JPEG_TABLES) or None,
-        samples,
-    )
+    codec = compression, predictor, photometric, bits
+    return width, height, tile_width, tile_height, blocks, samples, *codec
 
 
 def _block_tables(
