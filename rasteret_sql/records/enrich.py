@@ -24,10 +24,10 @@ from rasteret_sql.schema import BAND_METADATA, BBOX, CRS, EPSG, metadata_column
 from rasteret_sql.tiff.band_values import band_values
 from rasteret_sql.tiff.layout import Header
 
-_PIECE_ASSETS = 1024
-_FIRST_PIECE_ASSETS = 128
+_PIECE_ASSETS = 512
+_FIRST_PIECE_ASSETS = 256
 _PIECE_BYTES = 64 << 20
-_N_AHEAD = 3
+_N_AHEAD = 2
 
 
 @dataclass

@@ -1,17 +1,19 @@
 """Headers of many files: fetched side by side, parsed one after another, each URL once.
 
-Requests wait on lanes, some hundred threads. Parsing holds the interpreter, so it is done by
-one thread: that keeps its caches warm and leaves the lanes to waiting, which is faster than
-parsing where the bytes came in (benchmarks/header_rate.py).
+Requests wait on lanes, some hundred threads. Parsing holds the interpreter, so one thread does
+it, the one that wants the headers: lanes only leave what came. A lane that parsed, or woke a
+parser, would make all others wait for the interpreter (benchmarks/header_rate.py).
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
-from rasteret_sql.errors import InterruptedReadError
+from rasteret_sql.errors import InterruptedReadError, RasteretError
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.remote.headers import (
     AssetHeader,
@@ -22,12 +24,15 @@ from rasteret_sql.remote.headers import (
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import Start, get_start
 
-_POLL_SECONDS = 0.1
-_KEPT_BYTES = 64 << 20
+_POLL_SECONDS = 0.001
+_FLUSH_SECONDS = 0.05
+_KEPT_BYTES = 8 << 20
 _HEADER_BYTES = 4096
 _TILE_BYTES = 24
 
 _Pieces = list[tuple[int, bytes]]
+_Arrival = Start | BaseException | tuple[Start, _Pieces] | tuple[AssetHeader, Start, _Pieces]
+"""The first bytes, why they have not come, a journal's bytes, or a header of several requests."""
 
 
 class _Slot:
@@ -53,14 +58,13 @@ class Headers:
         self, n_lanes: int, stop: threading.Event, journal: HeaderJournal | None = None
     ) -> None:
         self._lanes = lanes(n_lanes)
-        self._parser = lanes(1, "parser")
         self._stop = stop
         self._journal = journal
         self._slots: dict[str, _Slot] = {}
-        self._awaited: _Slot | None = None
-        self._has_come = threading.Event()
+        self._arrived: deque[tuple[_Slot, _Arrival]] = deque()
         self._used: dict[str, int] = {}
         self._used_bytes = 0
+        self._flushed = time.monotonic()
 
     def start(self, hrefs: Sequence[str]) -> None:
         """Begin to read the headers that are not under way or known; an href may come again."""
@@ -69,7 +73,7 @@ class Headers:
         for href in new:
             slot = self._slots[href] = _Slot(href)
             if href in known:
-                self._parser.post(partial(self._replay, slot, *known[href]))
+                self._arrived.append((slot, known[href]))
             else:
                 self._lanes.post(partial(self._fetch, slot))
 
@@ -84,11 +88,11 @@ class Headers:
             while slot.outcome is None:
                 if self._stop.is_set():
                     raise InterruptedReadError("interrupted")
-                self._has_come.clear()
-                self._awaited = slot
-                if slot.outcome is None:
-                    self._has_come.wait(_POLL_SECONDS)
-                self._flush()
+                if self._arrived:
+                    self._take(*self._arrived.popleft())
+                else:
+                    time.sleep(_POLL_SECONDS)
+                    self._flush_at_times()
 
     def get(self, href: str) -> AssetHeader:
         """Return a header that `wait` waited for.
@@ -122,62 +126,68 @@ class Headers:
             oldest = next(iter(self._used))
             self._used_bytes -= self._used.pop(oldest)
             del self._slots[oldest]
-        self._flush()
+        self._flush_at_times()
         return n_requests
 
-    def _flush(self) -> None:
-        if self._journal is not None:
+    def _flush_at_times(self) -> None:
+        """Hand what came to the journal; a build that is killed loses a twentieth of a second."""
+        now = time.monotonic()
+        if self._journal is not None and now - self._flushed > _FLUSH_SECONDS:
             self._journal.flush()
-
-    def _tell(self, slot: _Slot, outcome: AssetHeader | BaseException) -> None:
-        slot.outcome = outcome
-        if self._awaited is slot:
-            self._has_come.set()
+            self._flushed = now
 
     def _fetch(self, slot: _Slot) -> None:
         """On a lane: one request, in most cases all there is to do."""
         if self._stop.is_set():
-            self._tell(slot, InterruptedReadError("interrupted"))
+            self._arrived.append((slot, InterruptedReadError("interrupted")))
             return
         try:
-            start = get_start(slot.href)
+            self._arrived.append((slot, get_start(slot.href)))
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for it
-            self._tell(slot, error)
+            self._arrived.append((slot, error))
+
+    def _continue(self, slot: _Slot, start: Start) -> None:
+        """On a lane: the requests of a header that goes on beyond its start."""
+        try:
+            self._arrived.append((slot, continue_header(slot.href, start)))
+        except BaseException as error:  # noqa: BLE001
+            self._arrived.append((slot, error))
+
+    def _take(self, slot: _Slot, arrival: _Arrival) -> None:
+        """Parse what arrived, or have the rest of it fetched."""
+        if isinstance(arrival, BaseException):
+            slot.outcome = arrival
+        elif isinstance(arrival, Start):
+            self._parse(slot, arrival)
+        elif isinstance(arrival[0], AssetHeader):
+            asset, start, pieces = arrival
+            self._keep(slot, asset, start, pieces)
         else:
-            self._parser.post(partial(self._parse, slot, start))
+            self._replay(slot, *arrival)
 
     def _parse(self, slot: _Slot, start: Start) -> None:
-        """On the parser's thread; a header that goes on beyond its start goes back to a lane."""
         try:
             asset = parse_asset(start)
         except MoreBytesNeeded:
             self._lanes.post(partial(self._continue, slot, start))
-        except BaseException as error:  # noqa: BLE001
-            self._tell(slot, error)
+        except RasteretError as error:
+            slot.outcome = error
         else:
             self._keep(slot, asset, start, [])
-
-    def _continue(self, slot: _Slot, start: Start) -> None:
-        try:
-            asset, pieces = continue_header(slot.href, start)
-        except BaseException as error:  # noqa: BLE001
-            self._tell(slot, error)
-        else:
-            self._keep(slot, asset, start, pieces)
 
     def _keep(self, slot: _Slot, asset: AssetHeader, start: Start, pieces: _Pieces) -> None:
         if self._journal is not None:
             self._journal.add(slot.href, asset.header, (start, pieces))
-        self._tell(slot, asset)
+        slot.outcome = asset
 
     def _replay(self, slot: _Slot, start: Start, pieces: _Pieces) -> None:
-        """On the parser's thread, from the journal's bytes."""
+        """Parse the journal's bytes; if they do not do, read as if nothing was known."""
         try:
             header = parse_asset(start, pieces).header
-        except BaseException:  # noqa: BLE001 - then it is read as if nothing was known
+        except (RasteretError, MoreBytesNeeded):
             self._lanes.post(partial(self._fetch, slot))
         else:
-            self._tell(slot, AssetHeader(header, start.size, start.etag, requests=0))
+            slot.outcome = AssetHeader(header, start.size, start.etag, requests=0)
 
 
 def _size_bytes(outcome: AssetHeader | BaseException | None) -> int:

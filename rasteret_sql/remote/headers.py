@@ -41,11 +41,11 @@ def read_asset(href: str) -> AssetHeader:
     return continue_header(href, get_start(href))[0]
 
 
-def continue_header(href: str, start: Start) -> tuple[AssetHeader, list[tuple[int, bytes]]]:
+def continue_header(href: str, start: Start) -> tuple[AssetHeader, Start, list[tuple[int, bytes]]]:
     """Read a header of which the start has come.
 
     Returns:
-        The header, and what was fetched beyond the start, as ``(offset, bytes)``.
+        The header, its start, and what was fetched beyond that, as ``(offset, bytes)``.
     """
     pieces: list[tuple[int, bytes]] = []
 
@@ -57,7 +57,7 @@ def continue_header(href: str, start: Start) -> tuple[AssetHeader, list[tuple[in
         return piece
 
     header = _parsed(start, fetch)
-    return AssetHeader(header, start.size, start.etag, 1 + len(pieces)), pieces
+    return AssetHeader(header, start.size, start.etag, 1 + len(pieces)), start, pieces
 
 
 def parse_asset(start: Start, pieces: list[tuple[int, bytes]] | None = None) -> AssetHeader:

@@ -82,23 +82,19 @@ class Lanes(Executor):
         return self._jobs.get()
 
 
-_pools: dict[tuple[int, str], Lanes] = {}
+_pools: dict[int, Lanes] = {}
 _lock = threading.Lock()
 
 
-def lanes(width: int, name: str = "") -> Lanes:
+def lanes(width: int) -> Lanes:
     """Return the process's pool of this width; 64 suits tiles, 256 to 512 headers.
-
-    Args:
-        width: Threads, at most.
-        name: Of a pool that does other work than to wait for bytes.
 
     Example:
         >>> list(lanes(4).map(abs, [-1, -2]))
         [1, 2]
     """
     with _lock:
-        return _pools.setdefault((width, name), Lanes(width))
+        return _pools.setdefault(width, Lanes(width))
 
 
 def _start_over() -> None:
