@@ -83,6 +83,7 @@ PARTITION_KEYS = ("year", "month")
 ID = pa.field("id", pa.string(), nullable=False)
 DATETIME = pa.field("datetime", pa.timestamp("us"))
 GEOMETRY = pa.field("geometry", pa.binary())
+COLLECTION = pa.field("collection", pa.string())
 EPSG = pa.field("proj:epsg", pa.int32())
 CRS = pa.field("crs", pa.string())
 

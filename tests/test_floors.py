@@ -31,6 +31,8 @@ NEIGHBOURS_APART = {
     ("grid", "tiff"),
     ("reading", "records"),
 }
+WITHIN_RECORDS = ["files", "stac", "table", "catalog", "upkeep"]
+"""Folders of `records`, each of which imports only from those before it."""
 OUTSIDE = {
     "obstore": {"remote"},
     "urllib3": {"remote", "records"},
@@ -74,6 +76,18 @@ def test_a_module_imports_only_from_its_floor_down(part, path):
         other = rest[0]
         assert FLOORS[other] <= FLOORS[part], f"{path.name} ({part}) imports {name}"
         assert (part, other) not in NEIGHBOURS_APART, f"{path.name} ({part}) imports {name}"
+
+
+@pytest.mark.parametrize("folder", WITHIN_RECORDS)
+def test_a_folder_of_records_imports_only_from_those_before_it(folder):
+    allowed = WITHIN_RECORDS[: WITHIN_RECORDS.index(folder) + 1]
+    paths = list((PACKAGE / "records" / folder).glob("*.py"))
+    assert paths
+    for path in paths:
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[:2] == ["rasteret_sql", "records"] and parts[2] in WITHIN_RECORDS:
+                assert parts[2] in allowed, f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize(("part", "path"), list(modules()), ids=lambda v: getattr(v, "stem", v))

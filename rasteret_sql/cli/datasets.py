@@ -10,8 +10,8 @@ import click
 from rasteret_sql.cli import text, values
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
-from rasteret_sql.records.catalog import find_dataset
-from rasteret_sql.records.dataset import ACCESS
+from rasteret_sql.records.catalog.dataset import ACCESS
+from rasteret_sql.records.catalog.registry import find_dataset
 
 
 @click.group()

@@ -28,8 +28,8 @@ from rasteret_sql.duck.stream import is_callback
 from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
-from rasteret_sql.records.catalog import suggest_storage_of
-from rasteret_sql.records.workspace import Workspace
+from rasteret_sql.records.catalog.registry import suggest_storage_of
+from rasteret_sql.records.files.workspace import Workspace
 
 _NUMBER = "_rasteret_instance"
 

@@ -31,11 +31,11 @@ from rasteret_sql.errors import (
 )
 from rasteret_sql.grid.aoi import Aoi
 from rasteret_sql.records.datetimes import Instants, format_micros
-from rasteret_sql.records.footers import CollectionInfo, part_files
-from rasteret_sql.records.parquet_source import ParquetSource, is_parquet_name
-from rasteret_sql.records.partitions import hive_types_of
-from rasteret_sql.records.table_footprints import geo_of_footer
-from rasteret_sql.records.workspace import Workspace
+from rasteret_sql.records.files.footers import CollectionInfo, part_files
+from rasteret_sql.records.files.geo_key import geo_of_footer
+from rasteret_sql.records.files.parquet_source import ParquetSource, is_parquet_name
+from rasteret_sql.records.files.partitions import hive_types_of
+from rasteret_sql.records.files.workspace import Workspace
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
 from rasteret_sql.units import BBox

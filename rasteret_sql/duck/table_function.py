@@ -38,7 +38,7 @@ from rasteret_sql.duck.stream import Batches, LazySource, OpenScan
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
 
 if TYPE_CHECKING:
-    from rasteret_sql.records.workspace import Workspace
+    from rasteret_sql.records.files.workspace import Workspace
 
 BIND_UDF = "_rasteret_bind"
 CATALOG = "rasteret"

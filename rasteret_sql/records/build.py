@@ -16,15 +16,15 @@ import shapely
 
 from rasteret_sql.errors import CollectionError, InputError, InterruptedReadError
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
-from rasteret_sql.records.header_journal import HeaderJournal
-from rasteret_sql.records.layout import write_collection
-from rasteret_sql.records.records import Records
-from rasteret_sql.records.workspace import (
+from rasteret_sql.records.files.layout import write_collection
+from rasteret_sql.records.files.workspace import (
     Workspace,
     read_build,
     without_secrets,
     write_errors,
 )
+from rasteret_sql.records.header_journal import HeaderJournal
+from rasteret_sql.records.records import Records
 
 REPORT_SCHEMA = pa.schema(
     [

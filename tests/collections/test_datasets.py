@@ -13,8 +13,8 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql import errors
-from rasteret_sql.records import catalog
-from rasteret_sql.records.dataset import Dataset
+from rasteret_sql.records.catalog import registry as catalog
+from rasteret_sql.records.catalog.dataset import Dataset
 from rasteret_sql.remote import stores
 
 BUILT_IN = [one for one in catalog.datasets().values() if one.source == "built-in"]
@@ -305,8 +305,8 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(monkeypatch):
 
 def test_processes_that_register_at_once_lose_nothing(own_file):
     code = (
-        "import sys; from rasteret_sql.records import catalog\n"
-        "from rasteret_sql.records.dataset import Dataset\n"
+        "import sys; from rasteret_sql.records.catalog import registry as catalog\n"
+        "from rasteret_sql.records.catalog.dataset import Dataset\n"
         "print(flush=True); sys.stdin.readline()\n"
         "for i in range(20): catalog.register_dataset("
         "Dataset.of(f'{sys.argv[1]}/{i}', {'stac_api': 'https://a.org/v1'}))"

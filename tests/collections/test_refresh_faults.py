@@ -15,8 +15,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from rasteret_sql.records import stac_api
-from rasteret_sql.records.workspace import Workspace
+from rasteret_sql.records.files.workspace import Workspace
+from rasteret_sql.records.stac import api as stac_api
 
 API = Path(__file__).parents[1] / "records" / "stac_api_server.py"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rasteret_sql.errors import CollectionError, RasteretError
-from rasteret_sql.records.items import records_from_items
-from rasteret_sql.records.stac import StacSource, read_items
+from rasteret_sql.records.stac.items import records_from_items
+from rasteret_sql.records.stac.search import StacSource, read_items
 
 STAC = Path(__file__).parents[2] / ".." / "shared" / "data" / "stac"
 SUFFIXES = {".json", ".ndjson", ".geojson", ".parquet"}

@@ -19,8 +19,8 @@ import tifffile
 from rasteret_sql.errors import InterruptedReadError
 from rasteret_sql.records import header_journal
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
+from rasteret_sql.records.files.workspace import Workspace
 from rasteret_sql.records.header_journal import HeaderJournal
-from rasteret_sql.records.workspace import Workspace
 from rasteret_sql.remote.headers import read_asset
 from rasteret_sql.schema import BAND_METADATA
 

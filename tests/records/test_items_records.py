@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError, RasteretError, UnknownBandError
-from rasteret_sql.records.items import records_from_items
-from rasteret_sql.records.property_types import PropertyType, to_array
 from rasteret_sql.records.records import BATCH_ROWS
-from rasteret_sql.records.stac import StacSource, read_items
+from rasteret_sql.records.stac.items import records_from_items
+from rasteret_sql.records.stac.property_types import PropertyType, to_array
+from rasteret_sql.records.stac.search import StacSource, read_items
 
 
 def item(name="i", properties=None, assets=None, **extra):

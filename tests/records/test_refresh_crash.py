@@ -24,13 +24,13 @@ FORKS = textwrap.dedent(
     import json, os, resource, signal, sys, threading
 
     import pyarrow.parquet, filelock, sqlite3, ctypes, shapely
-    import rasteret_sql.records.layout as layout
+    import rasteret_sql.records.files.layout as layout
     from rasteret_sql.errors import RasteretError
     from rasteret_sql.records.build import BuildOptions, build_collection
-    from rasteret_sql.records.items import records_from_items
-    from rasteret_sql.records.refresh import RefreshOptions, refresh_collection
-    from rasteret_sql.records.stac import StacSource, read_items
-    from rasteret_sql.records.workspace import Workspace
+    from rasteret_sql.records.stac.items import records_from_items
+    from rasteret_sql.records.upkeep.refresh import RefreshOptions, refresh_collection
+    from rasteret_sql.records.stac.search import StacSource, read_items
+    from rasteret_sql.records.files.workspace import Workspace
 
     WATCHED = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir",
                "os.symlink", "shutil.rmtree", "pyarrow", "ctypes.dlsym"}

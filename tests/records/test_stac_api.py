@@ -22,8 +22,8 @@ from rasteret_sql.errors import (
     RasteretError,
     ReadError,
 )
-from rasteret_sql.records import stac_api
-from rasteret_sql.records.stac import StacSource, read_items
+from rasteret_sql.records.stac import api as stac_api
+from rasteret_sql.records.stac.search import StacSource, read_items
 
 N_ITEMS = 53
 RUSTAC = shutil.which("rustac", path=str(Path(sys.executable).parent))

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasteret_sql.errors import CollectionError, InputError, NotFoundError
-from rasteret_sql.records.items import records_from_items
-from rasteret_sql.records.stac import StacSource, read_items
-from rasteret_sql.records.stac_documents import LOCATION
+from rasteret_sql.records.stac.documents import LOCATION
+from rasteret_sql.records.stac.items import records_from_items
+from rasteret_sql.records.stac.search import StacSource, read_items
 
 
 def item(name, *, href="./red.tif", version="1.0.0", **extra):

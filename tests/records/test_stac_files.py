@@ -11,8 +11,8 @@ import pytest
 import shapely
 
 from rasteret_sql.errors import CollectionError, InputError
-from rasteret_sql.records.items import records_from_items
-from rasteret_sql.records.stac import StacSource, read_items
+from rasteret_sql.records.stac.items import records_from_items
+from rasteret_sql.records.stac.search import StacSource, read_items
 from rasteret_sql.schema import BBOX, DATETIME, GEOMETRY, ID, assets_type
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.records.records import BATCH_ROWS
-from rasteret_sql.records.tables import records_from_table
+from rasteret_sql.records.table.tables import records_from_table
 from rasteret_sql.schema import BBOX
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"

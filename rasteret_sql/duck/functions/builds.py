@@ -39,13 +39,13 @@ from rasteret_sql.records.build import (
     build_collection,
     existing_report,
 )
+from rasteret_sql.records.files.workspace import Workspace, check_name
 from rasteret_sql.records.footprints import wkb_as_text
-from rasteret_sql.records.items import records_from_items
 from rasteret_sql.records.progress import watched
 from rasteret_sql.records.records import Records
-from rasteret_sql.records.stac import StacSource, read_items
-from rasteret_sql.records.tables import records_from_table
-from rasteret_sql.records.workspace import Workspace, check_name
+from rasteret_sql.records.stac.items import records_from_items
+from rasteret_sql.records.stac.search import StacSource, read_items
+from rasteret_sql.records.table.tables import records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 

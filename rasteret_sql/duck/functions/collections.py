@@ -20,10 +20,10 @@ from rasteret_sql.duck.table_function import (
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
 from rasteret_sql.errors import CollectionError, InputError, redact
-from rasteret_sql.records.footers import CollectionInfo
+from rasteret_sql.records.files.footers import CollectionInfo
+from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, export
+from rasteret_sql.records.files.workspace import Workspace, check_name, read_errors
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.layout import ROW_GROUP_BYTES, export
-from rasteret_sql.records.workspace import Workspace, check_name, read_errors
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import BBOX, bands_of, metadata_column
 

@@ -20,14 +20,14 @@ from rasteret_sql.duck.table_function import (
 )
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.grid.aoi import parse_aoi
-from rasteret_sql.records.catalog import (
+from rasteret_sql.records.catalog.dataset import Dataset
+from rasteret_sql.records.catalog.registry import (
     datasets,
     find_dataset,
     find_registered,
     register_dataset,
     unregister_dataset,
 )
-from rasteret_sql.records.dataset import Dataset
 from rasteret_sql.records.datetimes import parse_range
 
 DATASETS_SCHEMA = pa.schema(

@@ -33,7 +33,7 @@ from rasteret_sql.duck.table_function import (
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.records.build import strict
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
-from rasteret_sql.records.tables import records_from_table
+from rasteret_sql.records.table.tables import records_from_table
 from rasteret_sql.schema import BAND_METADATA, BBOX, metadata_column
 
 _HEADERS_UDF = "_rasteret_headers"

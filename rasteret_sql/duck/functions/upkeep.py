@@ -22,22 +22,22 @@ from rasteret_sql.duck.table_function import (
     table_function,
 )
 from rasteret_sql.errors import CollectionError, InputError, RasteretError
-from rasteret_sql.records.catalog import datasets, find_dataset, suggest_storage_of
-from rasteret_sql.records.compare import FACT_SCHEMA, compare, dataset_of
+from rasteret_sql.records.catalog.compare import FACT_SCHEMA, compare, dataset_of
+from rasteret_sql.records.catalog.registry import datasets, find_dataset, suggest_storage_of
 from rasteret_sql.records.datetimes import Instants, format_micros, parse_range
-from rasteret_sql.records.faults import FAULT_SCHEMA, Fault
-from rasteret_sql.records.file_checks import FileChecks
-from rasteret_sql.records.footers import read_info
+from rasteret_sql.records.files.footers import read_info
+from rasteret_sql.records.files.workspace import KINDS, read_build
 from rasteret_sql.records.records import Records
-from rasteret_sql.records.refresh import RefreshOptions, refresh_collection
-from rasteret_sql.records.validate import (
+from rasteret_sql.records.upkeep.faults import FAULT_SCHEMA, Fault
+from rasteret_sql.records.upkeep.file_checks import FileChecks
+from rasteret_sql.records.upkeep.refresh import RefreshOptions, refresh_collection
+from rasteret_sql.records.upkeep.validate import (
     checked_columns,
     file_faults,
     record_level_faults,
     schema_faults,
     tried,
 )
-from rasteret_sql.records.workspace import KINDS, read_build
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS
 

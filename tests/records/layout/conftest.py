@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from rasteret_sql.records.layout import PartFile, write_collection
-from rasteret_sql.records.workspace import Workspace
+from rasteret_sql.records.files.layout import PartFile, write_collection
+from rasteret_sql.records.files.workspace import Workspace
 from rasteret_sql.schema import (
     BAND_METADATA,
     BBOX,

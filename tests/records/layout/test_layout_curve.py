@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasteret_sql.records.curve import NOWHERE, bbox_keys, hilbert_keys, record_order
+from rasteret_sql.records.files.curve import NOWHERE, bbox_keys, hilbert_keys, record_order
 from rasteret_sql.schema import BBOX
 
 

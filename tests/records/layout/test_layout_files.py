@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rasteret_sql.errors import CollectionError, InputError
-from rasteret_sql.records.curve import bbox_keys
-from rasteret_sql.records.layout import PartFile, export, write_collection
+from rasteret_sql.records.files.curve import bbox_keys
+from rasteret_sql.records.files.layout import PartFile, export, write_collection
 from rasteret_sql.schema import BBOX
 
 MakeRecords = Callable[..., pa.Table]

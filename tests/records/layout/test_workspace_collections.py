@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rasteret_sql.errors import CollectionError, InputError, UnknownCollectionError
-from rasteret_sql.records.layout import PartFile
-from rasteret_sql.records.workspace import (
+from rasteret_sql.records.files.layout import PartFile
+from rasteret_sql.records.files.workspace import (
     Workspace,
     read_build,
     read_errors,

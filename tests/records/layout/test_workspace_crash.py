@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rasteret_sql.errors import CollectionError
-from rasteret_sql.records.layout import PartFile, write_collection
-from rasteret_sql.records.workspace import Workspace
+from rasteret_sql.records.files.layout import PartFile, write_collection
+from rasteret_sql.records.files.workspace import Workspace
 
 MakeRecords = Callable[..., pa.Table]
 BuildInto = Callable[[Workspace, str, pa.Table], list[PartFile]]
@@ -48,8 +48,8 @@ DYING_BUILDER = textwrap.dedent(
                 os.kill(os.getpid(), signal.SIGKILL)
 
     import pyarrow.parquet as pq
-    import rasteret_sql.records.layout as layout
-    from rasteret_sql.records.workspace import Workspace
+    import rasteret_sql.records.files.layout as layout
+    from rasteret_sql.records.files.workspace import Workspace
 
     records = pq.read_table(source)
     write_groups = layout._Writer._write_groups
@@ -131,8 +131,8 @@ LIMITED_BUILDER = textwrap.dedent(
     import resource, signal, sys
     import pyarrow.parquet as pq
     from rasteret_sql.errors import CollectionError
-    from rasteret_sql.records.layout import write_collection
-    from rasteret_sql.records.workspace import Workspace
+    from rasteret_sql.records.files.layout import write_collection
+    from rasteret_sql.records.files.workspace import Workspace
 
     root, source, limit, memory = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     records = pq.read_table(source)

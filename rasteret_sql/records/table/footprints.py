@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from pyproj.exceptions import CRSError
 from rasteret_sql.errors import InputError, shorten
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
 from rasteret_sql.grid.reproject import reproject
+from rasteret_sql.records.files.geo_key import extension
 from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
 from rasteret_sql.schema import BBOX, GEOMETRY
 
@@ -134,7 +134,7 @@ def find_geometry(
     Source: GeoParquet 0.1 to 1.1; GeoArrow extension types.
     """
     geo = _geo_columns(geo_metadata)
-    kinds = {field.name: _extension(field) for field in schema}
+    kinds = {field.name: extension(field) for field in schema}
     by_type = [name for name, (kind, _) in kinds.items() if kind.startswith("geoarrow.")]
     by_type += [name for name, (kind, _) in kinds.items() if kind in {"ogc.wkb", "ogc.geometry"}]
     names = [*_GEOMETRY_NAMES[:1], *by_type, *geo, *_GEOMETRY_NAMES[1:]]
@@ -154,22 +154,6 @@ def find_geometry(
     return GeometryColumn(name, kind, _parse_crs(crs, name))
 
 
-def geo_of_footer(footer: pq.FileMetaData) -> bytes | None:
-    """The ``geo`` key of a Parquet file, or one made of its GeoArrow columns.
-
-    DuckDB reads neither into the schema of a query.
-    """
-    found = (footer.metadata or {}).get(b"geo")
-    if found is not None:
-        return bytes(found)
-    columns = {}
-    for field in footer.schema.to_arrow_schema():
-        kind, crs = _extension(field)
-        if kind.startswith("geoarrow.") and crs is not None:
-            columns[field.name] = {"encoding": kind.removeprefix("geoarrow."), "crs": crs}
-    return json.dumps({"columns": columns}).encode() if columns else None
-
-
 def _geo_columns(geo_metadata: bytes | None) -> dict[str, dict[str, Any]]:
     """Columns of the `geo` key, the primary one first."""
     try:
@@ -182,23 +166,6 @@ def _geo_columns(geo_metadata: bytes | None) -> dict[str, dict[str, Any]]:
     primary = geo.get("primary_column")
     ordered = sorted(columns, key=lambda name: name != primary)
     return {name: columns[name] for name in ordered if isinstance(columns[name], dict)}
-
-
-def _extension(field: pa.Field) -> tuple[str, Any]:
-    """Extension name and CRS of a field; ("", None) for a plain one."""
-    if isinstance(field.type, pa.BaseExtensionType):
-        name = str(getattr(field.type, "extension_name", ""))
-        serialize = getattr(field.type, "__arrow_ext_serialize__", None)
-        raw = serialize() if serialize else b""
-    else:
-        metadata = field.metadata or {}
-        name = metadata.get(b"ARROW:extension:name", b"").decode()
-        raw = metadata.get(b"ARROW:extension:metadata", b"")
-    try:
-        declared = json.loads(raw) if raw else {}
-    except ValueError:
-        declared = {}
-    return name, declared.get("crs") if isinstance(declared, dict) else None
 
 
 def _parse_crs(crs: object, name: str) -> pyproj.CRS | None:

@@ -35,8 +35,8 @@ from rasteret_sql.errors import (
     UnknownCollectionError,
     redact,
 )
-from rasteret_sql.records.disk import disk_errors, remove, replace_folder, sync_tree
-from rasteret_sql.records.footers import BUILD_FILE, CollectionInfo, part_files, read_info
+from rasteret_sql.records.files.disk import disk_errors, remove, replace_folder, sync_tree
+from rasteret_sql.records.files.footers import BUILD_FILE, CollectionInfo, part_files, read_info
 
 KINDS = ("stac", "records")
 ENVIRONMENT = "RASTERET_WORKSPACE"

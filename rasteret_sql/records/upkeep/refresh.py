@@ -25,20 +25,11 @@ import pyarrow.compute as pc
 from rasteret_sql.errors import CollectionError, InterruptedReadError, UnknownCollectionError
 from rasteret_sql.records import asset_hints
 from rasteret_sql.records.build import BuildOptions, facts_of, stored, strict
-from rasteret_sql.records.comparison import Comparison, Words, compare
-from rasteret_sql.records.disk import disk_errors
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
-from rasteret_sql.records.evolve import fitted, merged_schema
-from rasteret_sql.records.file_checks import FileChecks
-from rasteret_sql.records.header_journal import HeaderJournal
-from rasteret_sql.records.layout import write_collection
-from rasteret_sql.records.merging import merged_rows, patched_rows, source_rows
-from rasteret_sql.records.partitions import NULL_SEGMENT
-from rasteret_sql.records.records import BATCH_ROWS, Records
-from rasteret_sql.records.refresh_errors import error_key, merged_errors
-from rasteret_sql.records.reheading import Reheader, Reheading
-from rasteret_sql.records.stored import Stored, StoredFile
-from rasteret_sql.records.workspace import (
+from rasteret_sql.records.files.disk import disk_errors
+from rasteret_sql.records.files.layout import write_collection
+from rasteret_sql.records.files.partitions import NULL_SEGMENT
+from rasteret_sql.records.files.workspace import (
     Build,
     Workspace,
     read_build,
@@ -46,6 +37,15 @@ from rasteret_sql.records.workspace import (
     without_secrets,
     write_errors,
 )
+from rasteret_sql.records.header_journal import HeaderJournal
+from rasteret_sql.records.records import BATCH_ROWS, Records
+from rasteret_sql.records.upkeep.comparison import Comparison, Words, compare
+from rasteret_sql.records.upkeep.evolve import fitted, merged_schema
+from rasteret_sql.records.upkeep.file_checks import FileChecks
+from rasteret_sql.records.upkeep.merging import merged_rows, patched_rows, source_rows
+from rasteret_sql.records.upkeep.refresh_errors import error_key, merged_errors
+from rasteret_sql.records.upkeep.reheading import Reheader, Reheading
+from rasteret_sql.records.upkeep.stored import Stored, StoredFile
 from rasteret_sql.schema import metadata_column
 
 MAX_PARTS = 8

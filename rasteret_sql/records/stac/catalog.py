@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rasteret_sql.errors import CollectionError, InputError, RasteretError, redact, shorten
 from rasteret_sql.records.hrefs import resolve_link
-from rasteret_sql.records.stac_documents import (
+from rasteret_sql.records.stac.documents import (
     FetchText,
     Item,
     Json,

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rasteret_sql.records.comparison import Comparison
-from rasteret_sql.records.evolve import fitted
-from rasteret_sql.records.row_spool import RowSpool
+from rasteret_sql.records.upkeep.comparison import Comparison
+from rasteret_sql.records.upkeep.evolve import fitted
+from rasteret_sql.records.upkeep.row_spool import RowSpool
 from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
 
 ROW = "_row"

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, InterruptedReadError
-from rasteret_sql.records.faults import Fault, column_faults, record_faults, sound_columns
-from rasteret_sql.records.file_checks import FileChecks
-from rasteret_sql.records.footers import part_files
-from rasteret_sql.records.header_faults import header_faults
+from rasteret_sql.records.files.footers import part_files
+from rasteret_sql.records.upkeep.faults import Fault, column_faults, record_faults, sound_columns
+from rasteret_sql.records.upkeep.file_checks import FileChecks
+from rasteret_sql.records.upkeep.header_faults import header_faults
 from rasteret_sql.schema import bands_of, metadata_column
 
 _N_AHEAD = 16

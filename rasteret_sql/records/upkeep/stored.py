@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError
-from rasteret_sql.records.footers import part_files
+from rasteret_sql.records.files.footers import part_files
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.records.curve import key_columns, record_order
 from rasteret_sql.records.datetimes import to_timestamps
-from rasteret_sql.records.disk import disk_errors, replace_folder
-from rasteret_sql.records.geoparquet import (
+from rasteret_sql.records.files.curve import key_columns, record_order
+from rasteret_sql.records.files.disk import disk_errors, replace_folder
+from rasteret_sql.records.files.geoparquet import (
     Footprint,
     plain_schema,
     with_geo,
     with_info,
     writer_options,
 )
-from rasteret_sql.records.partitions import HIVE_TYPES, NULL_SEGMENT, Partitions, partition_types
+from rasteret_sql.records.files.partitions import (
+    HIVE_TYPES,
+    NULL_SEGMENT,
+    Partitions,
+    partition_types,
+)
 from rasteret_sql.schema import PARTITION_KEYS
 
 ROW_GROUP_BYTES = 2 << 20

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError
-from rasteret_sql.records.geoparquet import union
+from rasteret_sql.records.files.geoparquet import union
 from rasteret_sql.schema import bands_of
 from rasteret_sql.units import BBox
 

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InputError
 from rasteret_sql.records.crs_hints import CrsHint, crs_hint
 from rasteret_sql.records.datetimes import to_timestamps
-from rasteret_sql.records.items import COLLECTION
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records
-from rasteret_sql.records.table_assets import ENTRIES, AssetReader, refuse_local, scatter
-from rasteret_sql.records.table_footprints import (
+from rasteret_sql.records.table.assets import ENTRIES, AssetReader, refuse_local, scatter
+from rasteret_sql.records.table.footprints import (
     BBOX_COLUMNS,
     GeometryColumn,
     Shapes,
@@ -30,10 +29,11 @@ from rasteret_sql.records.table_footprints import (
     to_bbox,
     to_wkb,
 )
-from rasteret_sql.records.table_layout import TableLayout, plain, plain_type
-from rasteret_sql.records.table_spool import TableSpool
+from rasteret_sql.records.table.layout import TableLayout, plain, plain_type
+from rasteret_sql.records.table.spool import TableSpool
 from rasteret_sql.schema import (
     BBOX,
+    COLLECTION,
     CRS,
     DATETIME,
     EPSG,

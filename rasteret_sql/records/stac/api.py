@@ -18,8 +18,8 @@ from rasteret_sql.errors import (
     redact,
 )
 from rasteret_sql.records.footprints import split_at_antimeridian
-from rasteret_sql.records.item_filter import ItemFilter
-from rasteret_sql.records.stac_documents import Item, Json, item_fault, links, parse_json, settle
+from rasteret_sql.records.stac.documents import Item, Json, item_fault, links, parse_json, settle
+from rasteret_sql.records.stac.item_filter import ItemFilter
 from rasteret_sql.remote.stores import web_address
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rasteret_sql.records.disk import disk_errors
+from rasteret_sql.records.files.disk import disk_errors
 
 
 class RowSpool:

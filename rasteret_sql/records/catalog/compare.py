@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.records.dataset import Dataset
+from rasteret_sql.records.catalog.dataset import Dataset
 
 FACT_SCHEMA = pa.schema(
     [

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InterruptedReadError
 from rasteret_sql.records import asset_hints
 from rasteret_sql.records.asset_hints import HINT
-from rasteret_sql.records.evolve import fitted
-from rasteret_sql.records.row_spool import RowSpool
-from rasteret_sql.records.stored import Stored
+from rasteret_sql.records.upkeep.evolve import fitted
+from rasteret_sql.records.upkeep.row_spool import RowSpool
+from rasteret_sql.records.upkeep.stored import Stored
 
 _BBOX = "bbox"
 

@@ -18,10 +18,10 @@ from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sampl
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
 from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
-from rasteret_sql.records.item_filter import collection_of
-from rasteret_sql.records.item_spool import ItemSpool
-from rasteret_sql.records.property_types import DATETIME_PROPERTIES, PropertyType
-from rasteret_sql.records.stac_documents import LOCATION, Item
+from rasteret_sql.records.stac.documents import LOCATION, Item
+from rasteret_sql.records.stac.item_filter import collection_of
+from rasteret_sql.records.stac.item_spool import ItemSpool
+from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, PropertyType
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import DATETIME
 

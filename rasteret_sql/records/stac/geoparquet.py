@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, redact
 from rasteret_sql.records.datetimes import format_micros, parse_micros
+from rasteret_sql.records.files.parquet_source import ParquetSource
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.parquet_source import ParquetSource
-from rasteret_sql.records.stac_documents import Item, Json
+from rasteret_sql.records.stac.documents import Item, Json
 from rasteret_sql.remote.stores import is_remote
 
 _BATCH_ROWS = 500

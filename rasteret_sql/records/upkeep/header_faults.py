@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rasteret_sql.records.faults import Fault
+from rasteret_sql.records.upkeep.faults import Fault
 from rasteret_sql.schema import metadata_column
 from rasteret_sql.tiff.layout import SEPARATE
 

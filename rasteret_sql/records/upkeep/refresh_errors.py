@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from rasteret_sql.records.files.workspace import without_secrets
 from rasteret_sql.records.records import AssetFailure
-from rasteret_sql.records.workspace import without_secrets
 
 OF_STATE = "of_state"
 """Marks, in ``_errors.ndjson``, a file that could not be asked for its state."""

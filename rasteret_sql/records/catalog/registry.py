@@ -25,7 +25,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rasteret_sql.errors import CollectionError, InputError, RasteretError
-from rasteret_sql.records.dataset import Dataset, Source
+from rasteret_sql.records.catalog.dataset import Dataset, Source
 
 ENVIRONMENT = "RASTERET_DATASETS"
 

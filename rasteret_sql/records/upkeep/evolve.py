@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rasteret_sql.records.geoparquet import plain_schema
+from rasteret_sql.records.files.geoparquet import plain_schema
 from rasteret_sql.schema import PARTITION_KEYS
 
 IsEmpty = Callable[[str], bool]

@@ -13,10 +13,9 @@ from rasteret_sql.errors import CollectionError, InputError, redact
 from rasteret_sql.records.datetimes import Instants, parse_range
 from rasteret_sql.records.footprints import parse_bbox, parse_geometry
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.item_filter import ItemFilter, parse_query
-from rasteret_sql.records.stac_api import StacApi
-from rasteret_sql.records.stac_catalog import CatalogWalk
-from rasteret_sql.records.stac_documents import (
+from rasteret_sql.records.stac.api import StacApi
+from rasteret_sql.records.stac.catalog import CatalogWalk
+from rasteret_sql.records.stac.documents import (
     FetchText,
     Item,
     Json,
@@ -29,7 +28,8 @@ from rasteret_sql.records.stac_documents import (
     read_document,
     settle,
 )
-from rasteret_sql.records.stac_geoparquet import read_stac_geoparquet
+from rasteret_sql.records.stac.geoparquet import read_stac_geoparquet
+from rasteret_sql.records.stac.item_filter import ItemFilter, parse_query
 from rasteret_sql.remote.stores import is_remote
 
 _PARQUET = (".parquet", ".geoparquet", ".parq")

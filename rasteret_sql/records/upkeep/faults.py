@@ -14,7 +14,7 @@ from pyproj.exceptions import CRSError
 
 from rasteret_sql.errors import RasteretError, shorten
 from rasteret_sql.grid.crs import crs_of
-from rasteret_sql.records.table_layout import plain
+from rasteret_sql.records.table.layout import plain
 from rasteret_sql.schema import ASSET, BBOX, PARTITION_KEYS
 
 FAULT_SCHEMA = pa.schema([(n, pa.string()) for n in ("id", "column", "band", "fault")])

@@ -18,14 +18,15 @@ from rasteret_sql.records.bands import (
     sample_index,
 )
 from rasteret_sql.records.hrefs import unsigned
-from rasteret_sql.records.item_spool import ItemSpool
-from rasteret_sql.records.item_survey import ItemProperty, ItemRow, Notes, survey_items
-from rasteret_sql.records.property_types import DATETIME_PROPERTIES, to_array
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records, local_refused
-from rasteret_sql.records.stac_documents import Item
+from rasteret_sql.records.stac.documents import Item
+from rasteret_sql.records.stac.item_spool import ItemSpool
+from rasteret_sql.records.stac.item_survey import ItemProperty, ItemRow, Notes, survey_items
+from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, to_array
 from rasteret_sql.remote.stores import is_local, rewrite
 from rasteret_sql.schema import (
     BBOX,
+    COLLECTION,
     CRS,
     DATETIME,
     EPSG,
@@ -36,7 +37,6 @@ from rasteret_sql.schema import (
     assets_type,
 )
 
-COLLECTION = pa.field("collection", pa.string())
 _RENAMED_SUFFIX = "_property"
 
 

@@ -24,11 +24,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, NotFoundError, redact
-from rasteret_sql.records.footers import geo_bounds, part_files
+from rasteret_sql.records.files.footers import geo_bounds, part_files
+from rasteret_sql.records.files.geo_key import geo_of_footer
+from rasteret_sql.records.files.partitions import NULL_SEGMENT, hive_types_of
 from rasteret_sql.records.footprints import split_at_antimeridian
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.partitions import NULL_SEGMENT, hive_types_of
-from rasteret_sql.records.table_footprints import geo_of_footer
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.listing import Listed, list_files
 from rasteret_sql.remote.ranges import get_range, stat

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from rasteret_sql.errors import InterruptedReadError, redact
 from rasteret_sql.records.asset_hints import COLUMN, VALUES, apply_values
-from rasteret_sql.records.comparison import Comparison
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
-from rasteret_sql.records.evolve import fitted
-from rasteret_sql.records.file_checks import FileChecks
 from rasteret_sql.records.header_journal import HeaderJournal
-from rasteret_sql.records.looks import Asked, Look, is_first, masked, read_first
-from rasteret_sql.records.merging import READ, ROW, asset_of, has_same_file, source_rows
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure
-from rasteret_sql.records.row_spool import RowSpool
-from rasteret_sql.records.stored import Stored
+from rasteret_sql.records.upkeep.comparison import Comparison
+from rasteret_sql.records.upkeep.evolve import fitted
+from rasteret_sql.records.upkeep.file_checks import FileChecks
+from rasteret_sql.records.upkeep.looks import Asked, Look, is_first, masked, read_first
+from rasteret_sql.records.upkeep.merging import READ, ROW, asset_of, has_same_file, source_rows
+from rasteret_sql.records.upkeep.row_spool import RowSpool
+from rasteret_sql.records.upkeep.stored import Stored
 from rasteret_sql.schema import BBOX, CRS, DATETIME, EPSG, ID, metadata_column
 
 _FACTS = ("image_width", "file_size", "etag", "dtype", "nodata", "scale", "offset")

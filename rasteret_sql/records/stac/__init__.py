@@ -1,0 +1,1 @@
+"""STAC: search it, read its items, make records of them."""

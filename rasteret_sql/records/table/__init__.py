@@ -1,0 +1,1 @@
+"""Tables of scenes: find assets and footprints in them, make records of them."""

@@ -1,0 +1,1 @@
+"""Collections kept right: refreshed and validated."""
