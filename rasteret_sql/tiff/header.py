@@ -87,6 +87,7 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         tuple(units),
         tuple(bands.descriptions),
         tuple(colors if is_shown_as_rgba(image, samples) else bands.colors),
+        tuple(bands.statistics),
         page.integer(tags.FILL_ORDER, 1),
         page.integer(tags.T4_OPTIONS, 0),
         *_ycbcr(page, image),

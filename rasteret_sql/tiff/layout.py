@@ -105,6 +105,16 @@ class Level(NamedTuple):
         return self.tiles_across * self.tiles_down
 
 
+class Statistics(NamedTuple):
+    """What GDAL's STATISTICS_* items say of a sample's values; None for those that are absent."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    stddev: float | None = None
+    valid_percent: float | None = None
+
+
 class Georef(NamedTuple):
     """Where the raster lies.
 
@@ -150,6 +160,7 @@ class Header(NamedTuple):
         units: Per sample.
         descriptions: Per sample.
         color_interpretation: Per sample, GDAL's words in lower case.
+        statistics: Per sample, as GDAL computed them once; they may be of an overview.
         fill_order: TIFF tag 266, 2 = bits of each byte reversed.
         t4_options: TIFF tag 292, of CCITT group 3.
         ycbcr_subsampling: TIFF tag 530, of YCbCr blocks that are not JPEG.
@@ -175,6 +186,7 @@ class Header(NamedTuple):
     units: tuple[str | None, ...] = ()
     descriptions: tuple[str | None, ...] = ()
     color_interpretation: tuple[str, ...] = ()
+    statistics: tuple[Statistics, ...] = ()
     fill_order: int = 1
     t4_options: int = 0
     ycbcr_subsampling: tuple[int, int] = (2, 2)

@@ -17,7 +17,7 @@ import numpy as np
 
 from rasteret_sql.tiff import tags
 from rasteret_sql.tiff.ifd import Ifd
-from rasteret_sql.tiff.layout import Level, extra_roles
+from rasteret_sql.tiff.layout import Level, Statistics, extra_roles
 
 _ENTITIES: Final = {"&quot;": '"', "&apos;": "'"}
 _MAX_XML: Final = 4 * 1024 * 1024
@@ -31,6 +31,8 @@ _MAX_TEXT: Final = 4096
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 _WHOLE: Final = re.compile(r"\s*[+-]?\d{1,20}")
 _ALPHA: Final = (1, 2)
+_STATISTICS: Final = "statistics_"
+_NO_STATISTICS: Final = Statistics()
 _COLORS: Final = {
     2: ("red", "green", "blue"),
     3: ("palette",),
@@ -73,6 +75,7 @@ class BandMetadata:
     units: list[str | None]
     descriptions: list[str | None]
     colors: list[str]
+    statistics: list[Statistics]
 
 
 class _Refused(Exception):  # noqa: N818 - stops the parser, never leaves this module
@@ -84,7 +87,12 @@ def read_band_metadata(
 ) -> BandMetadata:
     """Apply the items of tag 42112 to the samples they name; XML that is refused warns."""
     bands = BandMetadata(
-        [1.0] * samples, [0.0] * samples, [None] * samples, [None] * samples, colors
+        [1.0] * samples,
+        [0.0] * samples,
+        [None] * samples,
+        [None] * samples,
+        colors,
+        [_NO_STATISTICS] * samples,
     )
     if tags.GDAL_METADATA in page:
         xml = page.data(tags.GDAL_METADATA, _MAX_XML).split(b"\0", 1)[0]
@@ -111,10 +119,15 @@ def _apply(bands: BandMetadata, role: str, sample: int, text: str) -> None:
     elif role == "colorinterp":
         name = text.lower()
         bands.colors[sample] = name if name in _NAMES else bands.colors[sample]
+    elif role.startswith(_STATISTICS) and text:
+        field = role.removeprefix(_STATISTICS)
+        if field in Statistics._fields:
+            known = bands.statistics[sample]
+            bands.statistics[sample] = known._replace(**{field: number(text)})
 
 
 def _items(xml: bytes) -> list[tuple[str, int, str]]:
-    """Role, sample and text of the items that name a sample."""
+    """Role (or the name of a statistic), sample and text of the items that name a sample."""
     found: list[tuple[str, int, str]] = []
     text: list[str] = []
     current: tuple[str, int] | None = None
@@ -123,10 +136,13 @@ def _items(xml: bytes) -> list[tuple[str, int, str]]:
         nonlocal current
         text.clear()
         current = None
-        if name.lower() == "item" and "name" in attributes and attributes.get("role"):
-            sample = re.match(r"\d{1,5}", attributes.get("sample", ""))
-            if sample:
-                current = attributes["role"].lower(), int(sample[0])
+        if name.lower() != "item" or "name" not in attributes:
+            return
+        role = (attributes.get("role") or "").lower()
+        label = attributes["name"].lower()
+        sample = re.match(r"\d{1,5}", attributes.get("sample", ""))
+        if sample and (role or label.startswith(_STATISTICS)):
+            current = role or label, int(sample[0])
 
     def characters(part: str) -> None:
         if current is not None:

@@ -234,3 +234,28 @@ def _offset_m(ours, theirs, header):
         else:
             assert math.isfinite(here[0]) == math.isfinite(there[0])
     return worst
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_statistics(data):
+    """As GDAL lists them in the tags of each band; a side file of GDAL's own is left aside."""
+    n_files, different = 0, []
+    for path in sorted((data / "geotiff").rglob("*")):
+        if path.suffix.lower() not in {".tif", ".tiff"} or b"STATISTICS_" not in path.read_bytes():
+            continue
+        with rasterio.Env(GDAL_PAM_ENABLED="NO"):
+            try:
+                source = rasterio.open(path)
+            except rasterio.errors.RasterioIOError:
+                continue
+            with source:
+                theirs = [source.tags(index) for index in source.indexes]
+        ours = parse_header(path.read_bytes()).statistics
+        n_files += 1
+        for sample, tags in enumerate(theirs):
+            for name, value in ours[sample]._asdict().items():
+                text = tags.get(f"STATISTICS_{name.upper()}")
+                if not _equal(value, None if text is None else float(text)):
+                    different.append((path.name, sample, name, value, text))
+    assert n_files > 10
+    assert different == []
