@@ -113,9 +113,10 @@ def build_collection(
         workspace.build(options.name, options.kind, force=options.force) as build,
         closing(HeaderJournal(build.journal, _plain(options.source))) as journal,
     ):
-        rows = records.for_enrichment() if options.enrich else records.batches()
+        is_enriched = options.enrich and records.has_rasters
+        rows = records.for_enrichment() if is_enriched else records.batches()
         schema, batches = records.schema, _checked(_some(rows), stop)
-        if options.enrich:
+        if is_enriched:
             schema = enriched_schema(schema, bands)
             batches = enrich(
                 batches, schema, bands, result, n_lanes=options.n_lanes, stop=stop, journal=journal

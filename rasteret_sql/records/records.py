@@ -44,6 +44,7 @@ class Records:
         failures: assets that were refused, with the reason; complete before the first pass.
         hinted: as `batches`, and a column of `asset_hints` beside the schema's; None where
             nothing is said of the assets.
+        has_rasters: whether any asset is said to be a TIFF; if none is, no header is asked for.
     """
 
     schema: pa.Schema
@@ -51,6 +52,7 @@ class Records:
     warnings: list[str] = field(default_factory=list)
     failures: list[AssetFailure] = field(default_factory=list)
     hinted: Callable[[], Iterator[pa.RecordBatch]] | None = None
+    has_rasters: bool = True
 
     def for_enrichment(self) -> Iterator[pa.RecordBatch]:
         """Start a pass with all that `enrich` can use."""

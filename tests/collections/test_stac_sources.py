@@ -156,3 +156,25 @@ def test_a_folder_of_stac_geoparquet_in_a_cloud(rows, paths, write_items, tmp_pa
         found = build(rows, "s3://lake/items/", "allow_local := true,")
     reload_storage()
     assert [row[:2] for row in found] == [row[:2] for row in wanted]
+
+
+def test_assets_of_which_none_is_a_raster_are_kept_without_a_request(
+    con, rows, items, write_items, server
+):
+    for item in items["features"]:
+        item["assets"] = {
+            "doc": {"href": server.url("scenes", "none.json"), "type": "application/json"}
+        }
+    path = write_items(items)
+    server.reset()
+    report = con.execute("FROM rasteret_build_stac('docs', stac_api := $1)", [path]).fetchall()[0]
+    assert report[3:8] == (6, ["doc"], 0, 0, 0)
+    assert server.requests() == []
+    assert rows("SELECT DISTINCT assets.doc.href FROM docs") == [
+        (server.url("scenes", "none.json"),)
+    ]
+    assert "none is a TIFF" in rows("SELECT error FROM rasteret_errors('docs')")[0][0]
+    again = rows("SELECT records, assets, requests FROM rasteret_refresh('docs')")
+    assert again == [(6, 0, 0)]
+    with pytest.raises(Exception, match="doc"):
+        con.execute("FROM rasteret_pixels('docs', bands := ['doc'])").fetchall()

@@ -75,7 +75,7 @@ def ingested(path: Path) -> Result:
     bands = records.schema.field("assets").type.num_fields
     if not n_rows:
         return Result(name, "no items")
-    is_bare = any("none is a TIFF" in line for line in records.warnings)
+    is_bare = not records.has_rasters
     return Result(name, "no rasters" if is_bare else "ingested", n_rows, bands)
 
 

@@ -73,7 +73,8 @@ def records_from_items(
     notes = Notes([] if warnings is None else warnings)
     survey = survey_items(items, notes, set(band_map.values()) if band_map else None)
     surveyed = survey.bands
-    if not surveyed and survey.others:
+    has_rasters = bool(surveyed) or not survey.others
+    if not has_rasters:
         surveyed = survey.others
         notes.add("assets", "none is a TIFF, so all are kept, but there are no pixels to read")
     chosen = choose_bands(
@@ -97,7 +98,7 @@ def records_from_items(
     notes.finish(survey.duplicates())
     refused = list(table.refused()) if survey.has_local and not allow_local else []
     hinted = table.hinted_batches if survey.has_hints else None
-    return Records(table.schema, table.batches, notes.lines, refused, hinted)
+    return Records(table.schema, table.batches, notes.lines, refused, hinted, has_rasters)
 
 
 def _property_columns(

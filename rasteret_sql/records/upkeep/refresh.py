@@ -131,6 +131,7 @@ class _Refresh:
         self._build = build
         self._options = options
         self._records = records
+        self._is_enriched = options.build.enrich and records.has_rasters
         self._journal = journal
         self._stop = stop
         self._scratch = build.folder / _SCRATCH
@@ -172,7 +173,7 @@ class _Refresh:
 
     def _new_schema(self) -> pa.Schema:
         given = self._records.schema
-        if self._options.build.enrich:
+        if self._is_enriched:
             given = enriched_schema(given, [field.name for field in given.field("assets").type])
 
         def is_empty_stored(name: str) -> bool:
@@ -195,18 +196,18 @@ class _Refresh:
     def _compare(self) -> Comparison:
         """Compare what the source says; what headers say is not of the source."""
         of_headers: set[str] = set()
-        if self._options.build.enrich:
+        if self._is_enriched:
             of_headers = {metadata_column(band) for band in self._bands}
         schema = pa.schema([f for f in self._schema if f.name not in of_headers])
-        left_out = {"proj:epsg", "crs", "bbox"} if self._options.build.enrich else set()
+        left_out = {"proj:epsg", "crs", "bbox"} if self._is_enriched else set()
         columns = tuple(name for name in schema.names if name not in left_out)
         words = Words(schema, columns, is_bbox_filled=bool(left_out))
-        is_enriched = self._options.build.enrich
-        rows = self._records.for_enrichment() if is_enriched else self._records.batches()
+        source = self._records
+        rows = source.for_enrichment() if self._is_enriched else source.batches()
         return compare(self._stored, rows, words, self._scratch, self._stop)
 
     def _read_headers(self, comparison: Comparison) -> Reheading | None:
-        if not self._options.build.enrich:
+        if not self._is_enriched:
             return None
         reheader = Reheader(
             self._stored,
@@ -286,7 +287,7 @@ class _Refresh:
     def _added(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
         """Rows that are in nobody's place, in batches that keep the lanes busy."""
         batches = _together(self._new_rows(comparison))
-        if not self._options.build.enrich:
+        if not self._is_enriched:
             yield from (fitted(batch, self._schema) for batch in batches)
             return
         enriched = enrich(
