@@ -16,6 +16,7 @@ from doors.scenes import ROOT, is_installed
 from doors.test_serve import Shell, free_port, with_quack
 
 import rasteret_sql
+from rasteret_sql.demo import write_scenes
 
 INDENTED = re.compile(r"(?:^ {4}.*\n|^\n(?= {4}))+", re.MULTILINE)
 FENCED = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -143,14 +144,18 @@ def split(script: str) -> list[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        text
+        statement
         for page in sorted((ROOT / "docs").glob("*.md"))
         for text in FENCED.findall(page.read_text(encoding="utf-8"))
+        for statement in split(text)
     ],
 )
-def test_every_fenced_statement_binds(statement, tmp_path, monkeypatch):
-    con = rasteret_sql.connect(workspace=tmp_path)
+def test_every_fenced_statement_binds(statement, tmp_path):
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
     con.execute("CREATE TABLE scenes_table AS SELECT 'a' AS scene, now() AS taken, 'x.tif' AS url")
+    if "rasteret_build" not in statement:  # then the collection stands
+        items = str(write_scenes(tmp_path / "scenes"))
+        con.execute("FROM rasteret_build_stac('fields', stac_api := $1)", [items]).fetchall()
     try:
         con.execute("EXPLAIN " + statement.replace("'s3://bucket/index.parquet'", "'scenes_table'"))
     finally:
