@@ -8,33 +8,10 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import text, values
+from rasteret_sql.cli import options, text, values
 from rasteret_sql.cli.failures import FAILED, Failure
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
-
-_force_option = click.option("--force", is_flag=True, help="Replace what stands under the name.")
-_lanes_option = click.option(
-    "--max-concurrent",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Header requests under way at once.",
-)
-_bands_option = click.option(
-    "--bands", metavar="NAME,...", callback=values.names, help="Bands to keep; default: all."
-)
-_sample_option = click.option(
-    "--band-index-map",
-    metavar="BAND=N,...",
-    callback=values.integers,
-    help="Band to sample in its file, from 0.",
-)
-
-
-_strict_option = click.option(
-    "--strict", is_flag=True, help="End at the first asset that can't be read, change nothing."
-)
 
 
 @click.group()
@@ -46,26 +23,26 @@ def collections() -> None:
 @click.argument("name")
 @click.option("--stac-api", required=True, help="API URL, static catalog, or file of items.")
 @click.option("--collection", help="STAC collection id.")
-@click.option(
-    "--bbox",
-    metavar="W,S,E,N",
-    callback=values.bbox,
-    help="Area in degrees; west > east crosses 180.",
+@options.together(options.bbox, options.date_range)
+@click.option("--intersects", help="Area as WKT or GeoJSON, in degrees.")
+@click.option("--ids", metavar="ID,...", callback=values.names, help="Item ids.")
+@options.together(
+    options.query,
+    options.cql2,
+    options.max_items,
+    options.bands,
+    options.band_map,
+    options.band_index_map,
+    options.url_rewrite,
+    options.data_source,
+    options.allow_local,
 )
 @click.option(
-    "--date-range",
-    metavar="START/END",
-    callback=values.date_range,
-    help="Dates; a side left out is open.",
+    "--enrich/--no-enrich",
+    default=True,
+    help="Read the headers of all assets and keep them; default: yes.",
 )
-@_bands_option
-@click.option(
-    "--band-map", metavar="KEY=VALUE,...", callback=values.texts, help="Band to asset key."
-)
-@_sample_option
-@click.option("--query", help="STAC query extension, as JSON.")
-@_lanes_option
-@_force_option
+@options.together(options.max_concurrent, options.strict, options.force)
 @workspace_option
 @json_option
 def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -78,14 +55,11 @@ def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: 
 @click.option(
     "--record-table", "source", required=True, help="Parquet path, or SELECT text: a row per scene."
 )
-@click.option(
-    "--column-map",
-    metavar="KEY=VALUE,...",
-    callback=values.texts,
-    help="Source column to canonical column.",
-)
+@options.column_map
 @click.option("--href-column", help="Column with the file's URL, if there is no column assets.")
-@_sample_option
+@click.option("--geometry-crs", help="CRS of the footprints, if the table does not say it.")
+@options.band_index_map
+@options.url_rewrite
 @click.option(
     "--columns",
     metavar="NAME,...",
@@ -93,11 +67,9 @@ def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: 
     help="Source columns to keep; default: all.",
 )
 @click.option("--where", help="SQL condition on the source.")
-@_bands_option
-@click.option("--data-source", help="Name of the source.")
+@options.together(options.bands, options.data_source, options.allow_local)
 @click.option("--enrich", is_flag=True, help="Read the headers of all assets and keep them.")
-@_lanes_option
-@_force_option
+@options.together(options.max_concurrent, options.strict, options.force)
 @workspace_option
 @json_option
 def import_(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -131,13 +103,11 @@ def _build(
     default=True,
     help="Ask for ETag and size of every file; default: yes.",
 )
-@_lanes_option
-@_strict_option
+@options.together(options.max_concurrent, options.strict)
 @workspace_option
 @json_option
 def refresh(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
     """Run the build of the collection NAME again for what is new."""
-    arguments["on_error"] = "error" if arguments.pop("strict") else None
     with shown(f"refreshing {name}"), session(workspace_dir) as con:
         report = call(con, "rasteret_refresh", {"name": name, **arguments}, first="name")[0]
     if as_json:
@@ -154,7 +124,7 @@ def refresh(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments
     help="Whether a band without its header is a fault; default: yes.",
 )
 @click.option("--check-remote", is_flag=True, help="Ask for ETag and size of every file.")
-@_lanes_option
+@options.max_concurrent
 @workspace_option
 @json_option
 @click.pass_context
@@ -218,7 +188,7 @@ def info(name: str, workspace_dir: Path | None, *, as_json: bool) -> None:
     callback=values.names,
     help="Hive keys; default: year,month.",
 )
-@_force_option
+@options.force
 @workspace_option
 def export(
     name: str,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import text, values
+from rasteret_sql.cli import options, text, values
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
 from rasteret_sql.records.catalog.dataset import ACCESS
@@ -50,30 +50,17 @@ def info(dataset_id: str, *, as_json: bool) -> None:
 @datasets.command()
 @click.argument("dataset_id", metavar="ID")
 @click.option("--name", help="Name of the collection; default: made from ID.")
-@click.option(
-    "--bbox",
-    metavar="W,S,E,N",
-    callback=values.bbox,
-    help="Area in degrees; west > east crosses 180.",
+@options.together(
+    options.bbox,
+    options.date_range,
+    options.query,
+    options.cql2,
+    options.bands,
+    options.max_items,
+    options.max_concurrent,
+    options.strict,
+    options.force,
 )
-@click.option(
-    "--date-range",
-    metavar="START/END",
-    callback=values.date_range,
-    help="Dates; a side left out is open.",
-)
-@click.option("--query", help="STAC query extension, as JSON.")
-@click.option("--filter", help="CQL2 text or JSON.")
-@click.option("--bands", metavar="NAME,...", callback=values.names, help="Bands; default: all.")
-@click.option("--max-items", type=click.IntRange(min=1), help="Stop after so many items.")
-@click.option(
-    "--max-concurrent",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Header requests under way at once.",
-)
-@click.option("--force", is_flag=True, help="Replace what stands under the name.")
 @workspace_option
 @json_option
 def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -94,28 +81,9 @@ def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **argum
 @click.option("--stac-api", help="API URL, static catalog, or file of items.")
 @click.option("--stac-collection", help="STAC collection id.")
 @click.option("--record-table", help="Parquet with a row per scene, instead of --stac-api.")
-@click.option(
-    "--column-map",
-    metavar="KEY=VALUE,...",
-    callback=values.texts,
-    help="Column of the record table to canonical column.",
-)
+@options.column_map
 @click.option("--href-column", help="Column of the record table with the file's URL.")
-@click.option(
-    "--band-map", metavar="KEY=VALUE,...", callback=values.texts, help="Band to asset key."
-)
-@click.option(
-    "--band-index-map",
-    metavar="BAND=N,...",
-    callback=values.integers,
-    help="Band to sample in its file, from 0.",
-)
-@click.option(
-    "--url-rewrite",
-    metavar="KEY=VALUE,...",
-    callback=values.texts,
-    help="Href prefix to the prefix that replaces it.",
-)
+@options.together(options.band_map, options.band_index_map, options.url_rewrite)
 @click.option(
     "--access",
     type=click.Choice(ACCESS),

@@ -52,6 +52,30 @@ def test_build_passes_every_option_on(command, items, tmp_path):
     assert table["assets"][0].as_py()["nir"]["href"].endswith("B08.tif")
 
 
+def test_build_passes_what_only_some_sources_need(command, items, tmp_path):
+    build = ("collections", "build", "part", "--stac-api", items, "--workspace-dir", tmp_path)
+    done = command(
+        *(*build, "--ids", "S2A_44PKV_20240209_L2A,S2A_44PKV_20240310_L2A", "--no-enrich"),
+        *("--intersects", "POLYGON((78.03 13, 78.05 13, 78.05 13.01, 78.03 13))"),
+        *("--url-rewrite", f"{items.parent}=s3://bucket", "--data-source", "mine"),
+        *("--max-items", 1, "--json"),
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["enriched"] == 0
+    (row,) = parquet(tmp_path, "part").to_pylist()
+    assert row["assets"]["B08"]["href"].startswith("s3://bucket/")
+    assert "B08_metadata" not in row
+    assert listed(command, tmp_path)["part"]["data_source"] == "mine"
+
+
+def test_strict_ends_a_build_at_a_file_that_can_not_be_read(command, items, tmp_path):
+    build = ("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    done = command(*build, "--url-rewrite", f"{items.parent}=/nowhere", "--strict")
+    assert done.exit_code == 1
+    assert "/nowhere/" in done.stderr
+    assert listed(command, tmp_path) == {}
+
+
 def test_build_over_http_reads_headers_by_range(command, items, server, tmp_path):
     url = server.url("scenes", "items.json")
     done = command(
