@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 
 from rasteret_sql.errors import InterruptedReadError, RasteretError
 from rasteret_sql.records.header_journal import HeaderJournal
@@ -24,7 +25,7 @@ from rasteret_sql.remote.headers import (
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import Start, get_start
 
-_POLL_SECONDS = 0.001
+_POLL_SECONDS = 0.1
 _FLUSH_SECONDS = 0.05
 _KEPT_BYTES = 8 << 20
 _HEADER_BYTES = 4096
@@ -61,7 +62,7 @@ class Headers:
         self._stop = stop
         self._journal = journal
         self._slots: dict[str, _Slot] = {}
-        self._arrived: deque[tuple[_Slot, _Arrival]] = deque()
+        self._arrived: SimpleQueue[tuple[_Slot, _Arrival]] = SimpleQueue()
         self._used: dict[str, int] = {}
         self._used_bytes = 0
         self._flushed = time.monotonic()
@@ -73,7 +74,7 @@ class Headers:
         for href in new:
             slot = self._slots[href] = _Slot(href)
             if href in known:
-                self._arrived.append((slot, known[href]))
+                self._arrived.put((slot, known[href]))
             else:
                 self._lanes.post(partial(self._fetch, slot))
 
@@ -88,11 +89,9 @@ class Headers:
             while slot.outcome is None:
                 if self._stop.is_set():
                     raise InterruptedReadError("interrupted")
-                if self._arrived:
-                    self._take(*self._arrived.popleft())
-                else:
-                    time.sleep(_POLL_SECONDS)
-                    self._flush_at_times()
+                with suppress(Empty):
+                    self._take(*self._arrived.get(timeout=_POLL_SECONDS))
+                self._flush_at_times()
 
     def get(self, href: str) -> AssetHeader:
         """Return a header that `wait` waited for.
@@ -131,27 +130,29 @@ class Headers:
 
     def _flush_at_times(self) -> None:
         """Hand what came to the journal; a build that is killed loses a twentieth of a second."""
+        if self._journal is None:
+            return
         now = time.monotonic()
-        if self._journal is not None and now - self._flushed > _FLUSH_SECONDS:
+        if now - self._flushed > _FLUSH_SECONDS:
             self._journal.flush()
             self._flushed = now
 
     def _fetch(self, slot: _Slot) -> None:
         """On a lane: one request, in most cases all there is to do."""
         if self._stop.is_set():
-            self._arrived.append((slot, InterruptedReadError("interrupted")))
+            self._arrived.put((slot, InterruptedReadError("interrupted")))
             return
         try:
-            self._arrived.append((slot, get_start(slot.href)))
+            self._arrived.put((slot, get_start(slot.href)))
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for it
-            self._arrived.append((slot, error))
+            self._arrived.put((slot, error))
 
     def _continue(self, slot: _Slot, start: Start) -> None:
         """On a lane: the requests of a header that goes on beyond its start."""
         try:
-            self._arrived.append((slot, continue_header(slot.href, start)))
+            self._arrived.put((slot, continue_header(slot.href, start)))
         except BaseException as error:  # noqa: BLE001
-            self._arrived.append((slot, error))
+            self._arrived.put((slot, error))
 
     def _take(self, slot: _Slot, arrival: _Arrival) -> None:
         """Parse what arrived, or have the rest of it fetched."""
