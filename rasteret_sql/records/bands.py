@@ -85,7 +85,8 @@ def sample_names(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tup
     for bands in (bands for bands in lists if len(bands) == len(declared)):
         for i, band in enumerate(bands):
             names[i] = names[i] or _band_name(band, of_item)
-    return tuple(names)
+    # a name that two samples have is the first one's; the other is told by its number
+    return tuple("" if name in names[:i] else name for i, name in enumerate(names))
 
 
 def _band_list(value: object) -> list[Any]:
@@ -105,8 +106,8 @@ class BandSurvey:
     """The asset keys and sample names of all items, and the band names made of them.
 
     An asset of one sample is a band named by its asset key. The samples of an asset of
-    several are bands of their own names; if such a name is used twice, ``{key}_{name}``,
-    and without a name ``{key}_{number from 1}``.
+    several are bands of their own names; if such a name is used by two assets,
+    ``{key}_{name}``, and without a name of its own ``{key}_{number from 1}``.
 
     Example:
         >>> survey = BandSurvey()

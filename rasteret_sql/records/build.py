@@ -115,7 +115,7 @@ def build_collection(
     ):
         is_enriched = options.enrich and records.has_rasters
         rows = records.for_enrichment() if is_enriched else records.batches()
-        schema, batches = records.schema, _checked(_some(rows), stop)
+        schema, batches = records.schema, _checked(_some(rows, records.warnings), stop)
         if is_enriched:
             schema = enriched_schema(schema, bands)
             batches = enrich(
@@ -148,15 +148,19 @@ def build_collection(
     return report | {"path": str(path)}
 
 
-def _some(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _some(batches: Iterator[pa.RecordBatch], warnings: list[str]) -> Iterator[pa.RecordBatch]:
     """Refuse a build of nothing: the search was too narrow, or found another place."""
     n_records = 0
     for batch in batches:
         n_records += batch.num_rows
         yield batch
     if not n_records:
+        why = f" ({warnings[0]})" if warnings else ""
         raise InputError.expected(
-            "source", "at least one record", "none", "widen bbox, date_range and other conditions"
+            "source",
+            "at least one record",
+            "none",
+            f"check it, or widen bbox, date_range and other conditions{why}",
         )
 
 

@@ -242,6 +242,12 @@ def test_bbox_dates_and_band_map_select(con, rows, items, write_items, scenes):
         build(con, path, name="far", options=", bbox := [10, 50, 11, 51]")
 
 
+def test_a_build_of_nothing_tells_why(con, write_items):
+    path = write_items({"type": "Collection", "id": "c", "links": []})
+    with pytest.raises(duckdb.Error, match=r"got 'none'; check it.*links no item"):
+        build(con, path)
+
+
 def test_tables_of_every_kind(con, rows, scenes, tmp_path):
     path = str(next(scenes.glob("*/B04.tif")))
     rows(

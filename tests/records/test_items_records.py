@@ -264,6 +264,18 @@ def test_samples_without_a_name_are_numbered_from_one():
     }
 
 
+def test_a_sample_whose_name_is_taken_in_its_asset_is_numbered():
+    names = ["red", "rededge", "rededge", "nir"]
+    image = tif("i", bands=[{"eo:common_name": name} for name in names])
+    (row,) = bands_of({"image": image})
+    assert {name: asset["band_index"] for name, asset in row.items()} == {
+        "red": 0,
+        "rededge": 1,
+        "image_3": 2,
+        "nir": 3,
+    }
+
+
 def test_bands_of_stac_0_8_are_indices_into_those_of_the_item():
     bands = [{"name": "R"}, {"name": "G"}, {"name": "B"}]
     image = tif("i", **{"eo:bands": [2, 0]})

@@ -302,6 +302,22 @@ def test_files_of_items_come_in_many_forms(tmp_path, name, text):
     assert warnings == []
 
 
+def test_an_item_without_type_is_no_catalog(tmp_path):
+    bare = {key: value for key, value in item("a").items() if key != "type"}
+    write(tmp_path, {"bare.json": bare | {"links": []}})
+    found, warnings = read(tmp_path / "bare.json")
+    assert [one["id"] for one in found] == ["a"]
+    assert warnings == []
+
+
+@pytest.mark.parametrize("kind", ["Catalog", "Collection"])
+def test_a_catalog_that_links_no_item_says_so(tmp_path, kind):
+    write(tmp_path, {"c.json": {"type": kind, "id": "c", "links": []}})
+    found, warnings = read(tmp_path / "c.json")
+    assert found == []
+    assert warnings == [f"{tmp_path / 'c.json'}: links no item that can be read"]
+
+
 def test_a_bad_line_is_a_warning_with_its_number(tmp_path):
     write(tmp_path, {"x.ndjson": f"{json.dumps(item('a'))}\n{{oops\n{json.dumps(item('b'))}\n"})
     found, warnings = read(tmp_path / "x.ndjson")

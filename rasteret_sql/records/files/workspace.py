@@ -411,8 +411,9 @@ def _sync_root(root: Path) -> None:
 
 
 def _holder(path: Path) -> str:
-    """The process that builds, as it said itself."""
+    """The process that builds, as it said itself; one that has just begun may not have yet."""
     try:
-        return f"pid {path.read_text(encoding='ascii')}"
+        pid = path.read_text(encoding="ascii")
     except OSError:
-        return "pid unknown"
+        pid = ""
+    return f"pid {pid or 'unknown'}"

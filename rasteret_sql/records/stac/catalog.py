@@ -91,6 +91,8 @@ class CatalogWalk:
             )
         if not n_found and self._fault is not None:
             raise self._fault
+        if not n_found and kind_of(document) in {"catalog", "collection"}:
+            self._warn(root, "links no item that can be read")
 
     def _descend(self, at: _Pending, document: object, pool: ThreadPoolExecutor) -> Iterator[Item]:
         """Depth first without recursion: a catalog may nest as deep as it likes."""

@@ -22,6 +22,7 @@ FetchText = Callable[[str], bytes]
 """Reads a whole remote document."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_OF_ITEMS = {"geometry", "properties", "assets"}
 LOCATION = "rasteret:location"
 
 
@@ -106,7 +107,8 @@ def read_document(location: str, fetch_text: FetchText | None) -> Json:
 def kind_of(document: object) -> str:
     """What a document is: 'item', 'items', 'catalog', 'collection', 'api' or 'other'.
 
-    Catalogs and collections before STAC 1.0 have no type; a list is 'items'.
+    Catalogs and collections before STAC 1.0 have no type, nor have items as pgstac keeps
+    them; a list is 'items'.
 
     Example:
         >>> kind_of({"id": "a", "extent": {}, "links": []})
@@ -121,7 +123,7 @@ def kind_of(document: object) -> str:
         document.get("features"), list
     ):
         return "items"
-    if kind == "Feature":
+    if kind == "Feature" or (kind is None and document.keys() >= _OF_ITEMS):
         return "item"
     if "conformsTo" in document or any(link.get("rel") == "search" for link in links(document)):
         return "api"

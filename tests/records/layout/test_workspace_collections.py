@@ -239,6 +239,15 @@ def test_a_second_build_of_a_name_is_told_who_builds(
     assert workspace.find("s2").records == 500
 
 
+def test_a_build_that_has_just_begun_has_no_number_yet(
+    workspace: Workspace, records: pa.Table, build_into: BuildInto
+) -> None:
+    with workspace.build("s2", "stac"):
+        (workspace.root / ".versions" / "s2.pid").write_text("")
+        with pytest.raises(CollectionError, match=r"one running \(pid unknown\)"):
+            build_into(Workspace(workspace.root), "s2", records)
+
+
 def test_a_drop_waits_for_no_build(
     workspace: Workspace, records: pa.Table, build_into: BuildInto
 ) -> None:
