@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import DecodeError, UnsupportedTiffError
+from rasteret_sql.tiff import tags
 from rasteret_sql.tiff.inflate import Bytes, corrupt, deflate, zstd
 from rasteret_sql.tiff.layout import BlockFormat
 
 Decode: TypeAlias = Callable[[Bytes, int], NDArray[Any]]
 """``decode(data, rows)``: shape (rows at least, tile_width, samples) or (rows, tile_width)."""
 
+_FAX3: Final = 3
+_FAX4: Final = 4
 _YCBCR: Final = 6
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _LERC1_MAGIC: Final = b"CntZImage "
@@ -286,17 +289,43 @@ def fax(fmt: BlockFormat) -> Decode:
         raise UnsupportedTiffError.expected(
             "CCITT compression", "one sample of 1 bit", got, "the file is corrupt"
         )
-    options: dict[str, object] = {"width": fmt.tile_width}
-    names = {2: "ccittrle_decode", 3: "ccittfax3_decode", 4: "ccittfax4_decode"}
-    decoder: Callable[..., Any] = getattr(imagecodecs, names[fmt.compression])
-    if fmt.compression == 3:
-        options["t4options"] = fmt.t4_options
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:
-        out = np.zeros((rows, fmt.tile_width), np.uint8)
-        return _run("CCITT", decoder, data, height=rows, out=out, **options)
+        # imagecodecs' own fax decoder loses its place where an encoder writes runs of no
+        # pixels; libtiff does not, but it refuses group 4 that ends before the last row.
+        out = np.zeros((rows, fmt.tile_width), np.bool_)
+        try:
+            file = _one_strip_file(bytes(data), fmt, rows)
+            return _run("CCITT", imagecodecs.tiff_decode, file, out=out).view(np.uint8)
+        except DecodeError:
+            if fmt.compression != _FAX4:
+                raise
+        black, size = out.view(np.uint8), {"width": fmt.tile_width, "height": rows}
+        return _run("CCITT", imagecodecs.ccittfax4_decode, data, out=black, **size)
 
     return decode
+
+
+def _one_strip_file(data: bytes, fmt: BlockFormat, rows: int) -> bytes:
+    """A TIFF file of one fax strip; MinIsBlack leaves the bits as they are."""
+    entries = {
+        tags.IMAGE_WIDTH: fmt.tile_width,
+        tags.IMAGE_LENGTH: rows,
+        tags.BITS_PER_SAMPLE: 1,
+        tags.COMPRESSION: fmt.compression,
+        tags.PHOTOMETRIC: 1,
+        tags.STRIP_OFFSETS: 8,
+        tags.SAMPLES_PER_PIXEL: 1,
+        tags.ROWS_PER_STRIP: rows,
+        tags.STRIP_BYTE_COUNTS: len(data),
+    }
+    if fmt.compression == _FAX3:
+        entries[tags.T4_OPTIONS] = fmt.t4_options
+    start = len(data) + 8 + len(data) % 2  # a directory lies at an even offset
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in entries.items())
+    count = struct.pack("<H", len(entries))
+    header = struct.pack("<2sHI", b"II", 42, start)
+    return b"".join((header, data.ljust(start - 8, b"\0"), count, directory, bytes(4)))
 
 
 IMAGES: Final[dict[int, Callable[[BlockFormat], Decode]]] = {

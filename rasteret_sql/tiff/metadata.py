@@ -182,7 +182,8 @@ def sample_colors(page: Ifd, samples: int, image: Level) -> list[str]:
     elif photometric == 0:
         own = ("palette",) if bits <= 16 else ("undefined",)
     elif photometric == 1:
-        own = ("palette",) if samples == 1 and bits == 1 else ("gray",)
+        has_map = (samples == 1 and bits == 1) or (tags.COLOR_MAP in page and bits <= 16)
+        own = ("palette",) if has_map else ("gray",)
     else:
         own = _COLORS.get(photometric, ())
         if photometric == 8 and samples != 3:  # GDAL turns CIELab of three samples only into RGB

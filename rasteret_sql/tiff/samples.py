@@ -60,7 +60,8 @@ def sample_dtype(page: Ifd) -> str:
 def _same_for_all(page: Ifd, tag: int, name: str, default: int) -> int:
     if page.count(tag) <= 1:
         return page.integer(tag, default)
-    values = page.numbers(tag)
+    # libtiff leaves alone what is more than one value for each sample.
+    values = page.numbers(tag)[: page.integer(tags.SAMPLES_PER_PIXEL, 1)]
     if not values:  # of a field type that TIFF does not know; libtiff leaves the tag out
         return default
     if min(values) != max(values):

@@ -74,6 +74,9 @@ OPTIONAL_TAGS: Final = frozenset(
 )
 """Tags without which the pixels can still be read."""
 
+COLOR_MAP: Final = 320
+"""Only its presence matters; its values are never fetched."""
+
 REDUCED_IMAGE: Final = 1
 """Bit of NewSubfileType: a smaller version of another image."""
 MASK: Final = 4

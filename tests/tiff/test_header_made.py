@@ -246,3 +246,25 @@ def test_texts_that_gdal_writes_come_back():
     assert header.descriptions == (text,) * 4
     assert header.units == ("m&m",) * 4
     assert header.color_interpretation == colours
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_colour_map_makes_a_grey_band_a_palette_as_in_gdal(bits):
+    more = [(320, "H", [7] * (3 << bits))]
+    data = made_tiffs.one_page("little", 4, 4, bits, 1, [bytes(2 * bits)], more=more)
+    with MemoryFile(data) as file, file.open() as source:
+        expected = tuple(color.name for color in source.colorinterp)
+    assert parse_header(data).color_interpretation == expected == ("palette",)
+
+
+def test_more_bits_per_sample_than_samples_are_left_alone():
+    image = io.BytesIO()
+    tifffile.imwrite(image, np.zeros((4, 4, 3), np.uint8), photometric="rgb", metadata=None)
+    bits = b"\x02\x01\x03\x00\x03\x00\x00\x00"
+    place = image.getvalue().index(bits)
+    end = len(image.getvalue()).to_bytes(4, "little")
+    data = bytearray(image.getvalue()) + b"\x08\x00\x08\x00\x08\x00\x01\x00"
+    data[place : place + 12] = b"\x02\x01\x03\x00\x04\x00\x00\x00" + end
+    with MemoryFile(bytes(data)) as file, file.open() as source:
+        assert source.dtypes == ("uint8",) * 3
+    assert parse_header(bytes(data)).dtype == "uint8"
