@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -89,8 +88,7 @@ class Headers:
             while slot.outcome is None:
                 if self._stop.is_set():
                     raise InterruptedReadError("interrupted")
-                with suppress(Empty):
-                    self._take(*self._arrived.get(timeout=_POLL_SECONDS))
+                self._take_next()
                 self._flush_at_times()
 
     def get(self, href: str) -> AssetHeader:
@@ -153,6 +151,17 @@ class Headers:
             self._arrived.put((slot, continue_header(slot.href, start)))
         except BaseException as error:  # noqa: BLE001
             self._arrived.put((slot, error))
+
+    def _take_next(self) -> None:
+        """Take what arrived first; wait a moment if nothing has."""
+        try:
+            arrived = self._arrived.get_nowait()
+        except Empty:
+            try:
+                arrived = self._arrived.get(timeout=_POLL_SECONDS)
+            except Empty:
+                return
+        self._take(*arrived)
 
     def _take(self, slot: _Slot, arrival: _Arrival) -> None:
         """Parse what arrived, or have the rest of it fetched."""
