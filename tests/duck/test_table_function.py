@@ -223,24 +223,24 @@ def test_interrupt_stops_within_a_second_and_the_connection_stays_usable(con, to
 
 def test_a_result_abandoned_half_way_closes_its_generator(con, toy):
     toy.delay = 0.001
-    cursor = con.cursor()
-    rows(cursor, "SET streaming_buffer_size = '1KB'")
-    for _ in range(5):  # 1.5 at times runs to the end before it gives the first batch
+
+    def n_batches_of_an_abandoned_result():
         toy.batches = 0
+        cursor = con.cursor()
+        rows(cursor, "SET streaming_buffer_size = '1KB'")
         reader = stream(cursor, "FROM toy(4000)", 4)
         next(iter(reader))
-        if toy.open:
-            break
-        assert toy.batches == 4000
-    assert toy.open == 1
-    del reader
-    cursor.close()
-    gc.collect()
-    deadline = time.monotonic() + 5  # 1.5 may be in the middle of a batch on its own thread
-    while toy.open and time.monotonic() < deadline:
-        threading.Event().wait(0.01)
-    assert toy.open == 0
-    assert toy.batches < 4000
+        del reader
+        cursor.close()
+        gc.collect()
+        deadline = time.monotonic() + 10  # 1.5 may be in the middle of a batch on its own thread
+        while toy.open and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        assert toy.open == 0
+        return toy.batches
+
+    # now and then DuckDB 1.5 runs to the end before it gives the first batch
+    assert any(n_batches_of_an_abandoned_result() < 4000 for _ in range(5))
 
 
 def test_ten_thousand_calls_leave_nothing_behind(con, toy):
