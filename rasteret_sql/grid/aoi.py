@@ -152,16 +152,25 @@ def parse_aoi(
     if bbox is not None and geometry is not None:
         raise InputError.expected("bbox", "bbox or geometry", "both", "leave one of them out")
     if bbox is not None:
-        crs = _crs_of_area(geometry_crs, None)
+        crs = crs_of_area(geometry_crs, None)
         return Aoi(_box(bbox, crs), crs)
     if geometry is None:
         return None
     shape, named = read_geometry(geometry)
-    crs = _crs_of_area(geometry_crs, named)
-    return Aoi(_area(shape, crs), crs)
+    crs = crs_of_area(geometry_crs, named)
+    return Aoi(area_of(shape, crs), crs)
 
 
-def _crs_of_area(geometry_crs: object, named: str | int | None) -> pyproj.CRS | None:
+def crs_of_area(geometry_crs: object, named: str | int | None) -> pyproj.CRS | None:
+    """The CRS of areas: what is asked for, else what they name, else longitude and latitude.
+
+    Args:
+        geometry_crs: The argument of that name; ``'pixel'`` gives None.
+        named: What the geometries themselves name.
+
+    Raises:
+        InputError: the two differ, or one is no CRS.
+    """
     if isinstance(geometry_crs, str) and geometry_crs.strip().lower() == "pixel":
         return None
     if geometry_crs is None:
@@ -201,7 +210,12 @@ def _four_numbers(bbox: Sequence[float]) -> tuple[float, float, float, float]:
     return numbers[0], numbers[1], numbers[half], numbers[half + 1]
 
 
-def _area(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
+def area_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
+    """The polygons of a geometry, valid, longitudes within -180..180.
+
+    Raises:
+        InputError: there are none, or coordinates are no degrees.
+    """
     area = polygonal(shape)
     if area.is_empty:
         kind = shape.geom_type

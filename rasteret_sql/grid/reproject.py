@@ -59,9 +59,60 @@ def reproject(
     polygons = shapely.get_parts(polygonal(geometry))
     if len(polygons) == 0:
         return shapely.MultiPolygon()
-    moved, ring, of_polygon = _follow(polygons, transformer(src, dst), dst)
+    same_area = np.zeros(len(polygons), np.int64)
+    moved, ring, of_polygon = _follow(polygons, same_area, transformer(src, dst), dst)
     result = _rebuild(moved, ring, of_polygon, is_lonlat=dst.is_geographic)
     return fold_longitudes(result) if dst.is_geographic else result
+
+
+def reproject_all(
+    geometries: NDArray[np.object_], src: pyproj.CRS, dst: pyproj.CRS
+) -> NDArray[np.object_]:
+    """Transform many areas at once, each as `reproject` does without ``around``.
+
+    Args:
+        geometries: Valid Polygons and MultiPolygons that are not empty, in ``src``.
+        src: CRS of the areas.
+        dst: CRS of the result, coordinates as x, y.
+
+    Returns:
+        As many areas; empty ones where nothing transforms.
+
+    Example:
+        >>> area = shapely.box(77.9, 13.0, 78.0, 13.1)
+        >>> (moved,) = reproject_all(np.array([area]), crs_of(4326), crs_of(32643))
+        >>> bool(shapely.equals_exact(moved, reproject(area, crs_of(4326), crs_of(32643)), 1e-9))
+        True
+    """
+    if src.is_geographic and not dst.is_geographic:
+        geometries = _wrap_all(geometries, _central_meridian(dst))
+    if dst.is_geographic:  # rings may have to be cut
+        return np.array([reproject(one, src, dst) for one in geometries], dtype=object)
+    polygons, of_area = shapely.get_parts(geometries, return_index=True)
+    xy, ring, of_polygon = _follow(polygons, of_area, transformer(src, dst), dst)
+    if not np.isfinite(xy).all():
+        return np.array([reproject(one, src, dst) for one in geometries], dtype=object)
+    moved = shapely.polygons(shapely.linearrings(xy, indices=ring), indices=of_polygon)
+    n_parts = np.bincount(of_area, minlength=len(geometries))
+    result = np.empty(len(geometries), dtype=object)
+    is_single = n_parts == 1
+    result[is_single] = moved[is_single[of_area]]
+    for area in np.flatnonzero(~is_single):
+        result[area] = shapely.multipolygons(moved[of_area == area])
+    for area in np.flatnonzero(~shapely.is_valid(result)):
+        result[area] = polygonal(result[area])
+    return result
+
+
+def _wrap_all(geometries: NDArray[np.object_], centre: float) -> NDArray[np.object_]:
+    bounds = shapely.bounds(geometries)
+    beyond = (bounds[:, 0] < centre - 180.0) | (bounds[:, 2] > centre + 180.0)
+    if not beyond.any():
+        return geometries
+    wrapped = geometries.copy()
+    for area in np.flatnonzero(beyond):
+        wrapped[area] = _wrap(geometries[area], centre, seam=_SEAM)
+    return wrapped
 
 
 def fold_longitudes(geometry: BaseGeometry) -> BaseGeometry:
@@ -203,20 +254,29 @@ def _split_box(west: float, south: float, east: float, north: float) -> list[BBo
 
 
 def _follow(
-    polygons: NDArray[np.object_], move: pyproj.Transformer, dst: pyproj.CRS
+    polygons: NDArray[np.object_],
+    of_area: NDArray[np.int64],
+    move: pyproj.Transformer,
+    dst: pyproj.CRS,
 ) -> tuple[_Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Vertices of all rings, with as many between them as the curves need.
+
+    Args:
+        polygons: Of all areas, those of one area together.
+        of_area: Area of each polygon, in order; what is a small deviation depends on its extent.
+        move: From the CRS of the areas.
+        dst: To that CRS.
 
     Returns:
         Coordinates in the target (n, 2), ring of each, polygon of each ring.
     """
     rings, of_polygon = shapely.get_rings(polygons, return_index=True)
-    extent = np.ptp(shapely.get_coordinates(polygons), axis=0).max()
-    rings = shapely.segmentize(rings, max(extent / _FIRST_PARTS, 1e-300))
+    area_of_ring = of_area[of_polygon]
+    extent = _extents(*shapely.get_coordinates(rings, return_index=True), area_of_ring)
+    rings = shapely.segmentize(rings, np.maximum(extent / _FIRST_PARTS, 1e-300)[area_of_ring])
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     moved = _move(xy, move)
-    finite = moved[np.isfinite(moved).all(axis=1)]
-    limit = np.ptp(finite, axis=0).max() * _TOLERANCE if len(finite) else 0.0
+    limit = (_extents(moved, ring, area_of_ring) * _TOLERANCE)[area_of_ring]
     fresh = ring[1:] == ring[:-1]
     for _ in range(_MAX_ROUNDS):
         before = np.flatnonzero(fresh)
@@ -226,7 +286,7 @@ def _follow(
             off = moved_middle - (moved[before] + moved[before + 1]) / 2
             if dst.is_geographic:
                 off[:, 0] = (off[:, 0] + 90) % 180 - 90  # a mean across the antimeridian
-            bent = ~(np.hypot(off[:, 0], off[:, 1]) <= limit)
+            bent = ~(np.hypot(off[:, 0], off[:, 1]) <= limit[ring[before]])
         ends = np.isfinite(moved[before]).all(axis=1) | np.isfinite(moved[before + 1]).all(axis=1)
         bent &= ends  # a border of where it transforms is searched for, its far side is not
         if not bent.any():
@@ -239,6 +299,19 @@ def _follow(
         fresh = np.zeros(len(xy) - 1, dtype=bool)
         fresh[new - 1] = fresh[new] = True
     return moved, ring, of_polygon
+
+
+def _extents(xy: _Floats, ring: NDArray[np.int64], of_area: NDArray[np.int64]) -> _Floats:
+    """The longer side of each area's bounds, 0 where it has no finite coordinate."""
+    n_areas = int(of_area[-1]) + 1 if len(of_area) else 0
+    extents = np.zeros(n_areas)
+    known = np.isfinite(xy).all(axis=1)
+    xy, area = xy[known], of_area[ring[known]]
+    if len(area):
+        first = np.flatnonzero(np.diff(area, prepend=-1))
+        spans = np.maximum.reduceat(xy, first) - np.minimum.reduceat(xy, first)
+        extents[area[first]] = spans.max(axis=1)
+    return extents
 
 
 def _move(xy: _Floats, move: pyproj.Transformer) -> _Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,88 +10,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import RasteretError
-from rasteret_sql.grid.windows import tile_window, tiles_under
-from rasteret_sql.reading.pipeline import Pixels, Tile
-from rasteret_sql.reading.scenes import Band, BandLevel
-from rasteret_sql.reading.tileset import TileSet, part_rows
+from rasteret_sql.reading.scenes import BandKind
+from rasteret_sql.reading.tile_store import Pixels, Tile
 from rasteret_sql.units import Window
 
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    tile: Tile
-    window: Window  # of the image, inside both the tile and the patch
-    origin: tuple[int, int]  # row and column of the block's first pixel
-    sample: int  # of the tile's pixels
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """A part of a patch that lies in one tile.
+
+    Attributes:
+        tile: None where the block is sparse.
+        window: Pixels of the image, inside both the tile and the patch.
+        origin: Row and column of the block's first pixel.
+        sample: Sample of the tile's pixels.
+    """
+
+    tile: Tile | None
+    window: Window
+    origin: tuple[int, int]
+    sample: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Patch:
     """One band under one window.
 
     Attributes:
         window: Pixels of the level.
-        band: None where the record has no such band, and that is not an error.
+        kind: How the band is read; None where the record has no such band.
+        pieces: Of the band; what no piece covers is not asked for.
+        mask_pieces: Of its transparency mask.
+        fault: Why there is no band.
     """
 
     window: Window
-    band: Band | None
-    pieces: tuple[_Piece, ...] = ()
-    mask_pieces: tuple[_Piece, ...] = ()
-
-    @property
-    def tiles(self) -> list[Tile]:
-        """Every tile it needs."""
-        return [piece.tile for piece in (*self.pieces, *self.mask_pieces)]
+    kind: BandKind | None
+    pieces: tuple[Piece, ...] = ()
+    mask_pieces: tuple[Piece, ...] = ()
+    fault: RasteretError | None = None
 
     @property
     def error(self) -> RasteretError | None:
-        """Why a tile of it could not be read."""
-        return next((tile.error for tile in self.tiles if tile.error is not None), None)
-
-
-def plan_patch(tiles: TileSet, band: Band, level: int, window: Window, *, masked: bool) -> Patch:
-    """Name the tiles under a window; each counts this patch as one more user."""
-    mask_level = band.mask_levels[level] if masked else None
-    patch = Patch(
-        window,
-        band,
-        tuple(_pieces(tiles, band.href, band.levels[level], window)),
-        tuple(_pieces(tiles, band.href, mask_level, window)) if mask_level else (),
-    )
-    for tile in patch.tiles:
-        tile.users += 1
-    return patch
-
-
-def _pieces(tiles: TileSet, href: str, level: BandLevel, window: Window) -> Iterator[_Piece]:
-    height, width = level.format.tile_height, level.format.tile_width
-    span = tiles_under(window, height, width)
-    for row in range(span.row_start, span.row_stop):
-        for col in range(span.col_start, span.col_stop):
-            inside = tile_window(row, col, height, width, level.height, level.width)
-            top, rows = row * height, part_rows(level.format)
-            wanted = inside.intersection(window)
-            for part in range(
-                (wanted.row_start - top) // rows, -(-(wanted.row_stop - top) // rows)
-            ):
-                tile = tiles.tile(href, level, row, col, part)
-                slab = Window(top + part * rows, top + (part + 1) * rows, *wanted[2:])
-                cut = wanted.intersection(slab)
-                tile.need(cut.row_start - top, cut.row_stop - top)
-                yield _Piece(tile, cut, (top, col * width), level.sample)
+        """Why it could not be read."""
+        if self.fault is not None:
+            return self.fault
+        for piece in (*self.pieces, *self.mask_pieces):
+            if piece.tile is not None and piece.tile.error is not None:
+                return piece.tile.error
+        return None
 
 
 def pixels_of(patch: Patch) -> Pixels:
     """The band's values in the window, shape (rows, columns), native dtype.
 
-    Sparse tiles hold nodata, else 0, as GDAL reads them.
+    Sparse tiles hold nodata, else 0, as GDAL reads them. It may be a view of a tile.
     """
-    band = patch.band
-    assert band is not None  # noqa: S101 (callers skip absent bands)
-    return _gather(patch.pieces, patch.window, _sparse_value(band))
+    kind = patch.kind
+    assert kind is not None  # noqa: S101 (callers skip absent bands)
+    dtype = value_dtype(kind.dtype)
+    return _gather(patch.pieces, patch.window, fill_value(kind.nodata, dtype), dtype)
 
 
 def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
@@ -104,43 +83,51 @@ def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
     Source:
         GDAL raster data model, section "Mask Bands"; RFC 15.
     """
-    band = patch.band
-    assert band is not None  # noqa: S101
+    kind = patch.kind
+    assert kind is not None  # noqa: S101
     valid: Mask | None = None
     if patch.mask_pieces:
-        valid = _gather(patch.mask_pieces, patch.window, 0) != 0
-    elif band.nodata is not None:
-        valid = _differs(values, band.nodata)
-    elif band.alpha is not None and band.alpha != patch.pieces[0].sample:
-        alpha = tuple(replace(piece, sample=band.alpha) for piece in patch.pieces)
-        valid = _gather(alpha, patch.window, 0) != 0
+        valid = _gather(patch.mask_pieces, patch.window, 0, np.dtype(np.uint8)) != 0
+    elif kind.nodata is not None:
+        valid = _differs(values, kind.nodata)
+    elif kind.alpha is not None and kind.format.samples > 1 and kind.alpha != kind.sample:
+        alpha = tuple(replace(piece, sample=kind.alpha) for piece in patch.pieces)
+        valid = _gather(alpha, patch.window, 0, value_dtype(kind.dtype)) != 0
     for piece in patch.pieces:
-        if piece.tile.byte_count == 0:
+        if piece.tile is None:
             if valid is None:
                 valid = np.ones(values.shape, np.bool_)
             valid[_within(piece.window, patch.window)] = False
     return None if valid is None or valid.all() else valid
 
 
-def _gather(pieces: tuple[_Piece, ...], window: Window, sparse: Any) -> Pixels:  # noqa: ANN401
-    if len(pieces) == 1 and pieces[0].tile.byte_count:
+def _gather(
+    pieces: tuple[Piece, ...],
+    window: Window,
+    fill: Any,  # noqa: ANN401 (a number of any type)
+    dtype: np.dtype[Any],
+) -> Pixels:
+    if len(pieces) == 1 and pieces[0].tile is not None and pieces[0].window == window:
         return _cut(pieces[0])
-    arrays = [_cut(piece) if piece.tile.byte_count else None for piece in pieces]
-    dtype = next((a.dtype for a in arrays if a is not None), _decoded_dtype(pieces[0].tile))
-    out = np.full((window.height, window.width), np.asarray(sparse).astype(dtype), dtype)
+    arrays = [None if piece.tile is None else _cut(piece) for piece in pieces]
+    dtype = next((a.dtype for a in arrays if a is not None), dtype)
+    out = np.empty((window.height, window.width), dtype)
+    covered = sum(p.window.height * p.window.width for p in pieces if p.tile is not None)
+    if covered < out.size:
+        out[...] = np.asarray(fill).astype(dtype)
     for piece, array in zip(pieces, arrays, strict=True):
         if array is not None:
             out[_within(piece.window, window)] = array
     return out
 
 
-def _cut(piece: _Piece) -> Pixels:
-    pixels = piece.tile.pixels
-    assert pixels is not None  # noqa: S101 (Patch.error was checked)
+def _cut(piece: Piece) -> Pixels:
+    tile = piece.tile
+    assert tile is not None and tile.pixels is not None  # noqa: S101, PT018 (error was checked)
     row, col = piece.origin
-    row += piece.tile.first_row or 0
+    row += tile.first_row
     window = piece.window
-    return pixels[
+    return tile.pixels[
         window.row_start - row : window.row_stop - row,
         window.col_start - col : window.col_stop - col,
         piece.sample,
@@ -152,14 +139,6 @@ def _within(inner: Window, outer: Window) -> tuple[slice, slice]:
         slice(inner.row_start - outer.row_start, inner.row_stop - outer.row_start),
         slice(inner.col_start - outer.col_start, inner.col_stop - outer.col_start),
     )
-
-
-def _decoded_dtype(tile: Tile) -> np.dtype[Any]:
-    return value_dtype(tile.format.dtype)
-
-
-def _sparse_value(band: Band) -> Any:  # noqa: ANN401
-    return fill_value(band.nodata, value_dtype(band.dtype))
 
 
 def value_dtype(dtype: str) -> np.dtype[Any]:
@@ -198,7 +177,5 @@ def _differs(values: Pixels, nodata: float) -> Mask | None:
         return None
     with np.errstate(over="ignore"):
         same = values == np.asarray(nodata).astype(values.dtype)
-    if values.dtype.kind == "f":
-        same |= np.isnan(values)
     valid: Mask = ~same
     return valid

@@ -1,265 +1,614 @@
-"""Fetch, decode, deliver: one queue for a whole call.
+"""Fetch, decode, work, deliver: one queue for a whole call.
 
-Work comes as *blocks*, in delivery order; each needs some *tiles*. Tiles that lie next to
-each other in a file share one request. Requests run ahead of the consumer on the lanes,
-decoding on a thread per core; the consumer gets each block with its arrays and does the
-rest on its own thread. Two limits hold the read-ahead: bytes in flight (fetched or
-decoded, not yet delivered), and requests, which start few and double with each delivery
-so that a LIMIT costs little.
+Units of a plan are put into *groups*, in delivery order; a group needs some tiles. Tiles that
+lie next to each other in a file share one request. Requests run ahead of the consumer on
+the fetch lanes; a thread per core decodes; the worker that decodes the last tile of a
+group also makes its Arrow batch, so that the consumer only hands batches over. Two limits
+hold the read-ahead: bytes in flight (fetched, decoded or made, not yet delivered), and
+requests, which start few and double with each delivery so that a LIMIT costs little.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
-from rasteret_sql.errors import InterruptedReadError, RasteretError
+from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError
+from rasteret_sql.reading.blocks import is_streamed, row_size
+from rasteret_sql.reading.patches import Patch, Piece
+from rasteret_sql.reading.plan import MASK, Failure, TilePlan
+from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.streams import FETCH_BYTES, BlockStream
-from rasteret_sql.remote.lanes import lanes
+from rasteret_sql.reading.tile_store import BUDGET_BYTES, STORE, Pixels, Tile, TileKey, TileStore
+from rasteret_sql.remote.lanes import Lanes, lanes
 from rasteret_sql.remote.ranges import get_range
 from rasteret_sql.tiff.codecs import decode_block
-from rasteret_sql.tiff.layout import BlockFormat
-from rasteret_sql.tiff.rows import RowAccess, row_access, row_bytes
+from rasteret_sql.tiff.rows import RowAccess, row_access
+from rasteret_sql.units import Window
 
-BUDGET_BYTES = 256 * 1024 * 1024
 _FIRST_REQUESTS = 32
+_FETCH_LANES = 512
+_LANES = 64
+_LANES_FAR = 256
+_FAR_SECONDS = 0.05
 _POLL_SECONDS = 0.1
-
-T = TypeVar("T")
-Pixels = NDArray[Any]
+_N_DECODERS = os.cpu_count() or 1
 
 
-@dataclass(eq=False)
-class Tile:
-    """One block of a file, or a part of a large one, decoded once however many need it.
+@dataclass
+class Counters:
+    """What a read did.
 
     Attributes:
-        format: How to decode the block.
-        rows: Rows that the block has (the last strip may be short).
-        byte_offset: First byte of the block, in the file.
-        byte_count: Bytes of the block; 0 is a sparse one, which is never requested.
-        part_rows: Rows of the block that this tile may be asked for, at most.
-        stream: What a part of a block is read from, where its rows come in order.
-        users: Blocks of the whole run that still need it.
-        first_row: Row of the block that ``pixels`` starts with; None before `need`.
-        stop_row: Behind the last row that is needed; decoding may stop there.
-        pixels: Array (rows, columns, samples), once done.
-        error: Why there is none.
+        requests: Ranges that were asked for.
+        fetched_bytes: Bytes that came.
+        tiles_decoded: Blocks, or parts of large ones.
+        cache_hits: Tiles that were in memory, or that another read was decoding.
     """
 
-    href: str
-    byte_offset: int
-    byte_count: int
-    format: BlockFormat
-    rows: int
-    part_rows: int
-    stream: BlockStream | None = None
-    request: Request | None = None
-    users: int = 0
-    first_row: int | None = None
-    stop_row: int = 0
-    pixels: Pixels | None = None
-    error: RasteretError | None = None
-    done: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def decoded_bytes(self) -> int:
-        """Size of its array, at most."""
-        return self.part_rows * row_size(self.format)
-
-    def need(self, start: int, stop: int) -> None:
-        """Ask for rows ``[start, stop)`` of the block; rows before are had only if they must."""
-        if self.stream is None and row_access(self.format) is not RowAccess.ANY:
-            start = 0
-        self.first_row = start if self.first_row is None else min(self.first_row, start)
-        self.stop_row = max(self.stop_row, stop)
-
-    @property
-    def byte_range(self) -> tuple[int, int]:
-        """The bytes to fetch: of a block that is not compressed, those of the needed rows."""
-        start, stop = self.byte_offset, self.byte_offset + self.byte_count
-        if row_access(self.format) is not RowAccess.ANY:
-            return start, stop
-        first = min(start + (self.first_row or 0) * row_bytes(self.format), stop - 1)
-        return first, min(stop, start + self.stop_row * row_bytes(self.format))
+    requests: int = 0
+    fetched_bytes: int = 0
+    tiles_decoded: int = 0
+    cache_hits: int = 0
 
 
-@dataclass(eq=False)
-class Request:
-    """Bytes ``[start, stop)`` of one file, and the tiles in them."""
+class Output(Protocol):
+    """What a read makes of its units."""
 
-    href: str
+    def weights(self, plan: TilePlan) -> Ints:
+        """Bytes that the output of each unit takes."""
+        ...
+
+    def group_bytes(self) -> int:
+        """Bytes of output that make a batch."""
+        ...
+
+    def work(self, group: Group) -> pa.RecordBatch | None:
+        """The rows of a group of units whose tiles are all there; runs on a decode worker.
+
+        Raises:
+            RasteretError: a tile that can't be read, where that is an error.
+        """
+        ...
+
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> pa.RecordBatch | None:
+        """The rows of what can't be planned."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Units of one plan that are delivered in one batch.
+
+    Attributes:
+        start: The first unit.
+        stop: Behind the last one.
+        weight: Bytes of its output, about.
+    """
+
+    chunk: _Chunk
     start: int
     stop: int
-    tiles: list[Tile]
-    future: Future[Any] | None = None
+    weight: int
+    tiles: list[Tile] = field(default_factory=list)
+    n_waiting: int = 0
+    batch: pa.RecordBatch | None = None
+    error: BaseException | None = None
+    is_done: bool = False
 
     @property
-    def cost(self) -> int:
-        """Bytes that it may hold until its tiles are delivered."""
-        is_stream = self.tiles[0].stream is not None
-        fetched = min(self.stop - self.start, FETCH_BYTES) if is_stream else self.stop - self.start
-        return fetched + sum(tile.decoded_bytes for tile in self.tiles)
+    def plan(self) -> TilePlan:
+        """The plan that the units are of."""
+        return self.chunk.plan
+
+    def patches(self, unit: int) -> list[Patch]:
+        """The bands of a unit, in the order of the plan's bands."""
+        return self.chunk.patches(unit)
 
 
-@dataclass(eq=False)
-class Block(Generic[T]):
-    """What is delivered at once, and the tiles it needs."""
+class _Chunk:
+    """A plan on its way: its tiles as objects, made when they are needed."""
 
-    tiles: Sequence[Tile]
-    payload: T
+    def __init__(
+        self, plan: TilePlan, edges: list[int], streams: dict[tuple[str, int], BlockStream]
+    ) -> None:
+        self.plan = plan
+        self._streams = streams
+        self._users = _groups_of_tiles(plan, edges)
+        needs, tiles = plan.needs, plan.tiles
+        self.first_need = plan.first_need.tolist()
+        self._need_band, self._need_role = needs.band.tolist(), needs.role.tolist()
+        self._need_kind, self.need_tile = needs.kind.tolist(), needs.tile.tolist()
+        self._need_row, self._need_col = needs.tile_row.tolist(), needs.tile_col.tolist()
+        self._need_window = needs.window.tolist()
+        self._tiles: list[Tile | None] = [None] * len(tiles.file)
+        self._columns = [column.tolist() for column in tiles]
+        order = np.argsort(tiles.request, kind="stable")
+        edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
+        self._by_request = order.tolist()
+        self._request_edges = edges.tolist()
+        self._versions: dict[tuple[int, int], str | None] = {}
+
+    def tile(self, number: int) -> Tile:
+        tile = self._tiles[number]
+        if tile is None:
+            tile = self._tiles[number] = self._made(number)
+        return tile
+
+    def tiles_of_request(self, number: int) -> list[Tile]:
+        start, stop = self._request_edges[number : number + 2]
+        return [self.tile(n) for n in self._by_request[start:stop]]
+
+    def _made(self, number: int) -> Tile:
+        (file, band, scene, kind, offset, count, rows, part, first, stop, begin, end, request) = (
+            column[number] for column in self._columns
+        )
+        table = self.plan.table
+        href, block = table.hrefs[file], table.kinds[kind].format
+        place = file, scene
+        if place not in self._versions:
+            name = self.plan.bands[band]
+            self._versions[place] = table.bands[name].version(scene)
+        version = self._versions[place]
+        streamed = is_streamed(block)
+        tile = Tile(
+            href=href,
+            key=None
+            if version is None or streamed
+            else TileKey(href, version, offset, count, part, block),
+            format=block,
+            rows=rows,
+            first_row=first,
+            stop_row=stop,
+            fetch_start=begin,
+            fetch_stop=end,
+            block=(offset, offset + count),
+            cost=(stop - first) * row_size(block)
+            + (min(end - begin, FETCH_BYTES) if streamed else end - begin),
+            request=request,
+            users=self._users[number],
+        )
+        if streamed:
+            at = href, offset
+            if at not in self._streams:
+                self._streams[at] = BlockStream(href, offset, offset + count, block)
+            tile.stream = self._streams[at]
+        return tile
+
+    def patches(self, unit: int) -> list[Patch]:
+        plan = self.plan
+        window = Window(*plan.units.window[unit].tolist())
+        kinds, table = plan.table.kinds, plan.table
+        scene = int(plan.units.scene[unit])
+        pieces: list[tuple[list[Piece], list[Piece]]] = [([], []) for _ in plan.bands]
+        found = [-1] * len(plan.bands)
+        for n in range(self.first_need[unit], self.first_need[unit + 1]):
+            kind = kinds[self._need_kind[n]]
+            number = self.need_tile[n]
+            band, role = self._need_band[n], self._need_role[n]
+            block = kind.format
+            origin = self._need_row[n] * block.tile_height, self._need_col[n] * block.tile_width
+            tile = None if number < 0 else self._tiles[number]
+            pieces[band][role].append(
+                Piece(tile, Window(*self._need_window[n]), origin, kind.sample)
+            )
+            if role != MASK:
+                found[band] = self._need_kind[n]
+        return [
+            Patch(
+                window,
+                None if found[band] < 0 else kinds[found[band]],
+                tuple(data),
+                tuple(mask),
+                table.faults.get((scene, plan.bands[band])),
+            )
+            for band, (data, mask) in enumerate(pieces)
+        ]
 
 
-class Reader:
-    """Runs blocks through fetch and decode.
+class Pipeline:
+    """Runs plans through fetch, decode and an output.
 
     Args:
+        output: Makes batches of units.
         stop: Ends the run; checked at least every 0.1 s.
-        n_lanes: Requests under way at once.
-        budget_bytes: Bytes in flight.
+        max_concurrent: Requests under way at once; None adapts to the latency.
+        budget_bytes: Bytes in flight, shared with other runs of the process.
+        store: Tiles of the process.
+        counters: Filled while it runs.
     """
 
     def __init__(
-        self, stop: threading.Event, *, n_lanes: int = 64, budget_bytes: int = BUDGET_BYTES
+        self,
+        output: Output,
+        stop: threading.Event,
+        *,
+        max_concurrent: int | None = None,
+        budget_bytes: int = BUDGET_BYTES,
+        store: TileStore = STORE,
+        counters: Counters | None = None,
     ) -> None:
+        self._output = output
         self._stop = stop
-        self._n_lanes = n_lanes
-        self._fetchers = lanes(n_lanes)
-        self._decoders = lanes(os.cpu_count() or 1)
+        self._store = store
         self._budget = budget_bytes
+        self.counters = counters or Counters()
+        self._changed = threading.Condition()
         self._in_flight = 0
-        self._held: dict[int, int] = {}
+        self._fetching = _Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
+        self._decoding = _Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
+        self._is_adaptive = max_concurrent is None
+        self._ended = False
+        self._streams: dict[tuple[str, int], BlockStream] = {}
 
-    def run(self, blocks: Iterator[Block[T]]) -> Iterator[Block[T]]:
-        """Yield the blocks in order, each when all its tiles are done.
+    def run(self, plans: Iterator[TilePlan]) -> Iterator[pa.RecordBatch]:
+        """Yield the batches in the order of the plans' units.
 
-        A tile that failed has `Tile.error` set; the consumer decides what that means.
+        Raises:
+            InterruptedReadError: `stop` was set.
+            RasteretError: what the output raised.
         """
-        waiting: deque[Block[T]] = deque()
-        ahead = _FIRST_REQUESTS
-        started: deque[Request] = deque()
-        exhausted = False
-        try:
-            while True:
-                while not exhausted and len(started) < ahead and self._has_room(waiting):
-                    block = next(blocks, None)
-                    if block is None:
-                        exhausted = True
-                        break
-                    started.extend(self._start(block))
-                    waiting.append(block)
-                if not waiting:
-                    return
-                block = waiting.popleft()
-                for tile in block.tiles:
-                    self._wait(tile)
-                yield block
-                self._release(block)
-                while started and started[0].future is not None and started[0].future.done():
-                    started.popleft()
-                ahead = min(2 * ahead, 2 * self._n_lanes)
-        finally:
-            for request in started:
-                if request.future is not None:
-                    request.future.cancel()
+        groups = self._groups(plans)
+        pending: deque[Group] = deque()
+        undelivered: deque[int] = deque()
+        ahead, n_ahead, exhausted = _FIRST_REQUESTS, 0, False
+        with _RUNS:
+            try:
+                while True:
+                    while not exhausted and n_ahead < ahead and self._has_room(pending):
+                        group = next(groups, None)
+                        if group is None:
+                            exhausted = True
+                            break
+                        started = self._start(group)
+                        n_ahead += started
+                        undelivered.append(started)
+                        pending.append(group)
+                    if not pending:
+                        return
+                    head = pending.popleft()
+                    self._wait(head)
+                    if head.error is not None:
+                        raise head.error
+                    batch, head.batch = head.batch, None
+                    if batch is not None and batch.num_rows:
+                        yield batch
+                    del batch
+                    self._take(-head.weight)
+                    n_ahead -= undelivered.popleft()
+                    ahead = min(2 * ahead, 2 * self._fetching.limit)
+            finally:
+                self._end()
 
-    def _has_room(self, waiting: deque[Block[T]]) -> bool:
-        return self._in_flight < self._budget or not waiting
+    def _groups(self, plans: Iterator[TilePlan]) -> Iterator[Group]:
+        for plan in plans:
+            self._check()
+            weights = self._output.weights(plan)
+            edges = _batch_edges(weights, self._output.group_bytes())
+            chunk = _Chunk(plan, edges, self._streams)
+            if plan.failures:
+                group = Group(chunk, 0, 0, 0)
+                group.batch, group.is_done = self._output.failed(plan, plan.failures), True
+                yield group
+            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+                yield Group(chunk, start, stop, int(weights[start:stop].sum()))
+            del chunk, plan
 
-    def _start(self, block: Block[T]) -> list[Request]:
-        started = []
-        for tile in block.tiles:
-            request = tile.request
-            if request is None or request.future is not None:
-                continue
-            self._in_flight += request.cost
-            self._held[id(request)] = len(request.tiles)
-            request.future = self._submit(request)
-            started.append(request)
-        return started
+    def _has_room(self, pending: deque[Group]) -> bool:
+        return not pending or self._in_flight < self._budget // max(1, _RUNS.n_active)
 
-    def _submit(self, request: Request) -> Future[Any]:
-        tile = request.tiles[0]
-        if tile.stream is not None:
-            return tile.stream.submit(self._fetchers, lambda: self._decode(tile, None))
-        return self._fetchers.submit(self._fetch, request)
+    def _start(self, group: Group) -> int:
+        """Start the requests of a group; how many they are."""
+        if group.is_done:
+            return 0
+        chunk = group.chunk
+        first, last = chunk.first_need[group.start], chunk.first_need[group.stop]
+        numbers = dict.fromkeys(chunk.need_tile[first:last])
+        numbers.pop(-1, None)
+        group.tiles = [chunk.tile(number) for number in numbers]
+        self._take(group.weight)
+        requests: dict[int, None] = {}
+        with self._changed:
+            group.n_waiting = 1  # until all are counted
+            for tile in group.tiles:
+                if not tile.is_done:
+                    tile.waiting.append(group)
+                    group.n_waiting += 1
+                if not tile.is_started:
+                    requests[tile.request] = None
+        n_started = sum(self._request(chunk, number) for number in requests)
+        self._one_less(group)
+        return n_started
 
-    def _fetch(self, request: Request) -> None:
+    def _request(self, chunk: _Chunk, number: int) -> int:
+        """Have the tiles of a request: from memory, from another read, or fetched."""
+        wanted: list[Tile] = []
+        for tile in chunk.tiles_of_request(number):
+            tile.is_started = True
+            self._take(tile.cost)
+            if not self._is_known(tile):
+                wanted.append(tile)
+        if not wanted:
+            return 0
+        if wanted[0].stream is not None:
+            for tile in wanted:
+                self._submit_part(tile)
+        else:
+            self._fetching.post(lambda: self._fetch(wanted))
+        return 1
+
+    def _is_known(self, tile: Tile) -> bool:
+        """Take a tile that is in memory, or wait for the read that is decoding it."""
+        if tile.key is None:
+            return False
+        kept = self._store.find(tile.key, tile.first_row, tile.stop_row)
+        if kept is not None:
+            self.counters.cache_hits += 1
+            self._done(tile, kept[1], kept[0])
+            return True
+
+        def when_done(pixels: Pixels | None, first_row: int) -> None:
+            enough = pixels is not None and (
+                first_row <= tile.first_row and tile.stop_row <= first_row + len(pixels)
+            )
+            if enough and pixels is not None:
+                self.counters.cache_hits += 1
+                self._done(tile, pixels, first_row)
+                return
+            tile.key = None  # the other read failed, stopped, or needed fewer rows
+            self._fetching.post(lambda: self._fetch([tile]))
+
+        return not self._store.begin(tile.key, when_done)
+
+    def _submit_part(self, tile: Tile) -> None:
+        stream = tile.stream
+        assert stream is not None  # noqa: S101 (its caller)
+        stream.submit(self._fetching.post, lambda: self._decode(tile, None))
+
+    def _fetch(self, tiles: list[Tile]) -> None:
+        start = min(tile.fetch_start for tile in tiles)
+        stop = max(tile.fetch_stop for tile in tiles)
+        begun = time.monotonic()
         try:
             self._check()
-            data = memoryview(get_range(request.href, request.start, request.stop - request.start))
-        except RasteretError as error:
-            self._fail(request, error)
+            data = memoryview(get_range(tiles[0].href, start, stop - start))
+        except BaseException as error:  # noqa: BLE001 (must not leave the consumer waiting)
+            for tile in tiles:
+                self._failed(tile, _as_ours(error, "fetch"))
             return
-        except Exception as error:  # noqa: BLE001 (must not leave the consumer waiting)
-            self._fail(request, RasteretError(f"fetch: {type(error).__name__}: {error}"))
-            return
-        for tile in request.tiles:
-            start, stop = tile.byte_range
-            part = data[start - request.start : stop - request.start]
-            self._decoders.submit(self._decode, tile, part)
+        self._note_latency(time.monotonic() - begun)
+        self.counters.requests += 1
+        self.counters.fetched_bytes += stop - start
+        for tile in tiles:
+            part = data[tile.fetch_start - start : tile.fetch_stop - start]
+            self._decoding.post(lambda tile=tile, part=part: self._decode(tile, part))  # type: ignore[misc]
 
-    @staticmethod
-    def _fail(request: Request, error: RasteretError) -> None:
-        for tile in request.tiles:
-            tile.error = error
-            tile.done.set()
+    def _note_latency(self, seconds: float) -> None:
+        if self._is_adaptive and self.counters.requests == 0 and seconds > _FAR_SECONDS:
+            self._fetching.widen(_LANES_FAR)
 
     def _decode(self, tile: Tile, data: memoryview | None) -> None:
-        first, stop = tile.first_row or 0, tile.stop_row
         try:
             self._check()
             if data is None and tile.stream is not None:
-                tile.pixels = tile.stream.rows(first, stop, self._check)
+                pixels = tile.stream.rows(tile.first_row, tile.stop_row, self._check)
             else:
-                tile.pixels = decode_block(
-                    data or b"", tile.format, rows=tile.rows, needed_rows=stop - first
+                rows = tile.stop_row - tile.first_row
+                pixels = decode_block(
+                    b"" if data is None else data, tile.format, rows=tile.rows, needed_rows=rows
                 )
-        except RasteretError as error:
-            tile.error = error
-        except Exception as error:  # noqa: BLE001 (must not leave the consumer waiting)
-            tile.error = RasteretError(f"decode: {type(error).__name__}: {error}")
-        finally:
-            tile.done.set()
-
-    def _wait(self, tile: Tile) -> None:
-        if tile.request is None:
+        except BaseException as error:  # noqa: BLE001 (must not leave the consumer waiting)
+            if isinstance(error, DecodeError) and _may_have_more(tile):
+                tile.fetch_stop = tile.block[1]
+                self._fetching.post(lambda: self._fetch([tile]))
+                return
+            self._failed(tile, _as_ours(error, "decode"))
             return
-        while not tile.done.wait(_POLL_SECONDS):
+        self.counters.tiles_decoded += 1
+        key, first_row = tile.key, tile.first_row
+        self._done(tile, pixels, first_row)
+        if key is not None:
+            self._store.finish(key, pixels, first_row)
+
+    def _failed(self, tile: Tile, error: RasteretError) -> None:
+        key = tile.key
+        tile.error = error
+        self._done(tile, None, tile.first_row)
+        if key is not None:
+            self._store.finish(key, None, 0)
+
+    def _done(self, tile: Tile, pixels: Pixels | None, first_row: int) -> None:
+        with self._changed:
+            tile.pixels, tile.first_row = pixels, first_row
+            tile.is_done = True
+            waiting, tile.waiting = tile.waiting, []
+        for group in waiting:
+            self._one_less(group)
+
+    def _one_less(self, group: Group) -> None:
+        with self._changed:
+            group.n_waiting -= 1
+            if group.n_waiting:
+                return
+        if threading.current_thread().name.startswith("decode"):
+            self._work(group)
+        else:
+            self._decoding.post(lambda: self._work(group))
+
+    def _work(self, group: Group) -> None:
+        try:
+            if not self._ended:
+                self._check()
+                group.batch = self._output.work(group)
+        except BaseException as error:  # noqa: BLE001 (it belongs to the consumer)
+            group.error = _as_ours(error, "read") if not isinstance(error, RasteretError) else error
+        for tile in group.tiles:
+            self._release(tile)
+        group.tiles = []
+        with self._changed:
+            group.is_done = True
+            self._changed.notify_all()
+
+    def _release(self, tile: Tile) -> None:
+        with self._changed:
+            tile.users -= 1
+            if tile.users:
+                return
+            pixels, tile.pixels = tile.pixels, None
+        self._take(-tile.cost)
+        if tile.key is not None and pixels is not None:
+            self._store.keep(tile.key, pixels, tile.first_row)
+
+    def _wait(self, group: Group) -> None:
+        while True:
+            with self._changed:
+                if group.is_done:
+                    break
+                self._changed.wait(_POLL_SECONDS)
             self._check()
         self._check()
 
-    def _release(self, block: Block[T]) -> None:
-        for tile in block.tiles:
-            tile.users -= 1
-            request = tile.request
-            if tile.users or request is None or id(request) not in self._held:
-                continue
-            tile.pixels = None
-            self._held[id(request)] -= 1
-            if not self._held[id(request)]:
-                del self._held[id(request)]
-                self._in_flight -= request.cost
+    def _take(self, n_bytes: int) -> None:
+        with self._changed:
+            if self._ended:  # which gave all back
+                return
+            self._in_flight += n_bytes
+        self._store.reserve(n_bytes)
+
+    def _end(self) -> None:
+        """Let go of what is under way."""
+        with self._changed:
+            self._ended = True
+            left, self._in_flight = self._in_flight, 0
+        self._store.reserve(-left)
+        for job in (*self._fetching.close(), *self._decoding.close()):
+            job()  # fails at once: other reads that wait for the tile then have it themselves
 
     def _check(self) -> None:
-        if self._stop.is_set():
+        if self._ended or self._stop.is_set():
             raise InterruptedReadError("interrupted")
 
 
-def row_size(block_format: BlockFormat) -> int:
-    """Bytes of one decoded row."""
-    return block_format.tile_width * block_format.samples * item_bytes(block_format)
+class _Gate:
+    """Lets some jobs of a run at a time into a pool that runs of the process share."""
+
+    def __init__(self, pool: Lanes, limit: int) -> None:
+        self.limit = limit
+        self._pool = pool
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._n_inside = 0
+        self._lock = threading.Lock()
+
+    def post(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            if self._n_inside >= self._share:
+                self._waiting.append(job)
+                return
+            self._n_inside += 1
+        self._pool.post(lambda: self._run(job))
+
+    def widen(self, limit: int) -> None:
+        """Let more jobs in."""
+        with self._lock:
+            self.limit = limit
+            more = []
+            while self._waiting and self._n_inside < self._share:
+                self._n_inside += 1
+                more.append(self._waiting.popleft())
+        for job in more:
+            self._pool.post(lambda job=job: self._run(job))  # type: ignore[misc]
+
+    def close(self) -> list[Callable[[], None]]:
+        """Let no more jobs in; those that waited."""
+        with self._lock:
+            left, self._waiting = list(self._waiting), deque()
+        return left
+
+    @property
+    def _share(self) -> int:
+        """All runs together find room in the pool."""
+        return max(1, min(self.limit, self._pool.width // max(1, _RUNS.n_active)))
+
+    def _run(self, job: Callable[[], None]) -> None:
+        while True:
+            job()
+            with self._lock:
+                if not self._waiting or self._n_inside > self._share:
+                    self._n_inside -= 1
+                    return
+                job = self._waiting.popleft()
+                if _RUNS.n_active > 1:
+                    break
+        self._pool.post(lambda: self._run(job))  # behind the jobs of other runs
 
 
-def item_bytes(block_format: BlockFormat) -> int:
-    """Bytes of one decoded sample."""
-    complex_int = {"complex_int16": 8, "complex_int32": 16}
-    return complex_int.get(block_format.dtype) or np.dtype(block_format.dtype).itemsize
+class _Runs:
+    """How many runs are active, as a context manager."""
+
+    def __init__(self) -> None:
+        self.n_active = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.n_active += 1
+
+    def __exit__(self, *_exc: object) -> None:
+        with self._lock:
+            self.n_active -= 1
+
+
+_RUNS = _Runs()
+
+
+def _batch_edges(weights: Ints, enough: int) -> list[int]:
+    """Where groups of units begin that make a batch each, and the end of the last one."""
+    total = np.cumsum(weights)
+    edges = [0]
+    while edges[-1] < len(weights):
+        before = int(total[edges[-1] - 1]) if edges[-1] else 0
+        edges.append(min(int(np.searchsorted(total, before + enough)) + 1, len(weights)))
+    return edges
+
+
+def _groups_of_tiles(plan: TilePlan, edges: list[int]) -> list[int]:
+    """How many groups need each tile."""
+    stored = plan.needs.tile >= 0
+    group = np.searchsorted(edges, plan.needs.unit[stored], side="right") - 1
+    pairs = np.unique(plan.needs.tile[stored] * len(edges) + group)
+    return np.bincount(pairs // len(edges), minlength=len(plan.tiles.file)).tolist()
+
+
+def _may_have_more(tile: Tile) -> bool:
+    """Whether only a prefix of the block was fetched, which turned out too short."""
+    is_prefix = tile.fetch_stop < tile.block[1] and row_access(tile.format) is not RowAccess.ANY
+    return is_prefix and tile.stream is None
+
+
+def _as_ours(error: BaseException, what: str) -> RasteretError:
+    if isinstance(error, RasteretError):
+        return error
+    return RasteretError(f"{what}: {type(error).__name__}: {error}")
+
+
+def _n_of(numbers: Ints) -> int:
+    return int(numbers.max()) + 1 if len(numbers) else 0
+
+
+def _start_over() -> None:
+    """Forget the runs of the parent of a forked process."""
+    _RUNS.n_active = 0
+    STORE.start_over()
+
+
+with contextlib.suppress(AttributeError):
+    os.register_at_fork(after_in_child=_start_over)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,21 +39,19 @@ class BlockStream:
         self._href = href
         self._start, self._stop = start, stop
         self._format = block_format
-        self._jobs: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._jobs: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._is_busy = False
         self._check: Callable[[], None] = lambda: None
         self._rewind()
 
-    def submit(self, pool: Executor, job: Callable[[], None]) -> Future[None]:
-        """Run jobs in the order they came, one at a time, on a thread of the pool."""
-        future: Future[None] = Future()
+    def submit(self, post: Callable[[Callable[[], None]], None], job: Callable[[], None]) -> None:
+        """Run jobs in the order they came, one at a time; ``post`` gives one to a thread."""
         with self._lock:
-            self._jobs.append((job, future))
+            self._jobs.append(job)
             if not self._is_busy:
                 self._is_busy = True
-                pool.submit(self._work)
-        return future
+                post(self._work)
 
     def rows(self, first: int, stop: int, check: Callable[[], None]) -> NDArray[Any]:
         """Rows ``[first, stop)`` of the block; called from a job.
@@ -91,7 +88,5 @@ class BlockStream:
                 if not self._jobs:
                     self._is_busy = False
                     return
-                job, future = self._jobs.popleft()
-            if future.set_running_or_notify_cancel():
-                job()
-                future.set_result(None)
+                job = self._jobs.popleft()
+            job()

@@ -1,4 +1,4 @@
-"""Threads that wait for bytes: one pool per width for the whole process."""
+"""Threads that wait for bytes or decode them: pools of the whole process."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Lanes(Executor):
     thread starts when a job finds none idle, and stays.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, role: str = "requests") -> None:
         self.width = width
+        self.role = role
         self.start_over()
 
     def start_over(self) -> None:
@@ -68,6 +69,7 @@ class Lanes(Executor):
         """Do nothing: the pool is the process's, so ``with lanes(64)`` is harmless."""
 
     def _work(self) -> None:
+        threading.current_thread().name = self.role
         while True:
             self._next()()
 
@@ -82,19 +84,23 @@ class Lanes(Executor):
         return self._jobs.get()
 
 
-_pools: dict[int, Lanes] = {}
+_pools: dict[tuple[str, int], Lanes] = {}
 _lock = threading.Lock()
 
 
-def lanes(width: int) -> Lanes:
-    """Return the process's pool of this width; 64 suits tiles, 256 to 512 headers.
+def lanes(width: int, role: str = "requests") -> Lanes:
+    """Return the process's pool of this width for a kind of work.
+
+    Args:
+        width: Threads at most; 64 suits tiles, 256 to 512 headers.
+        role: What the threads do. Work that waits for other work needs a pool of its own.
 
     Example:
         >>> list(lanes(4).map(abs, [-1, -2]))
         [1, 2]
     """
     with _lock:
-        return _pools.setdefault(width, Lanes(width))
+        return _pools.setdefault((role, width), Lanes(width, role))
 
 
 def _start_over() -> None:

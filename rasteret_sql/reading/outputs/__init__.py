@@ -1,0 +1,1 @@
+"""What reads make of decoded tiles: one module for each form."""

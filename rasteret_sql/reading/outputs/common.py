@@ -1,0 +1,148 @@
+"""What outputs share: columns of records and targets, errors, and the run of a read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.reading.backfill import backfill
+from rasteret_sql.reading.columns import RepeatedColumns
+from rasteret_sql.reading.footprints import Footprints
+from rasteret_sql.reading.patches import Patch
+from rasteret_sql.reading.pipeline import Counters, Output, Pipeline
+from rasteret_sql.reading.plan import Planner, TilePlan
+from rasteret_sql.reading.request import ReadRequest
+from rasteret_sql.reading.scenes import SceneTable, scene_table
+
+ERROR = pa.field("error", pa.string())
+
+
+@dataclass(frozen=True)
+class Read:
+    """One execution of a read.
+
+    Attributes:
+        request: What to read.
+        footprints: Of its targets.
+        repeated: Columns of records and targets.
+        schema: Columns of the read's own.
+        wanted: Output columns that are wanted, in order.
+        stop: Ends it.
+        counters: Filled while it runs.
+    """
+
+    request: ReadRequest
+    footprints: Footprints
+    repeated: RepeatedColumns
+    schema: pa.Schema
+    wanted: Sequence[str]
+    stop: threading.Event
+    check: Callable[[], None]
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def reports_errors(self) -> bool:
+        """Whether a column says what could not be read."""
+        return self.request.on_error == "report" and "error" in self.wanted
+
+    def batch(self, arrays: dict[str, pa.Array], n_rows: int) -> pa.RecordBatch:
+        """A batch of the wanted columns."""
+        names = [name for name in self.wanted if name in arrays]
+        if not names:
+            return pa.RecordBatch.from_arrays([pa.nulls(n_rows)], ["_"])
+        fields = [self.field(name) for name in names]
+        columns = [arrays[name] for name in names]
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+    def field(self, name: str) -> pa.Field:
+        """An output column."""
+        own = self.schema.get_field_index(name)
+        return self.schema.field(own) if own >= 0 else self.repeated.fields[name]
+
+    def records_of(self, plan: TilePlan, scenes: list[int], targets: list[int], counts: list[int]) -> dict[str, pa.Array]:
+        """Columns of records and targets for parts of a batch."""
+        return self.repeated.arrays(self.wanted, plan.table.batch, scenes, targets, counts)
+
+    def error_of(self, plan: TilePlan, scene: int, patches: dict[str, Patch]) -> str | None:
+        """What could not be read of a unit, as text.
+
+        Raises:
+            RasteretError: where that is an error.
+        """
+        told = []
+        for name, patch in patches.items():
+            error = patch.error
+            if error is not None and self.request.on_error == "error":
+                raise with_record(error, plan.table, scene, name)
+            if error is not None:
+                told.append(f"{name}: {error.message}")
+            elif patch.kind is None:
+                told.append(f"{name}: no header")
+        return "; ".join(told) or None
+
+
+def with_record(error: RasteretError, table: SceneTable, scene: int, band: str) -> RasteretError:
+    """The error, with the record and band it happened in."""
+    prefix = f"record {table.id_of(scene)}, band {band}: "
+    if error.message.startswith(prefix):
+        return error
+    named: Any = type(error)(prefix + error.message)
+    named.__cause__ = error
+    return named  # type: ignore[no-any-return]
+
+
+def tables(
+    batches: Iterator[pa.RecordBatch | SceneTable],
+    bands: Sequence[str],
+    check: Callable[[], None],
+    *,
+    may_request: bool = True,
+) -> Iterator[SceneTable]:
+    """Batches of records as scene tables, their headers made whole where they are not."""
+    for batch in batches:
+        check()
+        if isinstance(batch, SceneTable):
+            yield batch
+        elif batch.num_rows:
+            whole, faults = backfill(batch, bands, check, may_request=may_request)
+            yield scene_table(whole, bands, faults)
+
+
+def run(
+    read: Read, output: Output, planner: Planner, records: Callable[[], Iterator[SceneTable]]
+) -> Iterator[pa.RecordBatch]:
+    """Plan and run a read.
+
+    Args:
+        read: The execution.
+        output: Makes its batches.
+        planner: Makes its plans.
+        records: Gives its records, from the first on each time it is called.
+
+    Raises:
+        InputError: it would fetch more than `ReadRequest.max_bytes`; nothing was fetched.
+    """
+    request = read.request
+    if request.max_bytes is not None:
+        total = 0
+        for table in records():
+            for plan in planner.plans(table):
+                read.check()
+                total += plan.fetched_bytes
+        if total > request.max_bytes:
+            raise InputError.expected(
+                "max_bytes",
+                f"a read of at most {request.max_bytes} bytes",
+                f"{total} bytes",
+                "narrow the area, the dates or the bands, or raise max_bytes",
+            )
+    pipeline = Pipeline(
+        output, read.stop, max_concurrent=request.max_concurrent, counters=read.counters
+    )
+    plans = (plan for table in records() for plan in planner.plans(table))
+    yield from pipeline.run(plans)

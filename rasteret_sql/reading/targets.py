@@ -1,0 +1,262 @@
+"""What is asked for: areas in one CRS, with the columns that come through to the output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
+from shapely.geometry.base import BaseGeometry
+
+from rasteret_sql.errors import InputError
+from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area
+from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
+from rasteret_sql.grid.forms import read_geometry
+from rasteret_sql.grid.masks import is_box
+from rasteret_sql.grid.reproject import is_large, lonlat_boxes, reproject_all
+from rasteret_sql.units import BBox
+
+_POLYGONS = (3, 6)
+_EXTENSION = b"ARROW:extension:metadata"
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """All targets in the CRS of a raster.
+
+    Attributes:
+        geometries: Polygons; empty where nothing transforms.
+        bounds: xmin, ymin, xmax, ymax of each; NaN of an empty one.
+        is_box: Whether the polygon is a rectangle along the axes.
+    """
+
+    geometries: NDArray[np.object_]
+    bounds: NDArray[np.float64]
+    is_box: NDArray[np.bool_]
+
+
+class Targets:
+    """Areas, numbered from 0.
+
+    Args:
+        areas: Polygons; of longitudes and latitudes, within -180..180.
+        crs: What the coordinates are in; None = pixels (x = column, y = row).
+        columns: One row per area: the columns that come through.
+    """
+
+    def __init__(
+        self,
+        areas: Sequence[BaseGeometry] | NDArray[np.object_],
+        crs: pyproj.CRS | None,
+        columns: pa.RecordBatch | None = None,
+    ) -> None:
+        self.areas = np.empty(len(areas), dtype=object)
+        self.areas[:] = areas
+        self.crs = crs
+        self.columns = columns
+        self._moved: dict[str, Moved | InputError] = {}
+        self._boxes: list[BBox] | None = None
+        self._is_large: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, aoi: Aoi) -> Targets:
+        """One area without columns."""
+        return cls([aoi.geometry], aoi.crs)
+
+    def __len__(self) -> int:
+        """Number of areas."""
+        return len(self.areas)
+
+    def aoi(self, number: int) -> Aoi:
+        """One of the areas."""
+        return Aoi(self.areas[number], self.crs)
+
+    def lonlat_boxes(self) -> list[BBox]:
+        """Boxes in longitude, latitude that hold all areas; none for pixel coordinates."""
+        if self.crs is None:
+            return []
+        if self._boxes is None:
+            if len(self) > 1 and is_same(self.crs, crs_of(LONLAT)):
+                # one box around areas in one part of the world, also across the antimeridian
+                boxes = [shapely.box(*bounds) for bounds in shapely.bounds(self.areas)]
+                self._boxes = lonlat_boxes(shapely.MultiPolygon(boxes), self.crs)
+            elif len(self) > 1:
+                around = shapely.box(*shapely.total_bounds(self.areas))
+                self._boxes = lonlat_boxes(around, self.crs)
+            else:
+                self._boxes = self.aoi(0).lonlat_boxes() if len(self) else []
+        return list(self._boxes)
+
+    @property
+    def is_large(self) -> NDArray[np.bool_]:
+        """Which areas are too large to be transformed to a projection made for elsewhere."""
+        if self._is_large is None:
+            if self.crs is None:
+                self._is_large = np.zeros(len(self), bool)
+            elif not any(is_large(box) for box in self.lonlat_boxes()):
+                self._is_large = np.zeros(len(self), bool)
+            else:
+                self._is_large = np.array(
+                    [any(is_large(box) for box in self.aoi(n).lonlat_boxes()) for n in range(len(self))]
+                )
+        return self._is_large
+
+    def in_crs(self, crs: str) -> Moved:
+        """All areas in a CRS.
+
+        Raises:
+            InputError: PROJ knows no way there.
+        """
+        found = self._moved.get(crs)
+        if found is None:
+            try:
+                found = self._transformed(crs_of(crs))
+            except ProjError:  # an engineering CRS, or one of another planet
+                found = InputError.expected(
+                    "crs",
+                    "a CRS that the area can be transformed to",
+                    crs,
+                    "read it whole, or give the area in pixels with geometry_crs := 'pixel'",
+                )
+            except InputError as error:
+                found = error
+            self._moved[crs] = found
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def near(self, number: int, crs: str, bounds: BBox) -> BaseGeometry:
+        """One area in the CRS of a raster with these bounds; see `Aoi.to_crs`."""
+        return self.aoi(number).to_crs(crs, bounds)
+
+    def _transformed(self, dst: pyproj.CRS) -> Moved:
+        src = self.crs
+        assert src is not None  # noqa: S101 (areas in pixels are not transformed)
+        moved = self.areas if is_same(src, dst) else reproject_all(self.areas, src, dst)
+        boxes = np.array([is_box(one) for one in moved], dtype=bool)
+        return Moved(moved, shapely.bounds(moved), boxes)
+
+
+def parse_targets(
+    table: pa.Table, geometry_column: str | None, geometry_crs: object, argument: str = "aois"
+) -> Targets:
+    """Read a relation of areas.
+
+    Args:
+        table: One row per area; NULL and empty geometries are left out.
+        geometry_column: Which column holds them; found by type or name without it.
+        geometry_crs: CRS of them all, ``'pixel'`` for columns and rows; without it the one that
+            the column or the geometries name, else longitude and latitude.
+        argument: How the user named the relation, for errors.
+
+    Raises:
+        InputError: there is no such column, or a geometry is malformed or no area.
+    """
+    name = find_geometry_column(table.schema, geometry_column, argument)
+    column = table.column(name)
+    shapes = _shapes(column, f"{argument}: column {name}")
+    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    columns = table.drop_columns([name]).filter(pa.array(there)).combine_chunks()
+    shapes = shapely.force_2d(shapes[there])
+    crs = crs_of_area(geometry_crs, _named_crs(table.schema.field(name), shapes))
+    areas = _areas(shapes, crs, argument)
+    batches = columns.to_batches()
+    batch = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=columns.schema)
+    return Targets(areas, crs, batch)
+
+
+def find_geometry_column(schema: pa.Schema, wanted: str | None, argument: str) -> str:
+    """The column of geometries: the one asked for, else by type, else by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if wanted is not None:
+        if wanted not in schema.names:
+            listed = ", ".join(schema.names[:12])
+            raise InputError.expected("geometry_column", f"one of {listed}", wanted, "correct it")
+        return wanted
+    typed = [field.name for field in schema if _is_geometry(field)]
+    if len(typed) == 1:
+        return typed[0]
+    named = [n for n in schema.names if n.lower() in ("geometry", "geom", "wkb_geometry")]
+    if len(named) >= 1:
+        return named[0]
+    raise InputError.expected(
+        argument,
+        "a column of geometries (GEOMETRY, or named geometry, geom or wkb_geometry)",
+        ", ".join(schema.names[:12]),
+        "name it with geometry_column := '…'",
+    )
+
+
+def _is_geometry(field: pa.Field) -> bool:
+    name = (field.metadata or {}).get(b"ARROW:extension:name", b"")
+    return name == b"geoarrow.wkb" or getattr(field.type, "extension_name", "") == "geoarrow.wkb"
+
+
+def _named_crs(field: pa.Field, shapes: NDArray[np.object_]) -> str | int | None:
+    """The CRS that the column's type names, else the one SRID of the geometries."""
+    metadata = (field.metadata or {}).get(_EXTENSION)
+    if metadata is None and hasattr(field.type, "__arrow_ext_serialize__"):
+        metadata = field.type.__arrow_ext_serialize__()
+    try:
+        named = json.loads(metadata or b"{}").get("crs")
+    except (ValueError, AttributeError):
+        named = None
+    if named:
+        return named if isinstance(named, str) else json.dumps(named)
+    srids = {int(srid) for srid in np.unique(shapely.get_srid(shapes))} - {0}
+    return srids.pop() if len(srids) == 1 else None
+
+
+def _shapes(column: pa.ChunkedArray, subject: str) -> NDArray[np.object_]:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    values = np.empty(len(column), dtype=object)
+    values[:] = column.to_pylist()
+    kinds = {type(value) for value in values} - {type(None)}
+    try:
+        if kinds <= {bytes}:
+            return np.asarray(shapely.from_wkb(values), dtype=object)
+        if kinds == {str} and not any(v and v.lstrip()[:1] in "{S0" for v in values):
+            return np.asarray(shapely.from_wkt(values), dtype=object)
+    except ShapelyError:
+        pass  # one by one: the message then names the row
+    shapes = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values.tolist()):
+        try:
+            shapes[row] = None if value is None else _one(value)
+        except InputError as error:
+            raise InputError(f"{subject}, row {row + 1}: {error.message}") from None
+    return shapes
+
+
+def _one(value: Any) -> BaseGeometry:  # noqa: ANN401 (whatever the column holds)
+    shape, crs = read_geometry(value)
+    return shapely.set_srid(shape, crs) if isinstance(crs, int) else shape
+
+
+def _areas(
+    shapes: NDArray[np.object_], crs: pyproj.CRS | None, argument: str
+) -> NDArray[np.object_]:
+    """As `grid.aoi` takes one: valid, polygons, longitudes folded."""
+    areas = shapes.copy()
+    odd = ~np.isin(shapely.get_type_id(shapes), _POLYGONS) | ~shapely.is_valid(shapes)
+    if crs is not None and crs.is_geographic and len(shapes):
+        xmin, ymin, xmax, ymax = shapely.bounds(shapes).T
+        odd |= (xmin < -180) | (xmax > 180) | (ymin < -90) | (ymax > 90)
+    for row in np.flatnonzero(odd).tolist():
+        try:
+            areas[row] = area_of(shapes[row], crs)
+        except InputError as error:
+            raise InputError(f"{argument}, row {row + 1}: {error.message}") from None
+    return areas
