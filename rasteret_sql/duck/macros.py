@@ -13,8 +13,9 @@ from pathlib import Path
 import duckdb
 
 from rasteret_sql.duck import functions
+from rasteret_sql.duck.declarations import BIND_UDF
 from rasteret_sql.duck.scalars import create_scalar
-from rasteret_sql.duck.table_function import BIND_UDF, Runtime
+from rasteret_sql.duck.table_function import Runtime
 
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO (\w+)")
