@@ -66,7 +66,7 @@ def one_of(*choices: str) -> Check:
 
 
 def text(
-    what: str = "a text", todo: str = "write it as a text constant", *, may_be_blank: bool = False
+    what: str = "a text", todo: str = "write it as a text constant", *, blank_passes: bool = True
 ) -> Check:
     """A text.
 
@@ -76,7 +76,7 @@ def text(
     """
 
     def check(name: str, value: object) -> str:
-        if not isinstance(value, str) or not (value.strip() or may_be_blank):
+        if not isinstance(value, str) or not (blank_passes or value.strip()):
             raise InputError.expected(name, what, value, todo)
         return value
 

@@ -100,7 +100,7 @@ class Recipe:
             "VARCHAR",
             "API URL; static catalog or collection URL or path; or a file of items: .json, "
             ".ndjson, .parquet",
-            check=text("a URL or path", "name an API or a file"),
+            check=text("a URL or path", "name an API or a file", blank_passes=False),
         ),
         Parameter("collection", "VARCHAR", "STAC collection id", "NULL"),
         BBOX,

@@ -144,7 +144,7 @@ def build(
             "VARCHAR",
             "text that the id, name or description holds, in any case",
             "NULL",
-            text(todo="NULL lists all", may_be_blank=True),
+            text(todo="NULL lists all"),
         ),
     ),
     returns="id, name, description, bands, access, license, license_url, spatial_coverage, "

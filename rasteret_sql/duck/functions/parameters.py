@@ -52,9 +52,7 @@ BAND_INDEX_MAP = Parameter(
     "band_index_map", "MAP", "band name to sample in its file, from 0", "NULL"
 )
 URL_REWRITE = Parameter("url_rewrite", "MAP", "href prefix to the prefix that replaces it", "NULL")
-DATA_SOURCE = Parameter(
-    "data_source", "VARCHAR", "name of the source", "NULL", text(may_be_blank=True)
-)
+DATA_SOURCE = Parameter("data_source", "VARCHAR", "name of the source", "NULL", text())
 ALLOW_LOCAL = Parameter(
     "allow_local", "BOOLEAN", "accept hrefs to local files from a remote source", "false", flag
 )
