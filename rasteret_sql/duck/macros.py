@@ -63,13 +63,17 @@ def load(con: duckdb.DuckDBPyConnection) -> None:
 
 
 @functools.cache
-def temp_script() -> str:
-    """The macros once more as TEMP macros of one connection, as one script."""
-    return ";\n".join(
+def temp_statements() -> tuple[duckdb.Statement, ...]:
+    """The macros once more as TEMP macros of one connection.
+
+    Parsed once for all connections: DuckDB 2.0 needs as long to parse them as to run them.
+    """
+    script = ";\n".join(
         _CREATE.sub(r"CREATE OR REPLACE TEMP MACRO \1", statement)
         for statement in statements()
         if _CREATE.match(statement)
     )
+    return tuple(duckdb.extract_statements(script))
 
 
 def create_udfs(con: duckdb.DuckDBPyConnection, runtime: Runtime) -> list[object]:
