@@ -1,7 +1,8 @@
-"""Write what is generated: README's function table and docs/functions.md.
+"""Write what is generated: macros in sql/, README's function table and docs/functions.md.
 
-Run ``python docs/build.py``; a test fails when either is stale. Both come from the comments
-in ``sql/``, through `rasteret_functions()`.
+Run ``python docs/build.py``; a test fails when one is stale. The macros of table functions
+come from their declarations, `rasteret_sql.duck.declarations`; table and page come from the
+comments in ``sql/``, through `rasteret_functions()`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import rasteret_sql
+from rasteret_sql.duck.declarations import SQL_FILES, sql_file
 
 ROOT = Path(__file__).parents[1]
 BEGIN = "<!-- functions: written by docs/build.py -->"
@@ -48,6 +50,8 @@ def readme(text: str) -> str:
 
 
 if __name__ == "__main__":
+    for name in SQL_FILES:
+        (ROOT / "sql" / name).write_text(sql_file(name), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "functions.md").write_text(reference(), encoding="utf-8")

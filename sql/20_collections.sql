@@ -1,19 +1,156 @@
 -- Collections: build, keep, share. Each macro calls the Python function of its name.
+-- Written by `python docs/build.py` from rasteret_sql/duck/functions: edit it there.
+
+CREATE OR REPLACE MACRO rasteret_collections(
+    workspace := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_collections',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {workspace: workspace}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_collections IS $doc$
+Collections of the workspace, from Parquet footers, and views of this database that are collections.
+
+workspace  VARCHAR  folder of collections; default: the connection's
+returns    name, kind ('stac', 'records' or 'view'), data_source, records, bands, start_datetime, end_datetime, bbox, size_bytes, created, path
+example    FROM rasteret_collections()
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_records(
+    collection
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_records',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_records IS $doc$
+The records of a collection as they are. Remote Parquet is read by ranges, with the credentials of rasteret_sql.storage and without DuckDB's httpfs.
+
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet file or folder: a path, s3://, gs://, az:// or https://
+returns     the columns of the collection
+raises      collection: unknown (the known ones are listed), or not readable
+example     SELECT id, datetime FROM rasteret_records('s2') WHERE "eo:cloud_cover" < 10
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_describe(
+    collection
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_describe',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_describe IS $doc$
+Describe a collection.
+
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+returns     one row: name, records, bands, epsg, crs, bounds, start_datetime, end_datetime, data_source, null_metadata MAP(band, count), size_bytes
+raises      collection: unknown (the known ones are listed)
+example     FROM rasteret_describe('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_errors(
+    collection, workspace := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_errors',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, workspace: workspace}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_errors IS $doc$
+What was wrong when the collection was built: assets that could not be read, and notes on the source.
+
+collection  VARCHAR  name of a collection of the workspace
+workspace   VARCHAR  folder of collections; default: the connection's
+returns     id, band, href, error. An asset that could not be read is one of the build report's failed. Not counted there: a row where record and file differ (the asset was read), and a row whose id is NULL, which is a note on the whole source: ids that come twice, renamed columns, NULL datetimes, …
+raises      collection: unknown (the known ones are listed)
+example     FROM rasteret_errors('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_drop(
+    name, workspace := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_drop',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {name: name, workspace: workspace}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_drop IS $doc$
+Remove a collection: its view and its files in the workspace.
+
+name       VARCHAR  name of a collection
+workspace  VARCHAR  folder of collections; default: the connection's
+returns    one row: name, path, records
+raises     name: unknown (the known ones are listed)
+example    FROM rasteret_drop('s2')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_load(
+    name, path, force := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_load',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {name: name, path: path, force: force}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_load IS $doc$
+Make a view over an exported collection. A remote one is read through rasteret_records, so its view needs this extension; a local one any DuckDB reads.
+
+name     VARCHAR  name of the view
+path     VARCHAR  folder or file of an exported collection, ours or rasteret's: a path, s3://, gs://, az:// or https://
+force    BOOLEAN  replace what stands under the name
+returns  one row, as rasteret_describe
+raises   path: not found, or without id, assets, geometry, datetime
+example  FROM rasteret_load('clear', 'exports/clear')
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_export(
+    collection, path, partition_by := ['year', 'month'], compression := 'zstd',
+    row_group_bytes := NULL, force := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_export',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, path: path, partition_by: partition_by, compression: compression,
+         row_group_bytes: row_group_bytes, force: force}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_export IS $doc$
+Write a collection, or any subset of one, as hive-partitioned GeoParquet.
+
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+path             VARCHAR    folder to write
+partition_by     VARCHAR[]  hive partition columns; [] for none
+compression      VARCHAR    Parquet codec
+row_group_bytes  BIGINT     size of a row group before compression
+force            BOOLEAN    replace what stands under the name
+returns          one row per file: path, records, size_bytes
+raises           path: not empty, or not writable
+example          FROM rasteret_export('SELECT * FROM s2 WHERE "eo:cloud_cover" < 10', 'exports/clear')
+$doc$;
 
 CREATE OR REPLACE MACRO rasteret_build_stac(
     name, stac_api, collection := NULL, bbox := NULL, date_range := NULL, query := NULL,
     filter := NULL, ids := NULL, intersects := NULL, bands := NULL, band_map := NULL,
     band_index_map := NULL, url_rewrite := NULL, data_source := NULL, static_catalog := NULL,
-    max_items := NULL, allow_local := false, enrich := true, workspace := NULL, max_concurrent := 300,
-    on_error := 'report', force := false
+    max_items := NULL, allow_local := false, enrich := true, workspace := NULL,
+    max_concurrent := 300, on_error := 'report', force := false
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_build_stac',
         {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {name: name, stac_api: stac_api, collection: collection, bbox: bbox,
-         date_range: date_range, query: query, filter: filter, ids: ids,
-         intersects: intersects, bands: bands, band_map: band_map, band_index_map: band_index_map,
-         url_rewrite: url_rewrite, data_source: data_source, static_catalog: static_catalog, max_items: max_items,
+        {name: name, stac_api: stac_api, collection: collection, bbox: bbox, date_range: date_range,
+         query: query, filter: filter, ids: ids, intersects: intersects, bands: bands,
+         band_map: band_map, band_index_map: band_index_map, url_rewrite: url_rewrite,
+         data_source: data_source, static_catalog: static_catalog, max_items: max_items,
          allow_local: allow_local, enrich: enrich, workspace: workspace,
          max_concurrent: max_concurrent, on_error: on_error, force: force}
     ));
@@ -96,8 +233,8 @@ CREATE OR REPLACE MACRO rasteret_enrich(
     FROM query(_rasteret_bind(
         'rasteret_enrich',
         {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {source: source, bands: bands, href_column: href_column,
-         band_index_map: band_index_map, on_error: on_error, max_concurrent: max_concurrent}
+        {source: source, bands: bands, href_column: href_column, band_index_map: band_index_map,
+         on_error: on_error, max_concurrent: max_concurrent}
     ));
 
 COMMENT ON MACRO TABLE rasteret_enrich IS $doc$
@@ -112,160 +249,4 @@ max_concurrent  INTEGER    header requests under way at once
 returns         every input column, {band}_metadata STRUCT per band, "proj:epsg" INTEGER, crs VARCHAR, bbox STRUCT
 raises          source: not found, or without assets
 example         CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', href_column := 'url', bands := ['B04'])
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_load(
-    name, path, force := false
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_load',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {name: name, path: path, force: force}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_load IS $doc$
-Make a view over an exported collection. A remote one is read through rasteret_records, so its view needs this extension; a local one any DuckDB reads.
-
-name     VARCHAR  name of the view
-path     VARCHAR  folder or file of an exported collection, ours or rasteret's: a path, s3://, gs://, az:// or https://
-force    BOOLEAN  replace what stands under the name
-returns  one row, as rasteret_describe
-raises   path: not found, or without id, assets, geometry, datetime
-example  FROM rasteret_load('clear', 'exports/clear')
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_records(
-    collection
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_records',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {collection: collection}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_records IS $doc$
-The records of a collection as they are. Remote Parquet is read by ranges, with the credentials of rasteret_sql.storage and without DuckDB's httpfs.
-
-collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet file or folder: a path, s3://, gs://, az:// or https://
-returns     the columns of the collection
-raises      collection: unknown (the known ones are listed), or not readable
-example     SELECT id, datetime FROM rasteret_records('s2') WHERE "eo:cloud_cover" < 10
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_export(
-    collection, path, partition_by := ['year', 'month'], compression := 'zstd',
-    row_group_bytes := NULL, force := false
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_export',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {collection: collection, path: path, partition_by: partition_by,
-         compression: compression, row_group_bytes: row_group_bytes, force: force}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_export IS $doc$
-Write a collection, or any subset of one, as hive-partitioned GeoParquet.
-
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
-path             VARCHAR    folder to write
-partition_by     VARCHAR[]  hive partition columns; [] for none
-compression      VARCHAR    Parquet codec
-row_group_bytes  BIGINT     size of a row group before compression
-force            BOOLEAN    replace what stands under the name
-returns          one row per file: path, records, size_bytes
-raises           path: not empty, or not writable
-example          FROM rasteret_export('SELECT * FROM s2 WHERE "eo:cloud_cover" < 10', 'exports/clear')
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_collections(
-    workspace := NULL
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_collections',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {workspace: workspace}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_collections IS $doc$
-Collections of the workspace, from Parquet footers, and views of this database that are collections.
-
-workspace  VARCHAR  folder of collections; default: the connection's
-returns    name, kind ('stac', 'records' or 'view'), data_source, records, bands, start_datetime, end_datetime, bbox, size_bytes, created, path
-example    FROM rasteret_collections()
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_describe(
-    collection
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_describe',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {collection: collection}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_describe IS $doc$
-Describe a collection.
-
-collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
-returns     one row: name, records, bands, epsg, crs, bounds, start_datetime, end_datetime, data_source, null_metadata MAP(band, count), size_bytes
-raises      collection: unknown (the known ones are listed)
-example     FROM rasteret_describe('s2')
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_errors(
-    collection, workspace := NULL
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_errors',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {collection: collection, workspace: workspace}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_errors IS $doc$
-What was wrong when the collection was built: assets that could not be read, and notes on the source.
-
-collection  VARCHAR  name of a collection of the workspace
-workspace   VARCHAR  folder of collections; default: the connection's
-returns     id, band, href, error. An asset that could not be read is one of the build report's failed. Not counted there: a row where record and file differ (the asset was read), and a row whose id is NULL, which is a note on the whole source: ids that come twice, renamed columns, NULL datetimes, …
-raises      collection: unknown (the known ones are listed)
-example     FROM rasteret_errors('s2')
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_drop(
-    name, workspace := NULL
-) AS TABLE
-    FROM query(_rasteret_bind(
-        'rasteret_drop',
-        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
-        {name: name, workspace: workspace}
-    ));
-
-COMMENT ON MACRO TABLE rasteret_drop IS $doc$
-Remove a collection: its view and its files in the workspace.
-
-name       VARCHAR  name of a collection
-workspace  VARCHAR  folder of collections; default: the connection's
-returns    one row: name, path, records
-raises     name: unknown (the known ones are listed)
-example    FROM rasteret_drop('s2')
-$doc$;
-
-CREATE OR REPLACE MACRO rasteret_functions() AS TABLE
-    SELECT
-        function_name AS name,
-        CASE function_type WHEN 'table_macro' THEN 'table' ELSE 'scalar' END AS kind,
-        function_name || '(' || array_to_string(parameters, ', ') || ')' AS signature,
-        regexp_extract(comment, '^\s*([^\n]*)', 1) AS description,
-        trim(regexp_extract(comment, '\nexample +([^\n]*)', 1)) AS example,
-        comment AS manual
-    FROM duckdb_functions()
-    WHERE starts_with(function_name, 'rasteret_') AND comment IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY function_name ORDER BY database_name) = 1
-    ORDER BY name;
-
-COMMENT ON MACRO TABLE rasteret_functions IS $doc$
-Every public function: the manual inside the database.
-
-returns  name, kind ('table' or 'scalar'), signature, description, example, manual
-example  SELECT name, description FROM rasteret_functions()
 $doc$;

@@ -1,16 +1,17 @@
--- Data sets by name: the built-in catalogue and the user's own.
+-- Data sets by name: the built-in catalogue and the user's own. Each macro calls the Python function of its name.
+-- Written by `python docs/build.py` from rasteret_sql/duck/functions: edit it there.
 
 CREATE OR REPLACE MACRO rasteret_build(
     dataset_id, name := NULL, bbox := NULL, date_range := NULL, query := NULL, filter := NULL,
-    bands := NULL, max_items := NULL, force := false, workspace := NULL, max_concurrent := 300,
-    on_error := 'report'
+    bands := NULL, max_items := NULL, workspace := NULL, max_concurrent := 300,
+    on_error := 'report', force := false
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_build',
         {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
         {dataset_id: dataset_id, name: name, bbox: bbox, date_range: date_range, query: query,
-         filter: filter, bands: bands, max_items: max_items, force: force, workspace: workspace,
-         max_concurrent: max_concurrent, on_error: on_error}
+         filter: filter, bands: bands, max_items: max_items, workspace: workspace,
+         max_concurrent: max_concurrent, on_error: on_error, force: force}
     ));
 
 COMMENT ON MACRO TABLE rasteret_build IS $doc$
@@ -24,10 +25,10 @@ query           any        STAC query extension: JSON text or STRUCT
 filter          any        CQL2 text or JSON
 bands           VARCHAR[]  bands to keep; default: those of the data set that the items have
 max_items       BIGINT     stop after so many items
-force           BOOLEAN    replace what stands under the name
 workspace       VARCHAR    folder of collections; default: the connection's
 max_concurrent  INTEGER    header requests under way at once
 on_error        VARCHAR    what an unreadable asset does: 'report' (NULL and a row of rasteret_errors) or 'error'
+force           BOOLEAN    replace what stands under the name
 returns         one row: name, kind, path, records, bands, assets, enriched, failed, partitions, size_bytes, requests, seconds; failed counts the assets that could not be read (rasteret_errors)
 raises          dataset_id: unknown (near ones are listed); bands: unknown; name: taken
 example         FROM rasteret_build('mine/s2', name := 'mine', bands := ['red', 'nir'])

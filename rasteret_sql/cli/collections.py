@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import options, text, values
+from rasteret_sql.cli import options, text
 from rasteret_sql.cli.failures import FAILED, Failure
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
@@ -21,28 +21,25 @@ def collections() -> None:
 
 @collections.command()
 @click.argument("name")
-@click.option("--stac-api", required=True, help="API URL, static catalog, or file of items.")
-@click.option("--collection", help="STAC collection id.")
-@options.together(options.bbox, options.date_range)
-@click.option("--intersects", help="Area as WKT or GeoJSON, in degrees.")
-@click.option("--ids", metavar="ID,...", callback=values.names, help="Item ids.")
-@options.together(
-    options.query,
-    options.cql2,
-    options.max_items,
-    options.bands,
-    options.band_map,
-    options.band_index_map,
-    options.url_rewrite,
-    options.data_source,
-    options.allow_local,
+@options.of("rasteret_build_stac", "stac_api", required=True)
+@options.all_of("rasteret_build_stac", "collection", "bbox", "date_range", "intersects")
+@options.of("rasteret_build_stac", "ids", metavar="ID,...")
+@options.all_of(
+    "rasteret_build_stac",
+    "query",
+    "filter",
+    "max_items",
+    "bands",
+    "band_map",
+    "band_index_map",
+    "url_rewrite",
+    "data_source",
+    "allow_local",
+    "enrich",
+    "max_concurrent",
 )
-@click.option(
-    "--enrich/--no-enrich",
-    default=True,
-    help="Read the headers of all assets and keep them; default: yes.",
-)
-@options.together(options.max_concurrent, options.strict, options.force)
+@options.strict
+@options.of("rasteret_build_stac", "force")
 @workspace_option
 @json_option
 def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -55,21 +52,23 @@ def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: 
 @click.option(
     "--record-table", "source", required=True, help="Parquet path, or SELECT text: a row per scene."
 )
-@options.column_map
-@click.option("--href-column", help="Column with the file's URL, if there is no column assets.")
-@click.option("--geometry-crs", help="CRS of the footprints, if the table does not say it.")
-@options.band_index_map
-@options.url_rewrite
-@click.option(
-    "--columns",
-    metavar="NAME,...",
-    callback=values.names,
-    help="Source columns to keep; default: all.",
+@options.all_of(
+    "rasteret_build_table",
+    "column_map",
+    "href_column",
+    "geometry_crs",
+    "band_index_map",
+    "url_rewrite",
+    "columns",
+    "where",
+    "bands",
+    "data_source",
+    "allow_local",
+    "enrich",
+    "max_concurrent",
 )
-@click.option("--where", help="SQL condition on the source.")
-@options.together(options.bands, options.data_source, options.allow_local)
-@click.option("--enrich", is_flag=True, help="Read the headers of all assets and keep them.")
-@options.together(options.max_concurrent, options.strict, options.force)
+@options.strict
+@options.of("rasteret_build_table", "force")
 @workspace_option
 @json_option
 def import_(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -95,15 +94,8 @@ def _build(
 
 @collections.command()
 @click.argument("name")
-@click.option("--stac-api", help="Where its items are now; signed addresses are not kept.")
-@click.option("--source", help="Where its table is now.")
-@click.option("--since", metavar="DATE", help="Look only at items from this date on.")
-@click.option(
-    "--check-remote/--no-check-remote",
-    default=True,
-    help="Ask for ETag and size of every file; default: yes.",
-)
-@options.together(options.max_concurrent, options.strict)
+@options.all_of("rasteret_refresh", "stac_api", "source", "since", "check_remote", "max_concurrent")
+@options.strict
 @workspace_option
 @json_option
 def refresh(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -118,13 +110,7 @@ def refresh(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments
 
 @collections.command()
 @click.argument("name")
-@click.option(
-    "--require-band-metadata/--no-require-band-metadata",
-    default=True,
-    help="Whether a band without its header is a fault; default: yes.",
-)
-@click.option("--check-remote", is_flag=True, help="Ask for ETag and size of every file.")
-@options.max_concurrent
+@options.all_of("rasteret_validate", "require_band_metadata", "check_remote", "max_concurrent")
 @workspace_option
 @json_option
 @click.pass_context
@@ -182,13 +168,8 @@ def info(name: str, workspace_dir: Path | None, *, as_json: bool) -> None:
 @collections.command()
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--partition-by",
-    metavar="NAME,...",
-    callback=values.names,
-    help="Hive keys; default: year,month.",
-)
-@options.force
+@options.of("rasteret_export", "partition_by")
+@options.of("rasteret_export", "force")
 @workspace_option
 def export(
     name: str,

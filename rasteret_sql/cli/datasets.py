@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import options, text, values
+from rasteret_sql.cli import options, text
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
 from rasteret_sql.records.catalog.dataset import ACCESS
@@ -20,7 +20,7 @@ def datasets() -> None:
 
 
 @datasets.command("list")
-@click.option("--search", help="Text that the id, name or description holds, in any case.")
+@options.of("rasteret_datasets", "search")
 @json_option
 def list_(search: str | None, *, as_json: bool) -> None:
     """List the data sets: built-in ones and your own."""
@@ -49,18 +49,19 @@ def info(dataset_id: str, *, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("dataset_id", metavar="ID")
-@click.option("--name", help="Name of the collection; default: made from ID.")
-@options.together(
-    options.bbox,
-    options.date_range,
-    options.query,
-    options.cql2,
-    options.bands,
-    options.max_items,
-    options.max_concurrent,
-    options.strict,
-    options.force,
+@options.all_of(
+    "rasteret_build",
+    "name",
+    "bbox",
+    "date_range",
+    "query",
+    "filter",
+    "bands",
+    "max_items",
+    "max_concurrent",
 )
+@options.strict
+@options.of("rasteret_build", "force")
 @workspace_option
 @json_option
 def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
@@ -76,32 +77,29 @@ def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **argum
 
 @datasets.command()
 @click.argument("dataset_id", metavar="ID")
-@click.option("--name", help="Title.")
-@click.option("--description", help="One sentence.")
-@click.option("--stac-api", help="API URL, static catalog, or file of items.")
-@click.option("--stac-collection", help="STAC collection id.")
-@click.option("--record-table", help="Parquet with a row per scene, instead of --stac-api.")
-@options.column_map
-@click.option("--href-column", help="Column of the record table with the file's URL.")
-@options.together(options.band_map, options.band_index_map, options.url_rewrite)
-@click.option(
-    "--access",
-    type=click.Choice(ACCESS),
-    default="open",
-    show_default=True,
-    help="Who may read the files, and at whose cost.",
+@options.all_of(
+    "rasteret_register_dataset",
+    "name",
+    "description",
+    "stac_api",
+    "stac_collection",
+    "record_table",
+    "column_map",
+    "href_column",
+    "band_map",
+    "band_index_map",
+    "url_rewrite",
 )
-@click.option(
-    "--access-prefixes",
-    metavar="PREFIX,...",
-    callback=values.names,
-    help="Where the hrefs start for which --access holds.",
+@options.of("rasteret_register_dataset", "access", type=click.Choice(ACCESS))
+@options.of("rasteret_register_dataset", "access_prefixes", metavar="PREFIX,...")
+@options.all_of(
+    "rasteret_register_dataset",
+    "spatial_coverage",
+    "start_date",
+    "end_date",
+    "license",
+    "license_url",
 )
-@click.option("--spatial-coverage", help="In words.")
-@click.option("--start-date", metavar="DATE", help="Of the first scene.")
-@click.option("--end-date", metavar="DATE", help="Of the last scene; left out: goes on.")
-@click.option("--license", help="Name of the license.")
-@click.option("--license-url", help="Text of the license.")
 @json_option
 def register(dataset_id: str, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
     """Keep a data set of your own under ID, in place of one that is there."""

@@ -1,4 +1,8 @@
-"""Options that several commands take, worded once."""
+"""Options that pass a parameter of a table function on, worded as its declaration words it.
+
+Name, help and default are the parameter's; what only a command line has (metavar, parsing,
+flags) stands here.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,15 @@ from typing import Any, TypeVar, cast
 import click
 
 from rasteret_sql.cli import values
+from rasteret_sql.duck import functions  # noqa: F401 (declares them)
+from rasteret_sql.duck.declarations import FUNCTIONS, Parameter
 
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def together(
-    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
+    *options: Option,
 ) -> Callable[[_Command], _Command]:
     """Options in the order in which the help lists them."""
 
@@ -26,62 +33,75 @@ def together(
     return decorate
 
 
-bbox = click.option(
-    "--bbox",
-    metavar="W,S,E,N",
-    callback=values.bbox,
-    help="Area in degrees; west > east crosses 180.",
-)
-date_range = click.option(
-    "--date-range",
-    metavar="START/END",
-    callback=values.date_range,
-    help="Dates; a side left out is open.",
-)
-query = click.option("--query", help="STAC query extension, as JSON.")
-cql2 = click.option("--filter", help="CQL2 text or JSON.")
-max_items = click.option(
-    "--max-items", type=click.IntRange(min=1), help="Stop after so many items."
-)
-bands = click.option(
-    "--bands", metavar="NAME,...", callback=values.names, help="Bands to keep; default: all."
-)
-band_map = click.option(
-    "--band-map", metavar="KEY=VALUE,...", callback=values.texts, help="Band to asset key."
-)
-band_index_map = click.option(
-    "--band-index-map",
-    metavar="BAND=N,...",
-    callback=values.integers,
-    help="Band to sample in its file, from 0.",
-)
-url_rewrite = click.option(
-    "--url-rewrite",
-    metavar="KEY=VALUE,...",
-    callback=values.texts,
-    help="Href prefix to the prefix that replaces it.",
-)
-column_map = click.option(
-    "--column-map",
-    metavar="KEY=VALUE,...",
-    callback=values.texts,
-    help="Source column to canonical column.",
-)
-data_source = click.option("--data-source", help="Name of the source.")
-allow_local = click.option(
-    "--allow-local", is_flag=True, help="Let a remote source name files of this machine."
-)
-max_concurrent = click.option(
-    "--max-concurrent",
-    type=click.IntRange(min=1),
-    default=300,
-    show_default=True,
-    help="Header requests under way at once.",
-)
+_FORMS: dict[str, dict[str, Any]] = {  # the help of values that are written otherwise than in SQL
+    "band_index_map": {"metavar": "BAND=N,...", "callback": values.integers},
+    "bbox": {
+        "metavar": "W,S,E,N",
+        "callback": values.bbox,
+        "help": "Area in degrees; west > east crosses 180.",
+    },
+    "date_range": {
+        "metavar": "START/END",
+        "callback": values.date_range,
+        "help": "Dates; a side left out is open, a date as end means through that day.",
+    },
+    "query": {"help": "STAC query extension, as JSON."},
+    "intersects": {"help": "Area as WKT or GeoJSON, in degrees, in place of --bbox."},
+    "partition_by": {
+        "metavar": "NAME,...",
+        "callback": values.names,
+        "help": "Hive partition columns; default: year,month.",
+    },
+    "since": {"metavar": "DATE"},
+    "start_date": {"metavar": "DATE"},
+    "end_date": {"metavar": "DATE", "help": "Of the last scene; left out: goes on."},
+}
+_FORMS_OF_TYPES: dict[str, dict[str, Any]] = {
+    "VARCHAR[]": {"metavar": "NAME,...", "callback": values.names},
+    "MAP": {"metavar": "KEY=VALUE,...", "callback": values.texts},
+    "BIGINT": {"type": click.IntRange(min=1)},
+    "INTEGER": {"type": click.IntRange(min=1)},
+}
+
+
+def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what click takes)
+    """The option that passes a parameter on.
+
+    Args:
+        function: SQL name.
+        name: Of the parameter.
+        **how: What click takes, in place of what follows from the parameter's type.
+
+    Raises:
+        StopIteration: the function has no such parameter.
+    """
+    parameter = FUNCTIONS[function].parameter(name)
+    form = _FORMS.get(name, _FORMS_OF_TYPES.get(parameter.sql_type, {}))
+    flag = f"--{name.replace('_', '-')}"
+    told = {"help": _help(parameter)} | form
+    if parameter.sql_type == "BOOLEAN":
+        on = parameter.default == "true"
+        flag = f"{flag}/--no-{flag[2:]}" if on else flag
+        told |= {"default": on, "show_default": on, "is_flag": True}
+    elif parameter.default not in ("", "NULL") and not parameter.default.startswith("["):
+        told |= {"default": parameter.default.strip("'"), "show_default": True}
+    return cast("Option", click.option(flag, name, **told | how))
+
+
+def _help(parameter: Parameter) -> str:
+    """The parameter's line of the manual as a sentence."""
+    text = parameter.doc
+    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+def all_of(function: str, *names: str) -> Callable[[_Command], _Command]:
+    """Several options of one function, in this order."""
+    return together(*(of(function, name) for name in names))
+
+
 strict = click.option(
     "--strict",
     "on_error",
     flag_value="error",
     help="End at the first asset that can't be read, change nothing.",
 )
-force = click.option("--force", is_flag=True, help="Replace what stands under the name.")

@@ -71,7 +71,8 @@ class Instance:
         row = con.execute("SELECT current_connection_id()::VARCHAR").fetchall()[0]
         self._members[con] = row[0]
         _instances[con] = self
-        con.execute(macros.temp_script())
+        for statement in macros.temp_statements():
+            con.execute(statement)
 
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""

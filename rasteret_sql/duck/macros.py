@@ -2,6 +2,7 @@
 
 Each file holds ``CREATE OR REPLACE MACRO`` statements, each followed by its ``COMMENT ON``,
 which is the manual. Files are run in the order of their names: macros bind when created.
+Those of table functions are written from `duck.declarations`, the others by hand.
 """
 
 from __future__ import annotations
@@ -13,25 +14,41 @@ from pathlib import Path
 import duckdb
 
 from rasteret_sql.duck import functions
+from rasteret_sql.duck.declarations import BIND_UDF, SQL_FILES
 from rasteret_sql.duck.scalars import create_scalar
-from rasteret_sql.duck.table_function import BIND_UDF, Runtime
+from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.errors import RasteretError
+
+HAND_WRITTEN = ("10_scalars.sql", "90_functions.sql")
+"""The files that are not written from declarations."""
 
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO (\w+)")
 
 
-def sql_folder() -> Path:
-    """Where the SQL files are: beside the package in a checkout, inside it once installed."""
-    checkout = Path(__file__).parents[2] / "sql"
-    return checkout if checkout.is_dir() else Path(__file__).parents[1] / "_sql"
+def sql_folder(package: Path = Path(__file__).parents[1]) -> Path:
+    """Where the SQL files are: inside the package once installed, beside it in a checkout.
+
+    A folder ``sql`` beside an installed package is another package's.
+
+    Raises:
+        RasteretError: in neither place are files of ours.
+    """
+    for folder in (package / "_sql", package.parent / "sql"):
+        if all((folder / name).is_file() for name in (*HAND_WRITTEN, *SQL_FILES)):
+            return folder
+    raise RasteretError.expected(
+        "SQL files", f"{HAND_WRITTEN[0]} and others in {package / '_sql'}", "none", "install again"
+    )
 
 
 @functools.cache
 def statements() -> tuple[str, ...]:
     """Every statement of every file, in order."""
     found = []
-    for path in sorted(sql_folder().glob("*.sql")):
-        text = path.read_text(encoding="utf-8")
+    folder = sql_folder()
+    for name in sorted((*HAND_WRITTEN, *SQL_FILES)):
+        text = (folder / name).read_text(encoding="utf-8")
         found += [
             _LEADING_COMMENTS.sub("", s.query.strip()).rstrip(";")
             for s in duckdb.extract_statements(text)
@@ -46,13 +63,17 @@ def load(con: duckdb.DuckDBPyConnection) -> None:
 
 
 @functools.cache
-def temp_script() -> str:
-    """The macros once more as TEMP macros of one connection, as one script."""
-    return ";\n".join(
+def temp_statements() -> tuple[duckdb.Statement, ...]:
+    """The macros once more as TEMP macros of one connection.
+
+    Parsed once for all connections: DuckDB 2.0 needs as long to parse them as to run them.
+    """
+    script = ";\n".join(
         _CREATE.sub(r"CREATE OR REPLACE TEMP MACRO \1", statement)
         for statement in statements()
         if _CREATE.match(statement)
     )
+    return tuple(duckdb.extract_statements(script))
 
 
 def create_udfs(con: duckdb.DuckDBPyConnection, runtime: Runtime) -> list[object]:

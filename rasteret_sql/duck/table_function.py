@@ -1,9 +1,9 @@
 """Table functions written in Python, for DuckDB, which has only scalar ones.
 
-A public function is a SQL macro (``sql/*.sql``: name, parameters, defaults, manual) over
+A public function is a SQL macro (written from its declaration, `duck.declarations`) over
 one private scalar UDF, ``_rasteret_bind(name, caller, arguments)``, inside ``query()``.
-DuckDB folds that UDF while it binds; the UDF finds the Python function of that name, lets
-it check its arguments, and returns the SQL text that stands for the call:
+DuckDB folds that UDF while it binds; the UDF finds the declaration of that name, checks the
+arguments as it says, and calls its bind function for the SQL text that stands for the call:
 
 * `Stream`: a schema and a function that yields batches. DuckDB scans it lazily, asks for
   the columns it needs, pushes filters, and stops pulling at a LIMIT.
@@ -33,6 +33,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.duck.declarations import FUNCTIONS, TableFunction
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
@@ -40,7 +41,6 @@ from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
 if TYPE_CHECKING:
     from rasteret_sql.records.files.workspace import Workspace
 
-BIND_UDF = "_rasteret_bind"
 CATALOG = "rasteret"
 """The attached in-memory database that holds the macros."""
 
@@ -153,27 +153,6 @@ class Call:
         return cursor
 
 
-BindFunction = Callable[..., "Stream | Sql"]
-
-FUNCTIONS: dict[str, BindFunction] = {}
-"""Every table function, by its SQL name."""
-
-
-def table_function(name: str) -> Callable[[BindFunction], BindFunction]:
-    """Declare the Python side of a SQL table function.
-
-    The decorated function is called with a `Call` and one keyword argument per parameter
-    of the macro (Python values: list, dict for MAP and STRUCT, float for DECIMAL, bytes for
-    BLOB and GEOMETRY), and returns a `Stream` or `Sql`.
-    """
-
-    def declare(function: BindFunction) -> BindFunction:
-        FUNCTIONS[name] = function
-        return function
-
-    return declare
-
-
 class Runtime:
     """The engine on one database instance.
 
@@ -185,7 +164,7 @@ class Runtime:
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
         self.last_errors: dict[str, BaseException] = {}
-        self.functions: Mapping[str, BindFunction] = FUNCTIONS
+        self.functions: Mapping[str, TableFunction] = FUNCTIONS
         self.check_query: Callable[[str], None] = lambda _query: None
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -263,8 +242,9 @@ class Runtime:
             time.sleep(0.01)
 
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
+        function = self.functions[call.name]
         try:
-            bound = self.functions[call.name](call, **arguments)
+            bound = function.bind(call, **function.checked(arguments))
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
         if isinstance(bound, Sql):
@@ -433,6 +413,8 @@ def _to_python(value: pa.Scalar) -> Any:  # noqa: ANN401 (SQL values of any type
         return None
     kind = value.type
     if pa.types.is_struct(kind):
+        if not any(field.name for field in kind):  # a Python tuple
+            return [_to_python(value[position]) for position in range(kind.num_fields)]
         return {field.name: _to_python(value[field.name]) for field in kind}
     if pa.types.is_map(kind):
         keys, items = value.values.flatten()

@@ -27,7 +27,8 @@ import duckdb
 
 from rasteret_sql.duck import macros
 from rasteret_sql.duck.connection import connect, instance_of
-from rasteret_sql.duck.table_function import FUNCTIONS, Runtime, quote_identifier, quote_text
+from rasteret_sql.duck.declarations import FUNCTIONS
+from rasteret_sql.duck.table_function import Runtime, quote_identifier, quote_text
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote import stores
 from rasteret_sql.serve.rules import Gate, Origins, confined, token_checker
@@ -118,8 +119,7 @@ def _prepare(
     gate = Gate(con)
     runtime.check_query = gate.check
     runtime.functions = {
-        name: confined(name, function, may_build=allow_building)
-        for name, function in FUNCTIONS.items()
+        name: confined(function, may_build=allow_building) for name, function in FUNCTIONS.items()
     }
     if not allow_building:
         stores.guard(Origins(con).check)

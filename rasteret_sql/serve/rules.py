@@ -10,16 +10,17 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import duckdb
 
-from rasteret_sql.duck.table_function import BindFunction, Call, quote_identifier
+from rasteret_sql.duck.declarations import TableFunction
+from rasteret_sql.duck.table_function import Call, quote_identifier
 from rasteret_sql.errors import AccessDeniedError
 from rasteret_sql.remote import stores
 
-_BUILDING = re.compile(r"rasteret_(build\w*|load|export|drop|refresh|(un)?register_dataset)$")
 _TRANSACTION = re.compile(
     r"\s*(BEGIN|START|COMMIT|END|ROLLBACK|ABORT)(\s+(TRANSACTION|WORK))?\s*;?\s*", re.IGNORECASE
 )
@@ -46,21 +47,21 @@ def token_checker(tokens: list[str]) -> Callable[[str, str, str], bool]:
     return authenticate
 
 
-def confined(name: str, function: BindFunction, *, may_build: bool) -> BindFunction:
+def confined(function: TableFunction, *, may_build: bool) -> TableFunction:
     """A function as clients may call it."""
 
     def bind(call: Call, **arguments: Any) -> Any:  # noqa: ANN401 (what it wraps)
-        if not may_build and _BUILDING.match(name):
+        if not may_build and function.writes:
             raise AccessDeniedError.expected(
-                name, "a function that reads", "one that writes", "ask who runs the server"
+                function.name, "a function that reads", "one that writes", "ask who runs the server"
             )
         if arguments.get("workspace") is not None:
             raise AccessDeniedError.expected(
                 "workspace", "the server's own", arguments["workspace"], "leave it out"
             )
-        return function(call, **arguments)
+        return function.bind(call, **arguments)
 
-    return bind
+    return replace(function, bind=bind)
 
 
 class Gate:

@@ -11,16 +11,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from rasteret_sql.duck.checks import at_least, texts
 from rasteret_sql.duck.connection import Instance
+from rasteret_sql.duck.declarations import FUNCTIONS, Parameter, table_function
 from rasteret_sql.duck.relations import stream
 from rasteret_sql.duck.scalars import create_scalar
-from rasteret_sql.duck.table_function import FUNCTIONS, Call, Scan, Sql, Stream, table_function
-from rasteret_sql.errors import InputError, ReadError
-
-CALLER = (
-    "{database: current_database(), schema: current_schema(), "
-    "connection: current_connection_id()::VARCHAR}"
-)
+from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
+from rasteret_sql.errors import ReadError
 
 
 class Toy:
@@ -39,11 +36,19 @@ class Toy:
 def toy():
     state = Toy()
 
-    @table_function("toy")
+    @table_function(
+        "toy",
+        "Count.",
+        parameters=(
+            Parameter("n", "INTEGER", "batches", check=at_least(0, "write a number")),
+            Parameter("bands", "VARCHAR[]", "columns", "NULL", texts("column names")),
+            Parameter("fail", "VARCHAR", "where", "NULL"),
+        ),
+        returns="id and the columns",
+        example="FROM toy(1)",
+    )
     def toy_function(call: Call, *, n, bands, fail):
         state.binds += 1
-        if not isinstance(n, int):
-            raise InputError.expected("n", "an integer", n, "write a number")
         names = bands or ["v"]
         schema = pa.schema([("id", pa.int64()), *((b, pa.float64()) for b in names)])
 
@@ -73,7 +78,13 @@ def toy():
 
         return Stream(schema, run)
 
-    @table_function("toy_rows")
+    @table_function(
+        "toy_rows",
+        "Count rows.",
+        parameters=(Parameter("source", "VARCHAR", "a relation"),),
+        returns="n",
+        example="FROM toy_rows('t')",
+    )
     def toy_rows(call: Call, *, source):
         return Sql(f"SELECT count(*) AS n FROM query_table('{source}')")
 
@@ -88,14 +99,8 @@ def con(tmp_path, toy):
     instance = Instance(workspace=None)
     instance._members[con] = "0"
     instance.udfs = [create_scalar(con, "_rasteret_bind", instance.runtime.bind, "VARCHAR")]
-    con.execute(
-        "CREATE MACRO toy(n, bands := NULL, fail := NULL) AS TABLE FROM query("
-        f"_rasteret_bind('toy', {CALLER}, {{n: n, bands: bands, fail: fail}}))"
-    )
-    con.execute(
-        "CREATE MACRO toy_rows(source) AS TABLE FROM query("
-        f"_rasteret_bind('toy_rows', {CALLER}, {{source: source}}))"
-    )
+    for name in ("toy", "toy_rows"):
+        con.execute(FUNCTIONS[name].macro())
     toy.instance = instance
     yield con
     instance.runtime.close()
@@ -194,7 +199,7 @@ def test_cursors_in_threads_run_at_once(con, toy):
 def test_a_bind_error_is_one_clean_line(con):
     with pytest.raises(duckdb.InvalidInputException) as caught:
         rows(con, "FROM toy('x')")
-    assert "toy: n: expected an integer, got 'x'; write a number" in str(caught.value)
+    assert "toy: n: expected 0 or more, an integer, got 'x'; write a number" in str(caught.value)
 
 
 def test_a_run_error_is_one_clean_line_and_the_object_is_kept(con, toy):

@@ -9,8 +9,8 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
+from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.duck.macros import sql_folder, statements
-from rasteret_sql.duck.table_function import FUNCTIONS
 
 ORDER = (
     "rasteret_build_stac",

@@ -10,7 +10,26 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from rasteret_sql.duck.functions.collections import check_flag, workspace_of
+from rasteret_sql.duck.checks import flag, text
+from rasteret_sql.duck.declarations import Parameter, table_function
+from rasteret_sql.duck.functions.collections import workspace_of
+from rasteret_sql.duck.functions.parameters import (
+    ALLOW_LOCAL,
+    BAND_INDEX_MAP,
+    BANDS,
+    BBOX,
+    BUILD_PARAMETERS,
+    BUILD_REPORT,
+    DATA_SOURCE,
+    DATE_RANGE,
+    ENRICH,
+    FILTER,
+    HREF_COLUMN,
+    MAX_ITEMS,
+    NAME,
+    QUERY,
+    URL_REWRITE,
+)
 from rasteret_sql.duck.relations import caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import (
     Scalar,
@@ -29,7 +48,6 @@ from rasteret_sql.duck.table_function import (
     Sql,
     Stream,
     quote_text,
-    table_function,
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
 from rasteret_sql.errors import InputError, RasteretError
@@ -69,13 +87,101 @@ class Recipe:
     of_rows: Callable[[pa.Table], Records] | None = None
 
 
-@table_function("rasteret_build_stac")
+@table_function(
+    "rasteret_build_stac",
+    "Build a collection from STAC items: metadata and headers of every asset, as Parquet and a "
+    "view.",
+    file="20_collections.sql",
+    writes=True,
+    parameters=(
+        NAME,
+        Parameter(
+            "stac_api",
+            "VARCHAR",
+            "API URL; static catalog or collection URL or path; or a file of items: .json, "
+            ".ndjson, .parquet",
+            check=text("a URL or path", "name an API or a file", blank_passes=False),
+        ),
+        Parameter("collection", "VARCHAR", "STAC collection id", "NULL"),
+        BBOX,
+        DATE_RANGE,
+        QUERY,
+        FILTER,
+        Parameter("ids", "VARCHAR[]", "item ids", "NULL"),
+        Parameter(
+            "intersects",
+            "any",
+            "GEOMETRY, GeoJSON, WKT or WKB in degrees, in place of bbox",
+            "NULL",
+        ),
+        BANDS.with_doc("bands to keep; default: all raster assets"),
+        Parameter("band_map", "MAP", "band name to asset key", "NULL"),
+        BAND_INDEX_MAP,
+        URL_REWRITE,
+        DATA_SOURCE.with_doc("name of the source; default: the STAC collection id"),
+        Parameter(
+            "static_catalog",
+            "BOOLEAN",
+            "whether stac_api is a static catalog; default: found out",
+            "NULL",
+            flag,
+        ),
+        MAX_ITEMS,
+        ALLOW_LOCAL.with_doc("accept hrefs to local files from a remote catalog"),
+        ENRICH.with_default("true"),
+        *BUILD_PARAMETERS,
+    ),
+    returns=BUILD_REPORT,
+    raises="name: not a plain name, or taken; stac_api: not found, not STAC; bands: unknown",
+    example="FROM rasteret_build_stac('s2', stac_api := 'items.json', bands := ['B04', 'B08'])",
+)
 def build_stac(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Build from STAC."""
     return _build(call, stac_recipe(call, **arguments))
 
 
-@table_function("rasteret_build_table")
+@table_function(
+    "rasteret_build_table",
+    "Build a collection from a table with one row per scene.",
+    file="20_collections.sql",
+    writes=True,
+    parameters=(
+        NAME,
+        Parameter(
+            "source",
+            "VARCHAR",
+            "table, view, TEMP table or registered frame; SELECT text; Parquet file or folder: "
+            "a path, s3://, gs://, az:// or https://",
+        ),
+        Parameter(
+            "column_map",
+            "MAP",
+            "source column to canonical column: id, datetime, geometry, bbox, assets, crs, …",
+            "NULL",
+        ),
+        HREF_COLUMN,
+        BAND_INDEX_MAP,
+        URL_REWRITE,
+        Parameter("columns", "VARCHAR[]", "source columns to keep; default: all", "NULL"),
+        Parameter("where", "VARCHAR", "SQL condition on the source", "NULL", text()),
+        ENRICH.with_default("false"),
+        BANDS,
+        DATA_SOURCE,
+        Parameter(
+            "geometry_crs",
+            "any",
+            "CRS of the footprints where nothing in the source says it: 'EPSG:n', n, WKT2 or "
+            "PROJJSON",
+            "NULL",
+        ),
+        ALLOW_LOCAL,
+        *BUILD_PARAMETERS,
+    ),
+    returns=BUILD_REPORT,
+    raises="source: not found, or without id and assets (the message names the argument to give)",
+    example="FROM rasteret_build_table('scenes', 'SELECT * FROM my_scenes', href_column := 'url', "
+    "bands := ['B04'], enrich := true)",
+)
 def build_table(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Build from a relation, private ones included."""
     return _build(call, table_recipe(call, **arguments))
@@ -84,8 +190,8 @@ def build_table(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
 def stac_recipe(
     call: Call,
     *,
-    name: object,
-    stac_api: object,
+    name: str,
+    stac_api: str,
     bands: list[str] | None = None,
     band_map: dict[str, str] | None = None,
     band_index_map: dict[str, int] | None = None,
@@ -96,10 +202,7 @@ def stac_recipe(
     **rest: Any,  # noqa: ANN401
 ) -> Recipe:
     """Records of STAC items; `is_partial` is for a band map that is not the caller's own."""
-    if not isinstance(stac_api, str) or not stac_api.strip():
-        raise InputError.expected("stac_api", "a URL or path", stac_api, "name an API or a file")
     options, search = _split(rest)
-    check_flag("allow_local", allow_local)
     if isinstance(search.get("intersects"), bytes):  # WKB, which JSON can't hold
         search["intersects"] = wkb_as_text(search["intersects"])
     source = StacSource(location=stac_api, **search)
@@ -114,7 +217,7 @@ def stac_recipe(
             "band_map": band_map,
             "band_index_map": band_index_map,
             "url_rewrite": url_rewrite,
-            "allow_local": bool(allow_local) or None,
+            "allow_local": allow_local or None,
             "is_partial": is_partial or None,
             **search,
         },
@@ -142,7 +245,7 @@ def stac_recipe(
 def table_recipe(
     call: Call,
     *,
-    name: object,
+    name: str,
     source: object,
     data_source: str | None = None,
     where: str | None = None,
@@ -150,7 +253,6 @@ def table_recipe(
 ) -> Recipe:
     """Records of a relation, private ones included."""
     options, shape = _split(rest)
-    allow_local = check_flag("allow_local", shape.get("allow_local", False))
     build = _build_options(
         call,
         name,
@@ -159,7 +261,7 @@ def table_recipe(
             "source": _lasting(source) if is_path(source) else source,
             "where": where,
             **shape,
-            "allow_local": allow_local or None,
+            "allow_local": shape.get("allow_local") or None,
         },
         data_source or "",
         options,
@@ -218,34 +320,25 @@ def _lasting(source: Any) -> Any:  # noqa: ANN401
 
 def _build_options(
     call: Call,
-    name: object,
+    name: str,
     kind: str,
     source: dict[str, Any],
     data_source: str,
     options: dict[str, Any],
 ) -> BuildOptions:
-    if not isinstance(name, str):
-        raise InputError.expected("name", "a text", name, "name the collection")
     place = workspace_of(call, options["workspace"])
     check_name(name)
-    if options["on_error"] not in ("report", "error"):
-        raise InputError.expected("on_error", "'report' or 'error'", options["on_error"], "choose")
-    for flag in ("force", "enrich"):
-        check_flag(flag, options[flag])
-    lanes = options["max_concurrent"]
-    if not isinstance(lanes, int) or lanes < 1:
-        raise InputError.expected("max_concurrent", "1 or more", lanes, "300 suits most stores")
     with call.cursor() as cursor:
         check_view_can_be_made(cursor, name, str(place.root / f"{name}_{kind}"))
     return BuildOptions(
         name=name,
         kind=cast("Any", kind),
-        source=source | {"data_source": data_source or None, "enrich": bool(options["enrich"])},
+        source=source | {"data_source": data_source or None, "enrich": options["enrich"]},
         data_source=data_source,
-        enrich=bool(options["enrich"]),
+        enrich=options["enrich"],
         on_error=options["on_error"],
-        n_lanes=lanes,
-        force=bool(options["force"]),
+        n_lanes=options["max_concurrent"],
+        force=options["force"],
     )
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.checks import at_least, text
+from rasteret_sql.duck.declarations import Parameter, table_function
+from rasteret_sql.duck.functions.parameters import COLLECTION, FORCE, WORKSPACE
 from rasteret_sql.duck.relations import caller_sql, find_visible, kept, resolve
 from rasteret_sql.duck.table_function import (
     Call,
@@ -16,7 +19,6 @@ from rasteret_sql.duck.table_function import (
     Stream,
     quote_identifier,
     quote_text,
-    table_function,
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
 from rasteret_sql.errors import CollectionError, InputError, redact
@@ -68,35 +70,28 @@ EXPORT_SCHEMA = pa.schema(
 DROP_SCHEMA = pa.schema([("name", pa.string()), ("path", pa.string()), ("records", pa.int64())])
 
 
-def workspace_of(call: Call, folder: object) -> Workspace:
+KEPT = Parameter("name", "VARCHAR", "name of a collection", check=text("a name"))
+"""A collection of the workspace, by its name alone."""
+
+ANYWHERE = ": a path, s3://, gs://, az:// or https://"
+
+
+def workspace_of(call: Call, folder: str | None) -> Workspace:
     """The workspace named in the call, else the connection's."""
-    if folder is None:
-        return call.workspace
-    if not isinstance(folder, str):
-        raise InputError.expected("workspace", "a folder", folder, "write a path")
-    return Workspace(folder)
+    return call.workspace if folder is None else Workspace(folder)
 
 
-def check_flag(argument: str, value: object) -> bool:
-    """A BOOLEAN; anything else is refused, as the text 'false' would count as true."""
-    if not isinstance(value, bool):
-        raise InputError.expected(argument, "true or false", value, "write it without quotes")
-    return value
-
-
-def find(workspace: Workspace, name: object, argument: str) -> CollectionInfo:
-    """A collection of the workspace.
-
-    Raises:
-        UnknownCollectionError: lists the known ones.
-    """
-    if not isinstance(name, str):
-        raise InputError.expected(argument, "a name", name, "write it as a text constant")
-    return workspace.find(name)
-
-
-@table_function("rasteret_collections")
-def collections(call: Call, *, workspace: object) -> Stream:
+@table_function(
+    "rasteret_collections",
+    "Collections of the workspace, from Parquet footers, and views of this database that are "
+    "collections.",
+    file="20_collections.sql",
+    parameters=(WORKSPACE,),
+    returns="name, kind ('stac', 'records' or 'view'), data_source, records, bands, "
+    "start_datetime, end_datetime, bbox, size_bytes, created, path",
+    example="FROM rasteret_collections()",
+)
+def collections(call: Call, *, workspace: str | None) -> Stream:
     """List the workspace."""
     place = workspace_of(call, workspace)
 
@@ -131,7 +126,20 @@ def _views(call: Call, paths: set[str]) -> list[dict[str, Any]]:
     return [{"name": name, "kind": "view"} for name in sorted(set(others))]
 
 
-@table_function("rasteret_records")
+@table_function(
+    "rasteret_records",
+    "The records of a collection as they are. Remote Parquet is read by ranges, with the "
+    "credentials of rasteret_sql.storage and without DuckDB's httpfs.",
+    file="20_collections.sql",
+    parameters=(
+        COLLECTION.with_doc(
+            "name of a collection, view or table; SELECT text; Parquet file or folder" + ANYWHERE
+        ),
+    ),
+    returns="the columns of the collection",
+    raises="collection: unknown (the known ones are listed), or not readable",
+    example="""SELECT id, datetime FROM rasteret_records('s2') WHERE "eo:cloud_cover" < 10""",
+)
 def records(call: Call, *, collection: object) -> Sql:
     """Rewrite the call: the rows of whatever the argument names."""
     relation = find_visible(call, collection, "collection")
@@ -139,7 +147,16 @@ def records(call: Call, *, collection: object) -> Sql:
     return Sql(f"SELECT * FROM {rows}")
 
 
-@table_function("rasteret_describe")
+@table_function(
+    "rasteret_describe",
+    "Describe a collection.",
+    file="20_collections.sql",
+    parameters=(COLLECTION,),
+    returns="one row: name, records, bands, epsg, crs, bounds, start_datetime, end_datetime, "
+    "data_source, null_metadata MAP(band, count), size_bytes",
+    raises="collection: unknown (the known ones are listed)",
+    example="FROM rasteret_describe('s2')",
+)
 def describe(call: Call, *, collection: object) -> Stream:
     """Describe a collection."""
     relation = resolve(call, collection)
@@ -195,10 +212,30 @@ def description(
     }
 
 
-@table_function("rasteret_errors")
-def errors(call: Call, *, collection: object, workspace: object) -> Stream:
+@table_function(
+    "rasteret_errors",
+    "What was wrong when the collection was built: assets that could not be read, and notes on "
+    "the source.",
+    file="20_collections.sql",
+    parameters=(
+        Parameter(
+            "collection",
+            "VARCHAR",
+            "name of a collection of the workspace",
+            check=text("a name"),
+        ),
+        WORKSPACE,
+    ),
+    returns="id, band, href, error. An asset that could not be read is one of the build report's "
+    "failed. Not counted there: a row where record and file differ (the asset was read), and a "
+    "row whose id is NULL, which is a note on the whole source: ids that come twice, renamed "
+    "columns, NULL datetimes, …",
+    raises="collection: unknown (the known ones are listed)",
+    example="FROM rasteret_errors('s2')",
+)
+def errors(call: Call, *, collection: str, workspace: str | None) -> Stream:
     """List the assets that could not be read."""
-    info = find(workspace_of(call, workspace), collection, "collection")
+    info = workspace_of(call, workspace).find(collection)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
         rows = list(read_errors(info.path))
@@ -207,11 +244,20 @@ def errors(call: Call, *, collection: object, workspace: object) -> Stream:
     return Stream(ERRORS_SCHEMA, run)
 
 
-@table_function("rasteret_drop")
-def drop(call: Call, *, name: object, workspace: object) -> Stream:
+@table_function(
+    "rasteret_drop",
+    "Remove a collection: its view and its files in the workspace.",
+    file="20_collections.sql",
+    writes=True,
+    parameters=(KEPT, WORKSPACE),
+    returns="one row: name, path, records",
+    raises="name: unknown (the known ones are listed)",
+    example="FROM rasteret_drop('s2')",
+)
+def drop(call: Call, *, name: str, workspace: str | None) -> Stream:
     """Remove a collection."""
     place = workspace_of(call, workspace)
-    info = find(place, name, "name")
+    info = place.find(name)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
         with call.cursor() as cursor:
@@ -223,18 +269,35 @@ def drop(call: Call, *, name: object, workspace: object) -> Stream:
     return Stream(DROP_SCHEMA, run)
 
 
-@table_function("rasteret_load")
-def load(call: Call, *, name: object, path: object, force: object) -> Stream:
+@table_function(
+    "rasteret_load",
+    "Make a view over an exported collection. A remote one is read through rasteret_records, so "
+    "its view needs this extension; a local one any DuckDB reads.",
+    file="20_collections.sql",
+    writes=True,
+    parameters=(
+        Parameter("name", "VARCHAR", "name of the view", check=text("a name")),
+        Parameter(
+            "path",
+            "VARCHAR",
+            "folder or file of an exported collection, ours or rasteret's" + ANYWHERE,
+            check=text("a folder or Parquet file", "write a path"),
+        ),
+        FORCE,
+    ),
+    returns="one row, as rasteret_describe",
+    raises="path: not found, or without id, assets, geometry, datetime",
+    example="FROM rasteret_load('clear', 'exports/clear')",
+)
+def load(call: Call, *, name: str, path: str, force: bool) -> Stream:
     """Make a view over an export."""
-    if not isinstance(name, str) or not isinstance(path, str):
-        raise InputError.expected("name, path", "two texts", f"{name}, {path}", "give both")
     check_name(name)
     remote = is_remote(path)
     full = path if remote else str(Path(local_path(path)).expanduser().absolute())
     if not remote and not Path(full).exists():
         raise InputError.expected("path", "an existing folder or Parquet file", path, "check it")
     with call.cursor() as cursor:
-        check_view_can_be_made(cursor, name, full, force=check_flag("force", force))
+        check_view_can_be_made(cursor, name, full, force=force)
     relation = resolve(call, full, "path")
     missing = {"id", "assets", "geometry", "datetime"} - set(relation.schema.names)
     if missing:
@@ -255,22 +318,47 @@ def load(call: Call, *, name: object, path: object, force: object) -> Stream:
     return Stream(DESCRIBE_SCHEMA, run)
 
 
-@table_function("rasteret_export")
+@table_function(
+    "rasteret_export",
+    "Write a collection, or any subset of one, as hive-partitioned GeoParquet.",
+    file="20_collections.sql",
+    writes=True,
+    parameters=(
+        COLLECTION,
+        Parameter("path", "VARCHAR", "folder to write", check=text("a folder", "write a path")),
+        Parameter(
+            "partition_by",
+            "VARCHAR[]",
+            "hive partition columns; [] for none",
+            "['year', 'month']",
+        ),
+        Parameter("compression", "VARCHAR", "Parquet codec", "'zstd'", text()),
+        Parameter(
+            "row_group_bytes",
+            "BIGINT",
+            "size of a row group before compression",
+            "NULL",
+            at_least(1),
+        ),
+        FORCE,
+    ),
+    returns="one row per file: path, records, size_bytes",
+    raises="path: not empty, or not writable",
+    example="""FROM rasteret_export('SELECT * FROM s2 WHERE "eo:cloud_cover" < 10', """
+    "'exports/clear')",
+)
 def export_collection(
     call: Call,
     *,
     collection: object,
-    path: object,
+    path: str,
     partition_by: list[str] | None,
     compression: str,
     row_group_bytes: int | None,
-    force: object,
+    force: bool,
 ) -> Stream:
     """Write a collection elsewhere."""
     relation = resolve(call, collection)
-    check_flag("force", force)
-    if not isinstance(path, str):
-        raise InputError.expected("path", "a folder", path, "write a path")
     if is_remote(path):
         raise InputError.expected(
             "path",
@@ -299,7 +387,7 @@ def export_collection(
             partition_by=partition_by or [],
             compression=compression,
             row_group_bytes=row_group_bytes or ROW_GROUP_BYTES,
-            force=bool(force),
+            force=force,
         )
         rows = [
             {"path": str(p.path), "records": p.records, "size_bytes": p.size_bytes} for p in parts

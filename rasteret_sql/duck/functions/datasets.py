@@ -8,7 +8,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.checks import text
+from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.builds import build_stac, build_table
+from rasteret_sql.duck.functions.parameters import (
+    BAND_INDEX_MAP,
+    BANDS,
+    BBOX,
+    BUILD_PARAMETERS,
+    BUILD_REPORT,
+    DATE_RANGE,
+    FILTER,
+    MAX_ITEMS,
+    NAME,
+    QUERY,
+    URL_REWRITE,
+)
 from rasteret_sql.duck.relations import meets_box, resolve
 from rasteret_sql.duck.table_function import (
     Call,
@@ -16,7 +31,6 @@ from rasteret_sql.duck.table_function import (
     Sql,
     Stream,
     quote_identifier,
-    table_function,
 )
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.grid.aoi import parse_aoi
@@ -53,7 +67,32 @@ _TABLE_TAKES_NO = ("query", "filter", "max_items")
 _MAX_NAME = 100
 
 
-@table_function("rasteret_build")
+@table_function(
+    "rasteret_build",
+    "Build a collection from a data set of the catalogue; its files are reached as its access "
+    "says.",
+    file="25_datasets.sql",
+    writes=True,
+    parameters=with_docs(
+        (
+            Parameter("dataset_id", "VARCHAR", "id, as rasteret_datasets lists it"),
+            NAME.with_default("NULL"),
+            BBOX,
+            DATE_RANGE,
+            QUERY,
+            FILTER,
+            BANDS,
+            MAX_ITEMS,
+            *BUILD_PARAMETERS,
+        ),
+        name="name of the collection and of its view; default: the id, with _ for what needs "
+        "quotes",
+        bands="bands to keep; default: those of the data set that the items have",
+    ),
+    returns=BUILD_REPORT,
+    raises="dataset_id: unknown (near ones are listed); bands: unknown; name: taken",
+    example="FROM rasteret_build('mine/s2', name := 'mine', bands := ['red', 'nir'])",
+)
 def build(
     call: Call,
     *,
@@ -95,11 +134,27 @@ def build(
     return _reading_as_told(dataset, built)
 
 
-@table_function("rasteret_datasets")
-def list_datasets(_call: Call, *, search: object) -> Stream:
+@table_function(
+    "rasteret_datasets",
+    "The catalogue of data sets: built-in ones, and those you registered.",
+    file="25_datasets.sql",
+    parameters=(
+        Parameter(
+            "search",
+            "VARCHAR",
+            "text that the id, name or description holds, in any case",
+            "NULL",
+            text(todo="NULL lists all"),
+        ),
+    ),
+    returns="id, name, description, bands, access, license, license_url, spatial_coverage, "
+    "start_date, end_date (NULL: goes on), stac_api, stac_collection, record_table, source "
+    "('built-in' or 'local')",
+    raises="the file of your data sets is damaged",
+    example="SELECT id, bands, access FROM rasteret_datasets() WHERE source = 'built-in'",
+)
+def list_datasets(_call: Call, *, search: str | None) -> Stream:
     """List the catalogue."""
-    if search is not None and not isinstance(search, str):
-        raise InputError.expected("search", "a text", search, "NULL lists all")
     part = (search or "").casefold()
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -109,11 +164,56 @@ def list_datasets(_call: Call, *, search: object) -> Stream:
     return Stream(DATASETS_SCHEMA, run)
 
 
-@table_function("rasteret_register_dataset")
-def register(_call: Call, *, id: object, **given: object) -> Stream:  # noqa: A002 (as in SQL)
+def _told(name: str, sql_type: str, doc: str) -> Parameter:
+    """A fact of a data set, which `Dataset.of` checks."""
+    return Parameter(name, sql_type, doc, "NULL")
+
+
+_ID = Parameter("id", "VARCHAR", "of a data set you registered", check=text(todo="as 'mine/s2'"))
+
+
+@table_function(
+    "rasteret_register_dataset",
+    "Keep a data set of your own, in $RASTERET_DATASETS, else "
+    "~/.config/rasteret_sql/datasets.json.",
+    file="25_datasets.sql",
+    writes=True,
+    parameters=(
+        _ID.with_doc(
+            "as 'mine/s2'; replaces the one you registered under it, goes before a built-in one"
+        ),
+        _told("name", "VARCHAR", "title"),
+        _told("description", "VARCHAR", "one sentence"),
+        _told("stac_api", "VARCHAR", "as of rasteret_build_stac; this or record_table"),
+        _told("stac_collection", "VARCHAR", "STAC collection id"),
+        _told("record_table", "VARCHAR", "path or URL of Parquet with a row per scene"),
+        _told("column_map", "MAP", "column of the record table to canonical column"),
+        _told("href_column", "VARCHAR", "column of the record table with the file's URL"),
+        _told("band_map", "MAP", "band name to asset key"),
+        BAND_INDEX_MAP,
+        URL_REWRITE,
+        Parameter(
+            "access",
+            "VARCHAR",
+            "'open', 'requester_pays' (your S3 account) or 'signed' (tokens of the Planetary "
+            "Computer)",
+            "'open'",
+        ),
+        _told("access_prefixes", "VARCHAR[]", "where the hrefs start for which access holds"),
+        _told("spatial_coverage", "VARCHAR", "in words"),
+        _told("start_date", "DATE", "of the first scene"),
+        _told("end_date", "DATE", "of the last; NULL: goes on"),
+        _told("license", "VARCHAR", "name of the license"),
+        _told("license_url", "VARCHAR", "its text"),
+    ),
+    returns="the row of rasteret_datasets",
+    raises="id: malformed; stac_api: with a secret, or neither it nor record_table; any other: "
+    "malformed",
+    example="FROM rasteret_register_dataset('mine/s2', stac_api := 'items.json', "
+    "band_map := MAP {'red': 'B04', 'nir': 'B08'})",
+)
+def register(_call: Call, *, id: str, **given: object) -> Stream:  # noqa: A002 (as in SQL)
     """Keep a data set of the user's."""
-    if not isinstance(id, str):
-        raise InputError.expected("id", "a text", id, "as 'mine/s2'")
     dataset = Dataset.of(id, given)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -123,8 +223,17 @@ def register(_call: Call, *, id: object, **given: object) -> Stream:  # noqa: A0
     return Stream(DATASETS_SCHEMA, run)
 
 
-@table_function("rasteret_unregister_dataset")
-def unregister(_call: Call, *, id: object) -> Stream:  # noqa: A002 (as in SQL)
+@table_function(
+    "rasteret_unregister_dataset",
+    "Forget a data set that you registered; collections built from it stay.",
+    file="25_datasets.sql",
+    writes=True,
+    parameters=(_ID,),
+    returns="the row of rasteret_datasets that it was",
+    raises="id: not registered (those that are, are listed)",
+    example="FROM rasteret_unregister_dataset('mine/s2')",
+)
+def unregister(_call: Call, *, id: str) -> Stream:  # noqa: A002 (as in SQL)
     """Forget a data set of the user's."""
     find_registered(id)
 

@@ -12,6 +12,14 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
+from rasteret_sql.duck.functions.parameters import (
+    BAND_INDEX_MAP,
+    BANDS,
+    HREF_COLUMN,
+    MAX_CONCURRENT,
+    ON_ERROR,
+)
 from rasteret_sql.duck.relations import caller_sql, find_visible
 from rasteret_sql.duck.scalars import (
     Scalar,
@@ -28,7 +36,6 @@ from rasteret_sql.duck.table_function import (
     Sql,
     quote_identifier,
     quote_text,
-    table_function,
 )
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.records.build import strict
@@ -47,7 +54,33 @@ _HEADERS = pa.struct(
 )
 
 
-@table_function("rasteret_enrich")
+@table_function(
+    "rasteret_enrich",
+    "Read the headers of all assets of a relation, streaming; nothing is kept.",
+    file="20_collections.sql",
+    parameters=with_docs(
+        (
+            Parameter(
+                "source",
+                "VARCHAR",
+                "table, view, TEMP table or registered frame; SELECT text; Parquet path",
+            ),
+            BANDS,
+            HREF_COLUMN,
+            BAND_INDEX_MAP,
+            ON_ERROR,
+            MAX_CONCURRENT,
+        ),
+        bands="bands to enrich; default: all of assets",
+        on_error="'report' (NULL metadata) or 'error' (in a statement that selects a column it "
+        "adds: only then are headers read)",
+    ),
+    returns='every input column, {band}_metadata STRUCT per band, "proj:epsg" INTEGER, crs '
+    "VARCHAR, bbox STRUCT",
+    raises="source: not found, or without assets",
+    example="CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', href_column := 'url', "
+    "bands := ['B04'])",
+)
 def enrich_relation(
     call: Call,
     *,
@@ -59,8 +92,6 @@ def enrich_relation(
     max_concurrent: int,
 ) -> Sql:
     """Rewrite the call: the relation's columns, and those that the UDF adds."""
-    if on_error not in ("report", "error"):
-        raise InputError.expected("on_error", "'report' or 'error'", on_error, "choose one")
     relation = find_visible(call, source, "source")
     names = bands or (list(band_index_map) if band_index_map else None)
     if names is None:

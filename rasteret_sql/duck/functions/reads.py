@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.duck.declarations import table_function, with_docs
+from rasteret_sql.duck.functions.read_parameters import (
+    ALL_TOUCHED,
+    COLLECTION,
+    LEVEL,
+    MASKED,
+    READ_PARAMETERS,
+    SCALED,
+)
 from rasteret_sql.duck.relations import (
     Relation,
     check_bands,
@@ -19,7 +28,7 @@ from rasteret_sql.duck.relations import (
     resolve,
     unreadable,
 )
-from rasteret_sql.duck.table_function import Call, Scan, Stream, quote_identifier, table_function
+from rasteret_sql.duck.table_function import Call, Scan, Stream, quote_identifier
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.pixels import POSITION_FIELDS, common_type, pixel_rows
@@ -113,11 +122,28 @@ class _Read:
 _LONGEST = ("byte_count", "max")
 
 
-@table_function("rasteret_plan")
-def plan(call: Call, *, on_error: str, max_bytes: int | None, **common: Any) -> Stream:  # noqa: ANN401
+@table_function(
+    "rasteret_plan",
+    "The tiles that rasteret_pixels would fetch, of uncompressed ones the rows under the area; "
+    "no request is made.",
+    file="30_pixels.sql",
+    parameters=with_docs(
+        (COLLECTION, *READ_PARAMETERS, LEVEL),
+        on_error="'error', 'null' (one row without a place for a band whose tiles are not known) "
+        "or 'report' (and a column error says why)",
+        max_concurrent="as of the read that is planned; a plan makes no request",
+    ),
+    returns="the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count, "
+    "decoded_bytes, request (number of the merged request)",
+    raises="collection, bands, level: unknown; bbox, geometry: malformed; a band without header, "
+    "a raster without CRS, unless on_error",
+    example="SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], "
+    "bbox := [77.984, 13.004, 77.99, 13.01])",
+)
+def plan(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: ANN401
     """Plan a read without any request."""
     own = with_error(PLAN_SCHEMA, on_error)
-    read = _bind(call, own.names, max_bytes=max_bytes, on_error=on_error, **common)
+    read = _bind(call, own.names, on_error=on_error, **common)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
         records = read.records(scan, read.options.bands)
@@ -128,28 +154,27 @@ def plan(call: Call, *, on_error: str, max_bytes: int | None, **common: Any) -> 
     return Stream(read.schema(own), run)
 
 
-@table_function("rasteret_read_tiles")
-def read_tiles(
-    call: Call,
-    *,
-    masked: bool,
-    on_error: str,
-    max_bytes: int | None,
-    max_concurrent: int,
-    **common: Any,  # noqa: ANN401
-) -> Stream:
+@table_function(
+    "rasteret_read_tiles",
+    "Decoded tiles: one row per record, band and tile under the area.",
+    file="30_pixels.sql",
+    parameters=(
+        COLLECTION,
+        *READ_PARAMETERS,
+        LEVEL,
+        MASKED.with_doc("write nodata where a mask hides pixels; false: the file's own values"),
+    ),
+    returns="the record's columns, band, level, tile_row, tile_col, row_off, col_off, height, "
+    "width, xmin, ymin, xmax, ymax (CRS of the raster), transform, dtype, nodata, valid_count, "
+    "pixels BLOB (row-major, little-endian)",
+    raises="collection, bands, level: unknown; a tile that can't be read, unless on_error",
+    example="SELECT id, band, tile_row, tile_col, octet_length(pixels) "
+    "FROM rasteret_read_tiles('s2', bands := ['B04']) LIMIT 4",
+)
+def read_tiles(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: ANN401
     """Read tiles."""
     own = with_error(TILE_SCHEMA, on_error)
-    read = _bind(
-        call,
-        own.names,
-        masked=masked,
-        on_error=on_error,
-        max_bytes=max_bytes,
-        n_lanes=max_concurrent,
-        whole_tiles=True,
-        **common,
-    )
+    read = _bind(call, own.names, on_error=on_error, whole_tiles=True, **common)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
         records = read.records(scan, read.options.bands)
@@ -161,32 +186,23 @@ def read_tiles(
     return Stream(read.schema(own), run)
 
 
-@table_function("rasteret_pixels")
-def pixels(
-    call: Call,
-    *,
-    all_touched: bool,
-    masked: bool,
-    scaled: bool,
-    on_error: str,
-    max_bytes: int | None,
-    max_concurrent: int,
-    **common: Any,  # noqa: ANN401
-) -> Stream:
+@table_function(
+    "rasteret_pixels",
+    "Pixels as rows: plain SQL does band math, time series, GROUP BY and joins.",
+    file="30_pixels.sql",
+    parameters=(COLLECTION, *READ_PARAMETERS, ALL_TOUCHED, MASKED, SCALED),
+    returns="the record's columns, x, y (pixel centre, CRS units), row, col, one column per band "
+    "in its own type (of files of several types: the smallest that holds all values exactly); "
+    "NULL = no data. Pixels outside the area are not returned",
+    raises="collection, bands: unknown; bands of unlike grid; files of one band that no column "
+    "holds exactly together, as int64 and uint64; a tile that can't be read, unless on_error",
+    example="SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', "
+    "bands := ['B04', 'B08'], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY 1",
+)
+def pixels(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: ANN401
     """Read pixels as rows."""
     positions = with_error(pa.schema(POSITION_FIELDS), on_error).names
-    read = _bind(
-        call,
-        positions,
-        all_touched=all_touched,
-        masked=masked,
-        scaled=scaled,
-        on_error=on_error,
-        max_bytes=max_bytes,
-        n_lanes=max_concurrent,
-        level=0,
-        **common,
-    )
+    read = _bind(call, positions, on_error=on_error, **common)
     taken = {name.lower() for name in (*positions, *read.record_names.values())}
     clash = [band for band in read.options.bands if band.lower() in taken]
     if clash:
@@ -228,42 +244,36 @@ def _bind(
     own_names: Sequence[str],
     *,
     collection: object,
-    bands: object,
+    bands: list[str] | None,
     bbox: Sequence[float] | None,
     geometry: object,
     geometry_crs: object,
     date_range: list[Any] | None,
-    ids: object,
-    level: int | None,
-    n_lanes: int | None = 64,
-    on_error: str = "error",
-    max_bytes: int | None = None,
-    all_touched: object = False,
-    masked: object = True,
-    scaled: object = False,
+    ids: list[str] | None,
+    on_error: OnError,
+    max_bytes: int | None,
+    max_concurrent: int,
+    level: int = 0,
     whole_tiles: bool = False,
+    **how: bool,
 ) -> _Read:
     relation = resolve(call, collection)
     chosen = check_bands(relation, bands)
     aoi = parse_aoi(bbox=bbox, geometry=geometry, geometry_crs=geometry_crs)
     dates = parse_range(date_range) if date_range else Instants(None, None)
-    if on_error not in ("error", "null", "report"):
-        raise InputError.expected("on_error", "'error', 'null' or 'report'", on_error, "choose one")
     options = ReadOptions(
         bands=chosen,
         aoi=aoi,
-        level=_at_least("level", level, 0),
-        all_touched=_flag("all_touched", all_touched),
-        masked=_flag("masked", masked),
-        scaled=_flag("scaled", scaled),
-        on_error=cast("OnError", on_error),
-        max_bytes=None if max_bytes is None else _at_least("max_bytes", max_bytes, 0),
-        n_lanes=_at_least("max_concurrent", n_lanes, 1),
+        level=level,
+        on_error=on_error,
+        max_bytes=max_bytes,
+        n_lanes=max_concurrent,
         whole_tiles=whole_tiles,
+        **how,
     )
     reading_columns(relation, chosen, [])
     names = _record_names(relation.schema.names, own_names)
-    conditions = record_conditions(call, relation, aoi, dates, _ids(ids))
+    conditions = record_conditions(call, relation, aoi, dates, ids)
     return _Read(call, relation.near(call, aoi), options, conditions, names)
 
 
@@ -309,24 +319,3 @@ def _band_type(band: str, dtypes: Sequence[str | None], *, scaled: bool) -> pa.D
         return common_type(known)
     except InputError as error:
         raise InputError(f"band {band}: {error.message}") from error
-
-
-def _ids(ids: object) -> list[str] | None:
-    if ids is None:
-        return None
-    listed = ids if isinstance(ids, list) else [ids]
-    if any(not isinstance(i, (str, int)) for i in listed if i is not None):
-        raise InputError.expected("ids", "a list of record ids", ids, "write them as text")
-    return [str(i) for i in listed if i is not None]
-
-
-def _flag(argument: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InputError.expected(argument, "true or false", value, "write it without quotes")
-    return value
-
-
-def _at_least(argument: str, value: object, low: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise InputError.expected(argument, f"an integer of {low} or more", value, "correct it")
-    return value

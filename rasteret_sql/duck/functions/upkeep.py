@@ -10,8 +10,16 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from rasteret_sql.duck.checks import flag
+from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.builds import Recipe, made, stac_recipe, table_recipe
-from rasteret_sql.duck.functions.collections import check_flag, description, find, workspace_of
+from rasteret_sql.duck.functions.collections import KEPT, description, workspace_of
+from rasteret_sql.duck.functions.parameters import (
+    COLLECTION,
+    MAX_CONCURRENT,
+    ON_ERROR,
+    WORKSPACE,
+)
 from rasteret_sql.duck.relations import Relation, is_path, resolve
 from rasteret_sql.duck.table_function import (
     Call,
@@ -19,7 +27,6 @@ from rasteret_sql.duck.table_function import (
     Sql,
     Stream,
     quote_text,
-    table_function,
 )
 from rasteret_sql.errors import CollectionError, InputError, RasteretError
 from rasteret_sql.records.catalog.compare import FACT_SCHEMA, compare, dataset_of
@@ -44,21 +51,75 @@ from rasteret_sql.schema import PARTITION_KEYS
 _LOCATION = {"stac": "stac_api", "records": "source"}
 
 
-@table_function("rasteret_refresh")
+@table_function(
+    "rasteret_refresh",
+    "Run the build of a collection again for what is new: records are added and replaced, "
+    "headers of new and changed files read.",
+    file="22_upkeep.sql",
+    writes=True,
+    notes=(
+        (
+            "The whole source is read again, so that late and changed records are found; a "
+            "record that it no longer has stays."
+        ),
+        (
+            "Only headers of new files, of files whose ETag or size changed, and of those in "
+            "rasteret_errors are read. Readers see the version before or the one after; nothing "
+            "new makes no new version."
+        ),
+    ),
+    parameters=(
+        KEPT.with_doc("name of a collection that was built in the workspace"),
+        Parameter(
+            "stac_api",
+            "VARCHAR",
+            "where its items are now; needed where the address was signed, as secrets are not kept",
+            "NULL",
+        ),
+        Parameter(
+            "source",
+            "VARCHAR",
+            "where its table is now; the same for rasteret_build_table",
+            "NULL",
+        ),
+        Parameter(
+            "since",
+            "VARCHAR",
+            "look only at items from this date on (STAC); older ones that changed or came late "
+            "are not found",
+            "NULL",
+        ),
+        Parameter(
+            "check_remote",
+            "BOOLEAN",
+            "ask for ETag and size of every file that is in the collection",
+            "true",
+            flag,
+        ),
+        WORKSPACE,
+        MAX_CONCURRENT,
+        ON_ERROR,
+    ),
+    returns="one row as of a build: records, bands, partitions, size_bytes of the whole "
+    "collection; assets, enriched, failed, requests of this refresh",
+    raises="name: unknown, or not built here; stac_api: needed again; the source: not to be read "
+    "(the collection is as before)",
+    example="FROM rasteret_refresh('s2')",
+)
 def refresh(
     call: Call,
     *,
-    name: object,
+    name: str,
     since: object,
-    check_remote: object,
-    workspace: object,
-    max_concurrent: object,
-    on_error: object,
+    check_remote: bool,
+    workspace: str | None,
+    max_concurrent: int,
+    on_error: str,
     **locations: object,
 ) -> Stream | Sql:
     """Run the build of a collection again, for what is new."""
     place = workspace_of(call, workspace)
-    info = find(place, name, "name")
+    info = place.find(name)
     arguments = _stored_arguments(read_build(info.path), info.name, info.kind, locations)
     common: dict[str, Any] = {
         "name": info.name,
@@ -74,7 +135,7 @@ def refresh(
         recipe = replace(recipe, records=_later(call, arguments | common, narrowed))
     options = RefreshOptions(
         recipe.options,
-        check_remote=check_flag("check_remote", check_remote),
+        check_remote=check_remote,
         since=instants and instants.start,
     )
 
@@ -142,19 +203,42 @@ def _later(
     return recipe.records
 
 
-@table_function("rasteret_validate")
+@table_function(
+    "rasteret_validate",
+    "List what is wrong with a collection: its Parquet files, columns, records and cached "
+    "headers, and the files they are of.",
+    file="22_upkeep.sql",
+    parameters=(
+        COLLECTION,
+        Parameter(
+            "require_band_metadata",
+            "BOOLEAN",
+            "a band with a file but without a header is a fault",
+            "true",
+            flag,
+        ),
+        Parameter(
+            "check_remote",
+            "BOOLEAN",
+            "ask every file for its ETag and size: 'stale', 'gone' and 'unreachable' are faults",
+            "false",
+            flag,
+        ),
+        MAX_CONCURRENT.with_doc("requests under way at once"),
+    ),
+    returns="id (NULL: of no record alone), column, band, fault; no row: all is sound",
+    raises="collection: unknown (the known ones are listed)",
+    example="SELECT count(*) AS faults FROM rasteret_validate('s2')",
+)
 def validate(
     call: Call,
     *,
     collection: object,
-    require_band_metadata: object,
-    check_remote: object,
-    max_concurrent: object,
+    require_band_metadata: bool,
+    check_remote: bool,
+    max_concurrent: int,
 ) -> Stream:
     """List what is wrong with a collection."""
-    is_required = check_flag("require_band_metadata", require_band_metadata)
-    is_remote_checked = check_flag("check_remote", check_remote)
-    n_lanes = _lanes(max_concurrent)
     place = _place_of(call, collection)
     try:
         relation: Relation | None = resolve(call, collection)
@@ -179,14 +263,14 @@ def validate(
             found = resolve(call, _query_over(sound)) if sound else None
         if found is None:
             return
-        faults = schema_faults(found.schema, require_band_metadata=is_required)
+        faults = schema_faults(found.schema, require_band_metadata=require_band_metadata)
         yield _fault_batch(list(faults))
         rows = record_level_faults(
             found.batches(call, checked_columns(found.schema), []),
             lambda: found.batches(call, ["id"], []),
             found.schema,
-            require_band_metadata=is_required,
-            checks=FileChecks(n_lanes, scan.stop) if is_remote_checked else None,
+            require_band_metadata=require_band_metadata,
+            checks=FileChecks(max_concurrent, scan.stop) if check_remote else None,
             stop=scan.stop,
         )
         yield from (_fault_batch(one) for one in tried(rows) if one)
@@ -194,7 +278,24 @@ def validate(
     return Stream(FAULT_SCHEMA, run)
 
 
-@table_function("rasteret_compare_to_catalog")
+@table_function(
+    "rasteret_compare_to_catalog",
+    "Put what the catalogue says of a data set beside what the collection is, a row for each fact.",
+    file="22_upkeep.sql",
+    parameters=(
+        COLLECTION,
+        Parameter(
+            "dataset_id",
+            "VARCHAR",
+            "id of the data set; default: the one the collection was built from",
+            "NULL",
+        ),
+    ),
+    returns="fact, catalog, collection (as text), agrees BOOLEAN (NULL where one side says "
+    "nothing)",
+    raises="collection: of no data set of the catalogue, or of several",
+    example="SELECT * FROM rasteret_compare_to_catalog('mine') WHERE agrees IS NOT NULL",
+)
 def compare_to_catalog(call: Call, *, collection: object, dataset_id: object) -> Stream:
     """Put the catalogue's facts beside the collection's."""
     relation = resolve(call, collection)
@@ -215,14 +316,6 @@ def compare_to_catalog(call: Call, *, collection: object, dataset_id: object) ->
         yield pa.RecordBatch.from_pylist(facts, schema=FACT_SCHEMA)
 
     return Stream(FACT_SCHEMA, run)
-
-
-def _lanes(max_concurrent: object) -> int:
-    if not isinstance(max_concurrent, int) or max_concurrent < 1:
-        raise InputError.expected(
-            "max_concurrent", "1 or more", max_concurrent, "300 suits most stores"
-        )
-    return max_concurrent
 
 
 def _place_of(call: Call, text: object) -> Path | None:

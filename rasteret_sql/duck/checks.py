@@ -1,0 +1,114 @@
+"""Checks of arguments that several functions share: what a `Parameter` takes as ``check``.
+
+A check is called with the argument's name and its Python value, and returns the value as a
+bind function gets it, or raises `InputError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rasteret_sql.errors import InputError
+
+Check = Callable[[str, Any], Any]
+
+
+def flag(name: str, value: object) -> bool:
+    """A BOOLEAN; anything else is refused, as the text 'false' would count as true.
+
+    Example:
+        >>> flag("force", True)
+        True
+    """
+    if not isinstance(value, bool):
+        raise InputError.expected(name, "true or false", value, "write it without quotes")
+    return value
+
+
+def at_least(low: int, todo: str = "correct it") -> Check:
+    """An integer that is not lower.
+
+    Example:
+        >>> at_least(0)("level", 2)
+        2
+    """
+
+    def check(name: str, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError.expected(name, f"{low} or more, an integer", value, todo)
+        if value < low:
+            raise InputError.expected(name, f"{low} or more", value, todo)
+        return value
+
+    return check
+
+
+def one_of(*choices: str) -> Check:
+    """One of some words.
+
+    Example:
+        >>> one_of("report", "error")("on_error", "error")
+        'error'
+        >>> one_of("report", "error")("on_error", "no")
+        Traceback (most recent call last):
+        rasteret_sql.errors.InputError: on_error: expected 'report' or 'error', got 'no'; choose one
+    """
+    *others, last = [repr(choice) for choice in choices]
+    listed = f"{', '.join(others)} or {last}" if others else last
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise InputError.expected(name, listed, value, "choose one")
+        return value
+
+    return check
+
+
+def text(
+    what: str = "a text", todo: str = "write it as a text constant", *, blank_passes: bool = True
+) -> Check:
+    """A text.
+
+    Example:
+        >>> text("a folder")("path", "exports")
+        'exports'
+    """
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or not (blank_passes or value.strip()):
+            raise InputError.expected(name, what, value, todo)
+        return value
+
+    return check
+
+
+def texts(what: str, todo: str = "write [ ] around them") -> Check:
+    """Texts, one or more: a list, a tuple, or one alone; always a list afterwards.
+
+    Example:
+        >>> texts("band names")("bands", ("B04", "B08")), texts("band names")("bands", "B04")
+        (['B04', 'B08'], ['B04'])
+    """
+
+    def check(name: str, value: object) -> list[str]:
+        listed = [value] if isinstance(value, str) else value
+        is_list = isinstance(listed, list | tuple) and bool(listed)
+        if not is_list or not all(isinstance(one, str) for one in listed):  # type: ignore[attr-defined]
+            raise InputError.expected(name, f"a list of {what}", value, todo)
+        return list(listed)  # type: ignore[call-overload,no-any-return]
+
+    return check
+
+
+def record_ids(name: str, value: object) -> list[str]:
+    """Ids as texts; numbers are ids too, a NULL among them is none.
+
+    Example:
+        >>> record_ids("ids", ["a", 7, None])
+        ['a', '7']
+    """
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    if any(not isinstance(one, str | int) for one in listed if one is not None):
+        raise InputError.expected(name, "a list of record ids", value, "write them as text")
+    return [str(one) for one in listed if one is not None]

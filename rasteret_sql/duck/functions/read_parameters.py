@@ -1,0 +1,77 @@
+"""Parameters that every read of pixels takes: one line here adds one to all reads.
+
+A read's bind function gets them, with its own, as keywords of these names, checked.
+"""
+
+from __future__ import annotations
+
+from rasteret_sql.duck.checks import at_least, flag, one_of, record_ids, texts
+from rasteret_sql.duck.declarations import Parameter
+from rasteret_sql.duck.functions.parameters import COLLECTION
+
+__all__ = ["ALL_TOUCHED", "COLLECTION", "LEVEL", "MASKED", "READ_PARAMETERS", "SCALED"]
+
+READ_PARAMETERS = (
+    Parameter(
+        "bands",
+        "VARCHAR[]",
+        "bands to read, in this order; default: all",
+        "NULL",
+        texts("band names", "or leave it out for all"),
+    ),
+    Parameter(
+        "bbox",
+        "DOUBLE[]",
+        "[west, south, east, north]; west > east crosses the antimeridian",
+        "NULL",
+    ),
+    Parameter("geometry", "any", "polygon as WKT, WKB, GeoJSON text or GEOMETRY", "NULL"),
+    Parameter(
+        "geometry_crs",
+        "any",
+        "CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat",
+        "NULL",
+    ),
+    Parameter(
+        "date_range",
+        "VARCHAR[]",
+        "[start, end] of datetime; NULL is open, a date as end means through that day",
+        "NULL",
+    ),
+    Parameter("ids", "VARCHAR[]", "record ids", "NULL", record_ids),
+    Parameter(
+        "on_error",
+        "VARCHAR",
+        "'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)",
+        "'error'",
+        one_of("error", "null", "report"),
+    ),
+    Parameter("max_bytes", "BIGINT", "refuse a read that would fetch more", "NULL", at_least(0)),
+    Parameter("max_concurrent", "INTEGER", "requests under way at once", "64", at_least(1)),
+)
+"""After the collection, in this order, in every read."""
+
+LEVEL = Parameter(
+    "level", "INTEGER", "0 is full resolution, 1 the largest overview, …", "0", at_least(0)
+)
+ALL_TOUCHED = Parameter(
+    "all_touched",
+    "BOOLEAN",
+    "pixels that the area touches, not only those whose centre it holds",
+    "false",
+    flag,
+)
+MASKED = Parameter(
+    "masked",
+    "BOOLEAN",
+    "nodata and masked pixels are NULL; false: the file's own values",
+    "true",
+    flag,
+)
+SCALED = Parameter(
+    "scaled",
+    "BOOLEAN",
+    "apply the file's scale and offset; bands become DOUBLE",
+    "false",
+    flag,
+)
