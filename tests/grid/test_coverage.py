@@ -70,7 +70,7 @@ def polygons(draw):
     return polygonal(shapely.Polygon(points))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(area=polygons())
 def test_shares_along_pixel_edges_are_those_of_intersections(area):
     got, expected = coverage_fractions(area, IMAGE), intersections(area, IMAGE)
