@@ -1,0 +1,750 @@
+"""Pixels of one grid from those of another: where they lie, and what they become.
+
+The rules are GDAL's, so that results equal ``gdalwarp`` with an exact transformer:
+
+* A target pixel is looked up at its centre, for ``average`` in the box between its
+  upper-left and lower-right corners. Source pixels have their centres at k + 0.5.
+* ``bilinear`` and ``cubic`` (a = -0.5) leave out pixels that have no data or are outside,
+  and scale the other weights up. ``cubic`` becomes ``bilinear`` where one of its 16 pixels
+  is missing. Both have no data exactly where ``nearest`` has none.
+* Where a target pixel is larger than 1 / 0.95 source pixels, both kernels are stretched by
+  that factor. GDAL measures it anew for each block; here it is one of both grids
+  (`Scale`), so that blocks fit together. GDAL's options XSCALE and YSCALE set the same.
+* ``average`` weights pixels by the covered length along x and y; at the border of the source
+  a pixel also stands for the part of the box beyond it.
+* Integers are rounded, half up, and clamped.
+
+Transforms are exact to 2e-9 pixels, or what the rounding of map coordinates leaves: a
+block is a polynomial through some exact points, checked at others, and cut up to single
+pixels where it is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import InputError
+from rasteret_sql.grid.crs import is_same, transformer
+from rasteret_sql.grid.windows import EDGE_TOLERANCE, bounds_of
+from rasteret_sql.units import Affine, BBox, Window
+
+KERNELS: Final = ("nearest", "bilinear", "cubic", "average")
+"""The names of the ways to resample; all but the first mix values."""
+
+_REACH = {"bilinear": 1, "cubic": 2}
+"""Source pixels on each side of a centre."""
+
+_STRETCHED = 1 / 0.95
+"""Source pixels per target pixel, above which a kernel is stretched."""
+
+_NODES = 8
+"""Exact points of a block along each axis."""
+
+_EXACT_SIZE = 24
+"""Pixels: a block no longer than this is computed point by point."""
+
+_TOLERANCE, _NOISE = 2e-9, 64 * np.finfo(np.float64).eps
+"""What the polynomial may be off where it is checked: pixels, and a share of the pixels from
+the origin of the map, the rounding of exact points."""
+
+_SMALL_PRODUCT = 1 << 17
+"""Multiplications of a matrix product that is done in one thread: others wait for cores."""
+
+_EDGE = 1e-10
+"""Pixels: GDAL takes a centre that lies so close to the next pixel as inside of it."""
+
+_STRIP = 1 << 14
+"""Target pixels worked on at a time, so that their arrays stay in the cache."""
+
+_Floats = NDArray[np.float64]
+_Bools = NDArray[np.bool_]
+_Ints = NDArray[np.int64]
+_Values = NDArray[Any]
+_Move = Callable[[_Floats, _Floats], tuple[_Floats, _Floats]]
+
+
+class Grid(NamedTuple):
+    """A raster's or a target's grid: its pixels on the map.
+
+    Attributes:
+        crs: Of the map.
+        affine: Pixel corner to map.
+        width: Columns.
+        height: Rows.
+    """
+
+    crs: pyproj.CRS
+    affine: Affine
+    width: int
+    height: int
+
+    @property
+    def window(self) -> Window:
+        """All pixels."""
+        return Window(0, self.height, 0, self.width)
+
+    @property
+    def bounds(self) -> BBox:
+        """The box around all pixels, in map units."""
+        return bounds_of(self.affine, self.height, self.width)
+
+
+class Scale(NamedTuple):
+    """Source pixels per target pixel, along the columns and the rows of the source."""
+
+    x: float
+    y: float
+
+    @property
+    def want(self) -> float:
+        """The smaller one: how much coarser an overview may be."""
+        return min(self)
+
+
+class Positions(NamedTuple):
+    """Where target pixels lie, in pixels of the source (0, 0 is its upper-left corner).
+
+    Shapes that broadcast to (height, width) of the target block, NaN or infinite where a
+    point has no place in the source's CRS. For kernels of a centre, `right` and `bottom`
+    are `left` and `top`; for ``average`` the four are a box.
+    """
+
+    left: _Floats
+    top: _Floats
+    right: _Floats
+    bottom: _Floats
+
+
+def check_kernel(name: str) -> str:
+    """The kernel of a name.
+
+    Raises:
+        InputError: if there is none.
+
+    Example:
+        >>> check_kernel("cubic")
+        'cubic'
+    """
+    if name not in KERNELS:
+        known = ", ".join(KERNELS)
+        raise InputError.expected("resampling", f"one of {known}", name, "nearest mixes no values")
+    return name
+
+
+def grid_over(crs: pyproj.CRS, bounds: BBox, resolution: tuple[float, float]) -> Grid:
+    """The north-up grid over a box whose pixel edges are multiples of the resolution.
+
+    So grids of one CRS and resolution fit together, as with ``gdalwarp -tap``.
+
+    Args:
+        crs: Of the grid.
+        bounds: In its units.
+        resolution: Width and height of a pixel, in its units.
+
+    Raises:
+        InputError: if the resolution is not above 0, or the box is not finite.
+
+    Example:
+        >>> grid_over(pyproj.CRS(32643), BBox(105, 205, 191, 290), (10, 10)).affine
+        Affine(a=10, b=0.0, c=100, d=0.0, e=-10, f=290)
+    """
+    across, down = resolution
+    if not (across > 0 and down > 0 and math.isfinite(across) and math.isfinite(down)):
+        raise InputError.expected("resolution", "above 0", resolution, "it is in units of the CRS")
+    if not all(map(math.isfinite, bounds)):
+        raise InputError.expected("bounds", "4 finite numbers", tuple(bounds), "cut the area")
+    first_col = math.floor(bounds.xmin / across + EDGE_TOLERANCE)
+    last_col = max(math.ceil(bounds.xmax / across - EDGE_TOLERANCE), first_col + 1)
+    first_row = math.floor(bounds.ymin / down + EDGE_TOLERANCE)
+    last_row = max(math.ceil(bounds.ymax / down - EDGE_TOLERANCE), first_row + 1)
+    affine = Affine(across, 0.0, first_col * across, 0.0, -down, last_row * down)
+    return Grid(crs, affine, last_col - first_col, last_row - first_row)
+
+
+def measure_scale(target: Grid, source: Grid) -> Scale:
+    """How many source pixels a target pixel spans, where both grids are.
+
+    The median over points of the target that lie in the source, or over all where none
+    does; 1 where no point can be transformed.
+
+    Example:
+        >>> utm = pyproj.CRS(32643)
+        >>> source = Grid(utm, Affine(10, 0, 0, 0, -10, 0), 100, 100)
+        >>> measure_scale(Grid(utm, Affine(25, 0, 0, 0, -20, 0), 10, 10), source)
+        Scale(x=2.5, y=2.0)
+    """
+    move = _mover(target, source)
+    cols, rows = (np.linspace(0, size, 23)[1:-1] for size in (target.width, target.height))
+    col, row = (grid.ravel() for grid in np.meshgrid(cols, rows))
+    x, y = move(col, row)
+    with np.errstate(invalid="ignore"):
+        inside = (x >= 0) & (x <= source.width) & (y >= 0) & (y <= source.height)
+        if inside.any():
+            col, row = col[inside], row[inside]
+        right, left = (move(col + step, row) for step in (0.5, -0.5))
+        below, above = (move(col, row + step) for step in (0.5, -0.5))
+        along_x = np.hypot(right[0] - left[0], below[0] - above[0])
+        along_y = np.hypot(right[1] - left[1], below[1] - above[1])
+    known = np.isfinite(along_x) & np.isfinite(along_y) & (along_x > 0) & (along_y > 0)
+    if not known.any():
+        return Scale(1.0, 1.0)
+    return Scale(*(round(float(np.median(along[known])), 9) for along in (along_x, along_y)))
+
+
+def choose_level(sizes: Sequence[tuple[int, int]], want: float) -> int:
+    """The level of an image to read from, by the rule of ``gdalwarp``.
+
+    Args:
+        sizes: Width and height of the image, then of its overviews.
+        want: Source pixels per target pixel, of the image itself (`Scale.want`).
+
+    Returns:
+        Index into `sizes`: the coarsest level not coarser than wanted, with a tolerance of
+        0.1.
+
+    Example:
+        >>> choose_level([(100, 100), (50, 50), (25, 25)], 3.2)
+        1
+    """
+    width, height = sizes[0]
+    chosen, best = 0, 1.0
+    if want <= 1:
+        return chosen
+    factors = [min(width / w, height / h) for w, h in sizes]
+    for level in sorted(range(1, len(sizes)), key=factors.__getitem__):
+        if abs(best - want) < 0.1:
+            break
+        if best < factors[level] < want + 0.1:
+            chosen, best = level, factors[level]
+    return chosen
+
+
+def locate(target: Grid, window: Window, source: Grid, kernel: str = "nearest") -> Positions:
+    """Where the pixels of a block of the target lie in the source.
+
+    Longitudes are turned by 360 degrees to the side where a geographic source is.
+
+    Args:
+        target: The grid to fill.
+        window: The block of it; may reach beyond it.
+        source: The grid of the image, or of the overview that is read.
+        kernel: One of `KERNELS`.
+
+    Example:
+        >>> utm = pyproj.CRS(32643)
+        >>> source = Grid(utm, Affine(10, 0, 0, 0, -10, 0), 100, 100)
+        >>> target = Grid(utm, Affine(20, 0, 100, 0, -20, 0), 2, 2)
+        >>> locate(target, target.window, source).left
+        array([[11., 13.]])
+    """
+    move = _mover(target, source)
+    cols = np.arange(window.col_start, window.col_stop, dtype=np.float64)
+    rows = np.arange(window.row_start, window.row_stop, dtype=np.float64)
+    if check_kernel(kernel) != "average":
+        x, y = _located(move, cols + 0.5, rows + 0.5, target, source)
+        return Positions(x, y, x, y)
+    cols, rows = np.append(cols, window.col_stop), np.append(rows, window.row_stop)
+    x, y = _located(move, cols, rows, target, source)
+    x1, x2 = _corners(x)
+    y1, y2 = _corners(y)
+    return Positions(np.minimum(x1, x2), np.minimum(y1, y2), np.maximum(x1, x2), np.maximum(y1, y2))
+
+
+def source_window(at: Positions, source: Grid, kernel: str, scale: Scale) -> Window:
+    """The source pixels that a block needs; empty where it is outside of the source.
+
+    Args:
+        at: Of the block, from `locate`.
+        source: The grid that it was located in.
+        kernel: One of `KERNELS`.
+        scale: Of both grids, from `measure_scale`.
+    """
+    rows = _needed(at.top, at.bottom, source.height, _reach(kernel, scale.y))
+    cols = _needed(at.left, at.right, source.width, _reach(kernel, scale.x))
+    if rows[0] >= rows[1] or cols[0] >= cols[1]:
+        return Window(0, 0, 0, 0)
+    return Window(*rows, *cols)
+
+
+def plan_window(target: Grid, window: Window, source: Grid, kernel: str, scale: Scale) -> Window:
+    """A source window that holds what a block needs, without locating each of its pixels.
+
+    As `source_window`, at a tenth of the time, and up to some pixels larger.
+    """
+    move = _mover(target, source)
+    cols = np.linspace(window.col_start, window.col_stop, 9)
+    rows = np.linspace(window.row_start, window.row_stop, 9)
+    x, y = move(*np.meshgrid(cols, rows))
+    pads = [_bend(values) for values in (x, y)]
+    if not all(np.isfinite(pad) and pad < _EXACT_SIZE for pad in pads):
+        return source_window(locate(target, window, source, kernel), source, kernel, scale)
+    pad_x, pad_y = pads
+    return source_window(
+        Positions(x - pad_x, y - pad_y, x + pad_x, y + pad_y), source, kernel, scale
+    )
+
+
+def warp_block(
+    values: _Values,
+    valid: _Bools | None,
+    read: Window,
+    at: Positions,
+    kernel: str,
+    scale: Scale,
+) -> tuple[_Values, _Bools]:
+    """The pixels of a block of the target, of one band.
+
+    Args:
+        values: What was read, shape (read.height, read.width).
+        valid: False where a pixel has no data, same shape; None where all have.
+        read: Where in the source it lies: `source_window` or more of the source.
+        at: Of the block, from `locate` with the same kernel.
+        kernel: One of `KERNELS`.
+        scale: Of both grids, from `measure_scale`.
+
+    Returns:
+        Values of the type that was read, 0 where there is no data, and False there.
+
+    Example:
+        >>> utm = pyproj.CRS(32643)
+        >>> source = Grid(utm, Affine(10, 0, 0, 0, -10, 0), 2, 2)
+        >>> target = Grid(utm, Affine(20, 0, 0, 0, -20, 0), 1, 1)
+        >>> at, scale = locate(target, target.window, source, "average"), Scale(2, 2)
+        >>> values = np.array([[1, 2], [3, 5]], np.uint8)
+        >>> warp_block(values, None, source.window, at, "average", scale)
+        (array([[3]], dtype=uint8), array([[ True]]))
+    """
+    left, top, right, bottom = at
+    shape = np.broadcast_shapes(left.shape, top.shape)
+    if values.size == 0 or 0 in shape:
+        return np.zeros(shape, dtype=values.dtype), np.zeros(shape, dtype=bool)
+    if valid is not None and valid.all():
+        valid = None
+    moved = Positions(
+        left - read.col_start,
+        top - read.row_start,
+        right - read.col_start,
+        bottom - read.row_start,
+    )
+    if kernel == "nearest":
+        return _nearest(values, valid, moved)
+    return _mixed(values, valid, moved, check_kernel(kernel), scale)
+
+
+def _mover(target: Grid, source: Grid) -> _Move:
+    """The exact way from pixels of the target to pixels of the source."""
+    a, b, c, d, e, f = target.affine
+    same = is_same(target.crs, source.crs)
+    step = None if same else transformer(target.crs, source.crs)
+    inverse = _inverse(source.affine)
+    centre = source.affine.to_map(source.width / 2, source.height / 2)[0]
+    is_lonlat = source.crs.is_geographic
+
+    def move(col: _Floats, row: _Floats) -> tuple[_Floats, _Floats]:
+        x, y = c + col * a + row * b, f + col * d + row * e
+        if step is not None:
+            x, y = np.broadcast_arrays(x, y)
+            x, y = step.transform(x, y)
+        if is_lonlat:
+            with np.errstate(invalid="ignore"):
+                turns = np.rint((x - centre) / 360.0)
+                x = np.where(np.abs(x - centre) > 180.0, x - 360.0 * turns, x)
+        ia, ib, ic, id_, ie, if_ = inverse
+        if ib == 0 and id_ == 0:
+            return ic + x * ia, if_ + y * ie
+        return ic + x * ia + y * ib, if_ + x * id_ + y * ie
+
+    return move
+
+
+def _inverse(affine: Affine) -> Affine:
+    if affine.is_rectilinear:  # the arithmetic of GDAL, for centres that lie on an edge
+        across, down = 1.0 / affine.a, 1.0 / affine.e
+        return Affine(across, 0.0, -affine.c / affine.a, 0.0, down, -affine.f / affine.e)
+    return affine.inverse()
+
+
+def _located(
+    move: _Move, cols: _Floats, rows: _Floats, target: Grid, source: Grid
+) -> tuple[_Floats, _Floats]:
+    """Exact positions of a lattice of columns and rows."""
+    if not is_same(target.crs, source.crs):
+        x, y = np.empty((2, len(rows), len(cols)))
+        inverse = _inverse(source.affine)
+        limit = max(_TOLERANCE, _NOISE * max(abs(inverse.c), abs(inverse.f)))
+        _fill(move, cols, rows, (x, y), limit)
+        return x, y
+    x, y = move(cols[None, :], rows[:, None])
+    if target.affine.is_rectilinear and source.affine.is_rectilinear:
+        return x[:1], y[:, :1]
+    return x, y
+
+
+def _fill(
+    move: _Move, cols: _Floats, rows: _Floats, out: tuple[_Floats, _Floats], limit: float
+) -> None:
+    """Fill x and y of a lattice: by a polynomial, by parts, or point by point."""
+    if len(cols) == 0 or len(rows) == 0:
+        return
+    small_x, small_y = len(cols) <= _EXACT_SIZE, len(rows) <= _EXACT_SIZE
+    if small_x and small_y:
+        for values, found in zip(out, move(*np.meshgrid(cols, rows)), strict=True):
+            values[:] = found
+        return
+    by_col, check_cols = _basis(len(cols))
+    by_row, check_rows = _basis(len(rows))
+    nodes = np.meshgrid(_nodes(cols[0], cols[-1]), _nodes(rows[0], rows[-1]))
+    checks = np.meshgrid(cols[check_cols], rows[check_rows])
+    points = [np.concatenate([n.ravel(), c.ravel()]) for n, c in zip(nodes, checks, strict=True)]
+    exact = [(found[: _NODES**2], found[_NODES**2 :]) for found in move(*points)]
+    if all(
+        _is_close(by_row[check_rows], at_nodes, by_col[check_cols], at_checks, limit)
+        for at_nodes, at_checks in exact
+    ):
+        step = max(_SMALL_PRODUCT // (_NODES * len(cols)), 1)
+        for values, (at_nodes, _) in zip(out, exact, strict=True):
+            across = at_nodes.reshape(_NODES, _NODES) @ by_col.T
+            for first in range(0, len(rows), step):
+                np.matmul(by_row[first : first + step], across, out=values[first : first + step])
+        return
+    for cut_x in [slice(None)] if small_x else _halves(len(cols)):
+        for cut_y in [slice(None)] if small_y else _halves(len(rows)):
+            x, y = (values[cut_y, cut_x] for values in out)
+            _fill(move, cols[cut_x], rows[cut_y], (x, y), limit)
+
+
+def _is_close(
+    by_row: _Floats, nodes: _Floats, by_col: _Floats, checks: _Floats, limit: float
+) -> bool:
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = by_row @ nodes.reshape(_NODES, _NODES) @ by_col.T
+        return bool((np.abs(found.ravel() - checks) <= limit).all())
+
+
+def _halves(size: int) -> list[slice]:
+    return [slice(0, size // 2), slice(size // 2, size)]
+
+
+def _nodes(first: float, last: float) -> _Floats:
+    """Chebyshev points of an interval."""
+    angles = (2 * np.arange(_NODES) + 1) * (np.pi / (2 * _NODES))
+    nodes: _Floats = (first + last) / 2 - (last - first) / 2 * np.cos(angles)
+    return nodes
+
+
+@lru_cache(maxsize=64)
+def _basis(count: int) -> tuple[_Floats, _Ints]:
+    """Weights of the nodes at evenly spaced points, and points to check at.
+
+    Returns:
+        Shape (count, _NODES); indices of points, the ends among them.
+    """
+    at = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
+    nodes = _nodes(-1, 1)
+    degree = np.arange(_NODES)
+    to_nodes = np.linalg.inv(np.cos(degree[None, :] * np.arccos(nodes)[:, None]))
+    basis = np.cos(degree[None, :] * np.arccos(np.clip(at, -1, 1))[:, None]) @ to_nodes
+    return basis, np.unique(np.rint(np.linspace(0, count - 1, 8)).astype(np.int64))
+
+
+def _corners(values: _Floats) -> tuple[_Floats, _Floats]:
+    """Upper-left and lower-right of each pixel, from those of a lattice."""
+    if values.shape[0] == 1:
+        return values[:, :-1], values[:, 1:]
+    if values.shape[1] == 1:
+        return values[:-1], values[1:]
+    return values[:-1, :-1], values[1:, 1:]
+
+
+def _reach(kernel: str, scale: float) -> int:
+    if kernel in _REACH:
+        return math.ceil(_REACH[kernel] * max(scale, 1.0)) + 1
+    return 1
+
+
+def _needed(low: _Floats, high: _Floats, size: int, reach: int) -> tuple[int, int]:
+    with np.errstate(invalid="ignore"):
+        inside = (high >= -1) & (low <= size + 1)
+    if not inside.any():
+        return 0, 0
+    start = math.floor(max(float(low[inside].min()), -1.0)) - reach
+    stop = math.floor(min(float(high[inside].max()), size + 1.0)) + 1 + reach
+    return max(start, 0), min(stop, size)
+
+
+def _bend(values: _Floats) -> float:
+    """Pixels that a lattice may bulge between its points, NaN where it is not known."""
+    with np.errstate(invalid="ignore"):
+        bends = [np.abs(np.diff(values, 2, axis=axis)).max() for axis in (0, 1)]
+    return float(max(bends)) if np.isfinite(bends).all() else math.nan
+
+
+def _nearest(values: _Values, valid: _Bools | None, at: Positions) -> tuple[_Values, _Bools]:
+    shape = np.broadcast_shapes(at.left.shape, at.top.shape)
+    height, width = values.shape
+    out, known = np.empty(shape, dtype=values.dtype), np.empty(shape, dtype=bool)
+    for strip in _strips(shape):
+        left, top = (p if p.shape[0] == 1 else p[strip] for p in (at.left, at.top))
+        col, col_inside = _pixel(left, width)
+        row, row_inside = _pixel(top, height)
+        index = row * width + col
+        picked, has = out[strip], known[strip]
+        picked[:] = values.ravel().take(index, mode="clip")
+        np.logical_and(col_inside, row_inside, out=has)
+        if valid is not None:
+            has &= valid.ravel().take(index, mode="clip")
+        if not has.all():
+            picked[~has] = 0
+    return out, known
+
+
+def _strips(shape: tuple[int, ...]) -> list[slice]:
+    """Rows of a block that are worked on together."""
+    rows = max(_STRIP // shape[1], 1)
+    return [slice(first, first + rows) for first in range(0, shape[0], rows)]
+
+
+def _pixel(place: _Floats, size: int) -> tuple[_Ints, _Bools]:
+    """The pixel that a place is in, moved to the image where it is outside."""
+    floor = np.floor(place + _EDGE)
+    inside = (floor >= 0) & (floor < size)
+    if not inside.all():
+        floor = np.where(inside, floor, 0.0)
+    return floor.astype(np.int64), inside
+
+
+def _mixed(
+    values: _Values, valid: _Bools | None, at: Positions, kernel: str, scale: Scale
+) -> tuple[_Values, _Bools]:
+    shape = np.broadcast_shapes(at.left.shape, at.top.shape)
+    image = _Image(values, valid)
+    out, known = np.zeros(shape, dtype=values.dtype), np.zeros(shape, dtype=bool)
+    for strip in _strips(shape):
+        places = Positions(*(p if p.shape[0] == 1 else p[strip] for p in at))
+        found, has = _mixed_strip(image, places, kernel, scale)
+        out[strip], known[strip] = _of_type(found, has, values.dtype), has
+    return out, known
+
+
+class _Image:
+    """An image as float64, NaN where it has no data and in one pixel around it."""
+
+    def __init__(self, values: _Values, valid: _Bools | None) -> None:
+        self.height, self.width = values.shape
+        self.padded = np.full((self.height + 2, self.width + 2), np.nan)
+        inner = self.padded[1:-1, 1:-1]
+        inner[:] = values
+        if valid is not None:
+            inner[~valid] = np.nan
+
+    @cached_property
+    def filled(self) -> _Floats:
+        """The same, 0 instead of NaN."""
+        return np.where(np.isnan(self.padded), 0.0, self.padded)
+
+    @cached_property
+    def known(self) -> _Floats:
+        """1, and 0 where it is NaN."""
+        known: _Floats = 1.0 - np.isnan(self.padded)
+        return known
+
+
+class _Taps(NamedTuple):
+    """Pixels along one axis: the first of each place, and the weights of it and the next."""
+
+    first: _Ints
+    weights: list[_Floats]
+
+    @property
+    def total(self) -> _Floats:
+        """Sum of the weights."""
+        return np.asarray(sum(self.weights[1:], self.weights[0]))
+
+    def chosen(self, chosen: _Bools) -> _Taps:
+        """The taps of some places of a block."""
+        first, *weights = (
+            np.broadcast_to(values, chosen.shape)[chosen] for values in (self.first, *self.weights)
+        )
+        return _Taps(first, weights)
+
+
+def _mixed_strip(image: _Image, at: Positions, kernel: str, scale: Scale) -> tuple[_Floats, _Bools]:
+    if kernel == "average":
+        x = _box_taps(at.left, at.right, image.width)
+        y = _box_taps(at.top, at.bottom, image.height)
+        return _weighted(image, x, y, 0.0)[:2]
+    if max(scale) > _STRETCHED:
+        x, y = (_taps(p, kernel, s) for p, s in ((at.left, scale.x), (at.top, scale.y)))
+        found, has, is_whole = _weighted(image, x, y, 1e-6)
+    elif kernel == "bilinear":
+        found, has, is_whole = _weighted(image, *_bilinear_taps(at.left, at.top), 1e-5)
+    else:
+        x, y = (_taps(p, kernel, 1.0) for p in (at.left, at.top))
+        found = _total(image.padded, x, y)
+        gaps = np.isnan(found)
+        has, is_whole = ~gaps, not gaps.any()
+        if not is_whole:
+            left, top = (np.broadcast_to(p, gaps.shape)[gaps] for p in (at.left, at.top))
+            found[gaps], has[gaps], _ = _weighted(image, *_bilinear_taps(left, top), 1e-5)
+    if not is_whole:
+        row = _inside(_floor(at.top + _EDGE), image.height)
+        has &= _pick(image.known, row, _inside(_floor(at.left + _EDGE), image.width)) > 0
+    return found, has
+
+
+def _weighted(image: _Image, x: _Taps, y: _Taps, least: float) -> tuple[_Floats, _Bools, bool]:
+    """Weighted means of the pixels that have data, where they have weight, if all have data."""
+    total, weight = _total(image.padded, x, y), x.total * y.total
+    gaps = np.isnan(total)
+    is_whole = not gaps.any()
+    if not is_whole and _is_lattice(x, y):
+        total, weight = _total(image.filled, x, y), _total(image.known, x, y)
+    elif not is_whole:
+        chosen = x.chosen(gaps), y.chosen(gaps)
+        total[gaps] = _total(image.filled, *chosen)
+        weight[gaps] = _total(image.known, *chosen)
+    has = weight >= least if least else weight > 0
+    return np.divide(total, weight, out=np.zeros(total.shape), where=has), has, is_whole
+
+
+def _total(padded: _Floats, x: _Taps, y: _Taps) -> _Floats:
+    """Weighted sums."""
+    height, width = (size - 2 for size in padded.shape)
+    cols = [_inside(x.first + step, width) for step in range(len(x.weights))]
+    rows = [_inside(y.first + step, height) for step in range(len(y.weights))]
+    if _is_lattice(x, y):
+        return _total_of_lines(padded, rows, cols, x, y)
+    total = np.zeros(np.broadcast_shapes(x.first.shape, y.first.shape))
+    for row, weight_y in zip(rows, y.weights, strict=True):
+        line = np.zeros(total.shape)
+        for col, weight_x in zip(cols, x.weights, strict=True):
+            line += _pick(padded, row, col) * weight_x
+        total += line * weight_y
+    return total
+
+
+def _is_lattice(x: _Taps, y: _Taps) -> bool:
+    """Whether rows and columns of both grids run along each other."""
+    return y.first.ndim == 2 and y.first.shape[1] == 1 and x.first.shape[0] == 1
+
+
+def _total_of_lines(
+    padded: _Floats, rows: list[_Ints], cols: list[_Ints], x: _Taps, y: _Taps
+) -> _Floats:
+    """Weighted sums of a lattice, along x first, then along y."""
+    start, stop = min(int(row.min()) for row in rows), max(int(row.max()) for row in rows) + 1
+    lines = np.zeros((stop - start, x.first.shape[1]))
+    for col, weight_x in zip(cols, x.weights, strict=True):
+        lines += padded[start:stop].take(col[0], axis=1, mode="clip") * weight_x
+    total = np.zeros((len(y.first), lines.shape[1]))
+    for row, weight_y in zip(rows, y.weights, strict=True):
+        total += lines.take(row[:, 0] - start, axis=0, mode="clip") * weight_y
+    return total
+
+
+def _inside(place: _Ints, size: int) -> _Ints:
+    """Rows or columns of a padded image; those beyond the image are in its border."""
+    return np.clip(place, -1, size) + 1
+
+
+def _pick(padded: _Floats, row: _Ints, col: _Ints) -> _Floats:
+    picked: _Floats = padded.ravel().take(row * padded.shape[1] + col, mode="clip")
+    return picked
+
+
+def _floor(place: _Floats) -> _Ints:
+    """The integer below, far outside where there is none."""
+    with np.errstate(invalid="ignore"):
+        near = np.abs(place) < 1e9
+    if not near.all():
+        place = np.where(near, place, -1e9)
+    return np.floor(place).astype(np.int64)
+
+
+def _split(place: _Floats) -> tuple[_Ints, _Floats]:
+    """The pixel whose centre is before a place, and the way from there."""
+    before = _floor(place - 0.5)
+    with np.errstate(invalid="ignore"):
+        share = place - 0.5 - before
+        inside = (share >= 0) & (share <= 1)
+    return before, share if inside.all() else np.where(inside, share, 0.0)
+
+
+def _bilinear_taps(left: _Floats, top: _Floats) -> tuple[_Taps, _Taps]:
+    return _taps(left, "bilinear", 1.0), _taps(top, "bilinear", 1.0)
+
+
+def _taps(place: _Floats, kernel: str, scale: float) -> _Taps:
+    before, t = _split(place)
+    scale = max(_snapped(scale), 1.0)
+    if scale > 1:
+        reach = math.ceil(_REACH[kernel] * scale)
+        weigh = _linear if kernel == "bilinear" else _cubic
+        steps = range(1 - reach, reach + 1)
+        return _Taps(before + (1 - reach), [weigh((step - t) / scale) for step in steps])
+    if kernel == "bilinear":
+        return _Taps(before, [1.0 - t, t])
+    return _Taps(
+        before - 1,
+        [
+            ((1.0 - 0.5 * t) * t - 0.5) * t,
+            (1.5 * t - 2.5) * t * t + 1.0,
+            ((2.0 - 1.5 * t) * t + 0.5) * t,
+            (0.5 * t - 0.5) * t * t,
+        ],
+    )
+
+
+def _snapped(scale: float) -> float:
+    """GDAL takes a scale that is nearly an integer as that."""
+    whole = math.floor(scale + 0.5)
+    return float(whole) if abs(scale - whole) < 0.05 else scale
+
+
+def _box_taps(low: _Floats, high: _Floats, size: int) -> _Taps:
+    with np.errstate(invalid="ignore"):
+        known = (high > _EDGE) & (low < size - _EDGE)
+    low, high = np.where(known, low, -2.0), np.where(known, high, -1.0)
+    first = np.maximum(np.floor(low + _EDGE), 0.0)
+    stop = np.minimum(np.ceil(high - _EDGE), size)
+    stop = np.where((stop == first) & known, first + 1, stop)
+    single = stop == first + 1
+    # Not cut at the border of the image: its pixels stand for what lies beyond them.
+    at_first = np.where(single, 1.0, first + 1 - low)
+    at_last = np.where(single, 1.0, high - stop + 1)
+    weights = []
+    for step in range(int((stop - first).max(initial=1))):
+        left = stop - first - step
+        weight = np.where(left == 1, at_last, 1.0) if step else at_first
+        weights.append(np.where(left >= 1, weight, 0.0))
+    return _Taps(first.astype(np.int64), weights)
+
+
+def _linear(distance: _Floats) -> _Floats:
+    return np.maximum(1.0 - np.abs(distance), 0.0)
+
+
+def _cubic(distance: _Floats) -> _Floats:
+    x = np.abs(distance)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((2.5 - 0.5 * x) * x - 4.0) * x + 2.0
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+def _of_type(found: _Floats, has: _Bools, dtype: np.dtype[Any]) -> _Values:
+    found = np.where(has, found, 0.0)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        rounded = np.floor(found + 0.5)
+        # 2 ** 63 and 2 ** 64 are floats, the limits below them are not.
+        top = np.nextafter(float(limits.max) + 1.0, 0.0) if dtype.itemsize == 8 else limits.max
+        return np.clip(rounded, limits.min, top).astype(dtype)
+    with np.errstate(over="ignore"):
+        return found.astype(dtype)
