@@ -1,3 +1,4 @@
+# ruff: noqa: T201 (what it prints is its result)
 """What DuckDB does when a Python source is closed or left while it is read.
 
 Needs duckdb and pyarrow only: ``python closing.py CASE``. Each case runs in a process of its
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Self
 
 import duckdb
 import pyarrow as pa
@@ -22,7 +24,7 @@ SECONDS = 10
 class Source(ds.Dataset):
     """A dataset whose reader is a Python generator; it takes about two seconds."""
 
-    def __new__(cls) -> "Source":
+    def __new__(cls) -> Self:
         """Skip Dataset's own constructor, which refuses subclasses."""
         return super().__new__(cls)
 
@@ -106,7 +108,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:  # noqa: PLR2004
+    if len(sys.argv) > 2:
         run(sys.argv[1])
     else:
         main()

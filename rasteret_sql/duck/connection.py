@@ -104,7 +104,7 @@ class Instance:
         for member in family:
             with contextlib.suppress(duckdb.Error):  # closed already
                 _interrupt(member)
-        self.runtime.wait_until_idle(numbers, _CLOSE_SECONDS)
+        self.runtime.stop_and_wait(numbers, _CLOSE_SECONDS)
         return True
 
     def close(self) -> None:

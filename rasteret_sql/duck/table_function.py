@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 import traceback
@@ -56,6 +57,8 @@ _CHECK_SECONDS = 0.01
 _IDLE_CHECKS = 3
 _RELEASE_SECONDS = 0.3
 _CLOSE_SECONDS = 5.0
+_START_SECONDS = 0.5
+"""A statement that has been bound starts its scan within this time, or has none."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ class Runtime:
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._running: dict[threading.Event, str] = {}
         self._pulled: set[threading.Event] = set()
+        self._bound: dict[str, tuple[int, float]] = {}  # by connection: thread, until when
         self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
 
     def bind(self, names: pa.Array, callers: pa.Array, arguments: pa.Array) -> pa.Array:
@@ -213,10 +217,14 @@ class Runtime:
             if not name.is_valid or not caller.is_valid:
                 raise InputError.expected("arguments", "constants", "NULL", "write them out")
             call = Call(name.as_py(), Caller(**caller.as_py()), self)
+            connection, thread = call.caller.connection, threading.get_ident()
+            self._bound[connection] = thread, math.inf
             try:
                 texts.append(self._bind_one(call, _to_python(values)))
             except RasteretError as error:
                 texts.append(_failing(error))
+            finally:
+                self._bound[connection] = thread, time.monotonic() + _START_SECONDS
         return pa.array(texts, pa.string())
 
     def remember(self, error: RasteretError, function: str, connection: str) -> RasteretError:
@@ -254,6 +262,7 @@ class Runtime:
     def _started(self, event: threading.Event, connection: str) -> Iterator[None]:
         with self._lock:
             self._running[event] = connection
+            self._bound.pop(connection, None)
             if self._is_closed:
                 event.set()
         try:
@@ -268,12 +277,22 @@ class Runtime:
                 self.on_idle()
 
     def is_used_by(self, connections: Collection[str]) -> bool:
-        """Whether a scan of these connections has started and not ended."""
+        """Whether a statement of these connections is bound in another thread, or read."""
         with self._lock:
-            return any(owner in connections for owner in self._running.values())
+            is_running = any(owner in connections for owner in self._running.values())
+        return is_running or self._is_starting(connections)
 
-    def wait_until_idle(self, connections: Collection[str] | None, seconds: float) -> bool:
-        """After `stop`, wait until no thread of DuckDB's runs our Python any more.
+    def _is_starting(self, connections: Collection[str] | None) -> bool:
+        """Whether another thread binds a statement, or did so a moment ago."""
+        now, thread = time.monotonic(), threading.get_ident()
+        return any(
+            bound_by != thread and now < until
+            for connection, (bound_by, until) in list(self._bound.items())
+            if connections is None or connection in connections
+        )
+
+    def stop_and_wait(self, connections: Collection[str] | None, seconds: float) -> bool:
+        """Stop scans, also those about to start, until no thread of DuckDB's runs our Python.
 
         DuckDB 1.5 closes a connection with the GIL held: a thread that needs the GIL then
         waits for it for ever. A scan of a half-read result, which nobody pulls, counts as
@@ -292,7 +311,10 @@ class Runtime:
         while n_idle < _IDLE_CHECKS:
             if time.monotonic() > deadline:
                 return False
-            n_idle = 0 if self._is_working(is_mine) else n_idle + 1
+            for connection in [None] if connections is None else connections:
+                self.stop(connection)
+            is_working = self._is_starting(connections) or self._is_working(is_mine)
+            n_idle = 0 if is_working else n_idle + 1
             time.sleep(_CHECK_SECONDS)
         if not IS_DUCKDB_2:  # the thread that read gives its stream back with the GIL
             deadline = min(deadline, time.monotonic() + _RELEASE_SECONDS)
@@ -316,8 +338,7 @@ class Runtime:
         """Stop everything and let go of all sources, while DuckDB can still call Python."""
         with self._lock:
             self._is_closed = True
-        self.stop()
-        self.wait_until_idle(None, _CLOSE_SECONDS)
+        self.stop_and_wait(None, _CLOSE_SECONDS)
         with self._lock:
             sources = list(self._sources.values())
             self._sources.clear()
