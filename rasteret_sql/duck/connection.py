@@ -4,9 +4,13 @@ UDFs live in the database instance. Macros live in an attached in-memory catalog
 ``rasteret`` (nothing is written to the user's file), and as TEMP macros on each connection,
 so that the plain names work after ``USE`` too. TEMP macros are not inherited, so the one
 way to make another connection, ``DuckDBPyConnection.cursor`` (also named ``duplicate``), is
-wrapped to add them; a connection that knows nothing of us is left as it is. ``interrupt``
-is wrapped for the same reason: only there can we learn which connection wants its scans
-stopped.
+wrapped to add them. ``interrupt``, ``close`` and ``__exit__`` are wrapped because only there
+can we learn which connection wants its scans stopped. A connection that knows nothing of us
+is left as it is.
+
+No connection and no interpreter goes while a thread runs our Python inside DuckDB: scans are
+stopped and waited for first. Otherwise DuckDB 1.5 waits for ever with the GIL held, and
+DuckDB 2.0 aborts the process (docs/upstream.md).
 """
 
 from __future__ import annotations
@@ -14,17 +18,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import signal
 import threading
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import duckdb
 
 from rasteret_sql.duck import macros
-from rasteret_sql.duck.stream import is_callback
+from rasteret_sql.duck.ctrl_c import CtrlC
 from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
@@ -37,6 +41,11 @@ Connection = duckdb.DuckDBPyConnection
 
 _new_cursor = Connection.cursor
 _interrupt = Connection.interrupt
+_close = Connection.close
+_exit = Connection.__exit__
+
+_CLOSE_SECONDS = 10.0
+_RETRY_SECONDS = 0.01
 
 
 class Instance:
@@ -51,6 +60,9 @@ class Instance:
         self.runtime = Runtime(self)
         self.udfs: list[object] = []
         self._members: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
+        self._cursors: weakref.WeakKeyDictionary[Connection, weakref.WeakSet[Connection]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def cursor(self) -> Connection:
         """A connection of our own, without TEMP macros."""
@@ -74,11 +86,46 @@ class Instance:
         for statement in macros.temp_statements():
             con.execute(statement)
 
+    def is_parent_of(self, con: Connection, cursor: Connection) -> None:
+        """Closing a connection closes the cursors made from it."""
+        self._cursors.setdefault(con, weakref.WeakSet()).add(cursor)
+
+    def stop(self, con: Connection) -> bool:
+        """Stop the scans of a connection and of its cursors, wait until they have ended.
+
+        Returns:
+            Whether there were any.
+        """
+        family = self._family(con)
+        numbers = {number for member in family if (number := self._members.get(member))}
+        if not self.runtime.is_used_by(numbers):
+            return False
+        for number in numbers:
+            self.runtime.stop(number)
+        for member in family:
+            with contextlib.suppress(duckdb.Error):  # closed already
+                _interrupt(member)
+        self.runtime.stop_and_wait(numbers, _CLOSE_SECONDS)
+        return True
+
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""
+        members = list(self._members)
+        if self.runtime.n_running:
+            self.runtime.stop()
+            for member in members:
+                with contextlib.suppress(duckdb.Error):  # closed already
+                    _interrupt(member)
         self.runtime.close()
-        for member in list(self._members):
-            member.close()
+        for member in members:
+            with contextlib.suppress(duckdb.Error):  # still busy after `_CLOSE_SECONDS`
+                _when_free(lambda member=member: _close(member))  # type: ignore[misc]
+
+    def _family(self, con: Connection) -> list[Connection]:
+        found = [con]
+        for member in found:
+            found += [one for one in self._cursors.get(member, ()) if one not in found]
+        return found
 
     def id_of(self, con: Connection) -> str | None:
         """DuckDB's number of a connection."""
@@ -96,6 +143,7 @@ def connect(
     *,
     read_only: bool = False,
     config: dict[str, Any] | None = None,
+    signals: bool = True,
 ) -> Connection:
     """Open a DuckDB database with every ``rasteret_*`` function.
 
@@ -108,6 +156,7 @@ def connect(
             ``~/rasteret_workspace``.
         read_only: Open the file without writing to it; views are then TEMP.
         config: DuckDB settings.
+        signals: As in `register`.
 
     Example:
         >>> con = connect(workspace="/nonexistent")
@@ -116,19 +165,45 @@ def connect(
         >>> con.close()
     """
     con = duckdb.connect(str(database), read_only=read_only, config=config or {})
-    instance, _ = _registered(con, workspace)
+    instance, _ = _registered(con, workspace, signals=signals)
     create_workspace_views(con, instance.workspace)
     return con
 
 
-def register(con: Connection, *, workspace: str | Path | None = None) -> None:
+def register(con: Connection, *, workspace: str | Path | None = None, signals: bool = True) -> None:
     """Add the functions to a connection you already have; its later cursors get them too.
 
     Safe to call again. One workspace serves all connections of a database instance: the one
     given last, if any. Files of its collections that were built from a data set are reached
     as that says; no views are made.
+
+    What changes in the process, from the first call on:
+
+    * ``cursor``, ``duplicate``, ``interrupt``, ``close`` and ``__exit__`` of
+      ``duckdb.DuckDBPyConnection`` are wrapped. On connections that are not registered they
+      do what they did. ``close`` of a registered one interrupts its reads, also those of its
+      cursors in other threads, and waits up to 10 seconds until they have ended.
+    * ``atexit``: when the interpreter ends, reads are interrupted and registered connections
+      closed. The read of a daemon thread ends with the error "interrupted".
+    * SIGINT: while a statement of ours runs, a handler of ours stops the reads and then calls
+      the one that was there. It goes in on the main thread only and is taken out when the last
+      read has ended. No other signal is handled.
+
+    Args:
+        con: An open connection.
+        workspace: Folder of collections; default ``$RASTERET_WORKSPACE``, else
+            ``~/rasteret_workspace``.
+        signals: False leaves SIGINT alone, for this database instance. Ctrl-C may then wait
+            until the read ends; ``con.interrupt()`` always stops it.
+
+    Example:
+        >>> con = duckdb.connect()
+        >>> register(con, workspace="/nonexistent", signals=False)
+        >>> con.sql("SELECT rasteret_ndvi(1000, 3000)").fetchall()
+        [(0.5,)]
+        >>> con.close()
     """
-    instance, is_changed = _registered(con, workspace)
+    instance, is_changed = _registered(con, workspace, signals=signals)
     if is_changed:
         suggest_storage_of(info.data_source for info in instance.workspace.collections())
 
@@ -148,7 +223,9 @@ def instance_of(con: Connection) -> Instance:
     return instance
 
 
-def _registered(con: Connection, workspace: str | Path | None) -> tuple[Instance, bool]:
+def _registered(
+    con: Connection, workspace: str | Path | None, *, signals: bool
+) -> tuple[Instance, bool]:
     """The connection's instance, and whether it has another workspace than before."""
     with _lock:
         _wrap_duckdb()
@@ -158,6 +235,8 @@ def _registered(con: Connection, workspace: str | Path | None) -> tuple[Instance
             instance = _install(con, Workspace(workspace))
         elif workspace is not None:
             instance.workspace = Workspace(workspace)
+        instance.runtime.on_work = _ctrl_c.enter if signals else _nothing
+        instance.runtime.on_idle = _ctrl_c.leave if signals else _nothing
         instance.adopt(con)
     return instance, is_changed
 
@@ -193,6 +272,7 @@ def _wrap_duckdb() -> None:
         instance = _instances.get(self)
         if instance is not None:
             instance.adopt(child)
+            instance.is_parent_of(self, child)
         return child
 
     @functools.wraps(_interrupt)
@@ -202,11 +282,44 @@ def _wrap_duckdb() -> None:
             instance.runtime.stop(instance.id_of(self))
         _interrupt(self)
 
+    @functools.wraps(_close)
+    def close(self: Connection) -> None:
+        _stopped(self, lambda: _close(self))
+
+    @functools.wraps(_exit)
+    def exit_(self: Connection, kind: object, error: object, trace: object) -> None:
+        _stopped(self, lambda: _exit(self, kind, error, trace))
+
     Connection.cursor = cursor  # type: ignore[method-assign]
     Connection.duplicate = cursor  # type: ignore[method-assign]
     Connection.interrupt = interrupt  # type: ignore[method-assign]
+    Connection.close = close  # type: ignore[method-assign]
+    Connection.__exit__ = exit_  # type: ignore[method-assign]
     atexit.register(_close_all)
-    _listen_to_ctrl_c()
+
+
+def _stopped(con: Connection, close: Callable[[], None]) -> None:
+    """Close a connection after its scans have ended."""
+    instance = _instances.get(con)
+    if instance is None or not instance.stop(con):
+        close()
+    else:
+        _when_free(close)
+
+
+def _when_free(close: Callable[[], None]) -> None:
+    """Close as soon as no other thread is in a call of the connection; 2.0 refuses before."""
+    busy = getattr(duckdb, "ResourceInUseException", ())
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    while True:
+        try:
+            close()
+        except busy:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_RETRY_SECONDS)
 
 
 def _close_all() -> None:
@@ -217,20 +330,16 @@ def _close_all() -> None:
 
 def _stop_all() -> None:
     for instance in list(_by_number.values()):
-        instance.runtime.stop()
+        if instance.runtime.on_work is not _nothing:
+            instance.runtime.stop()
 
 
-def _listen_to_ctrl_c() -> None:
-    """Stop scans at Ctrl-C too where they run on one of DuckDB's worker threads."""
-    previous = signal.getsignal(signal.SIGINT)
-    if not callable(previous):
-        return
+def _is_busy() -> bool:
+    return any(instance.runtime.n_running for instance in list(_by_number.values()))
 
-    def stop_then(number: int, frame: FrameType | None) -> Any:  # noqa: ANN401
-        _stop_all()
-        if frame is not None and is_callback(frame.f_code):
-            return None  # the scan ends by itself: "interrupted"
-        return previous(number, frame)
 
-    with contextlib.suppress(ValueError):  # not the main thread: Python forbids it
-        signal.signal(signal.SIGINT, stop_then)
+def _nothing() -> None:
+    """Stand for a handler where signals are not wanted."""
+
+
+_ctrl_c = CtrlC(_stop_all, _is_busy)

@@ -35,6 +35,7 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         open_scan: Called once per execution with the columns asked for, in order, and the
             pushed filter; yields batches that hold exactly those columns.
         on_error: Told the exception that ended a scan.
+        owner: Whose stream it is, for `n_pulling` and `n_exported`.
     """
 
     def __new__(cls, *_args: object) -> Self:
@@ -42,11 +43,16 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         return super().__new__(cls)  # type: ignore[no-any-return]
 
     def __init__(
-        self, schema: pa.Schema, open_scan: OpenScan, on_error: Callable[[BaseException], None]
+        self,
+        schema: pa.Schema,
+        open_scan: OpenScan,
+        on_error: Callable[[BaseException], None],
+        owner: object = None,
     ) -> None:
         self._lazy_schema = schema
         self._open_scan = open_scan
         self._on_error = on_error
+        self._owner = owner
 
     def renew(self, open_scan: OpenScan) -> None:
         """From now on, open scans by what was bound last."""
@@ -66,19 +72,22 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         """Start one execution; no work is done before the first batch is pulled."""
         names = list(columns) if columns is not None else list(self._lazy_schema.names)
         schema = pa.schema([self._lazy_schema.field(name) for name in names])
-        return _Scanner(schema, self._open_scan(names, filter), self._on_error)
+        return _Scanner(schema, self._open_scan(names, filter), self._on_error, self._owner)
 
 
 class _Scanner:
     def __init__(
-        self, schema: pa.Schema, batches: Batches, on_error: Callable[[BaseException], None]
+        self,
+        schema: pa.Schema,
+        batches: Batches,
+        on_error: Callable[[BaseException], None],
+        owner: object,
     ) -> None:
         self.projected_schema = schema
-        self._batches = batches
-        self._on_error = on_error
+        self._arguments = (schema, batches, on_error, owner)
 
     def to_reader(self) -> _CStream:
-        return _CStream(self.projected_schema, self._batches, self._on_error)
+        return _CStream(*self._arguments)
 
 
 class _StreamStruct(ctypes.Structure):
@@ -103,14 +112,38 @@ def is_callback(code: CodeType) -> bool:
     return code in _CALLBACKS
 
 
+def n_pulling(is_mine: Callable[[object], bool]) -> int:
+    """How many threads of DuckDB wait for a batch of a stream whose owner is mine."""
+    return sum(stream.is_pulling for stream in _streams_of(is_mine))
+
+
+def n_exported(is_mine: Callable[[object], bool]) -> int:
+    """How many streams whose owner is mine DuckDB holds, also of half-read results."""
+    return len(_streams_of(is_mine))
+
+
+def _streams_of(is_mine: Callable[[object], bool]) -> list[_CStream]:
+    return [one for one in list(_CStream._exported.values()) if is_mine(one.owner)]  # noqa: SLF001
+
+
 class _CStream:
-    """A generator of batches as an ``ArrowArrayStream``."""
+    """A generator of batches as an ``ArrowArrayStream``.
+
+    A scan that is stopped ends with an error, never with an end of stream: whoever still
+    reads would take the rows so far for all rows.
+    """
 
     _exported: dict[int, _CStream] = {}  # noqa: RUF012 (alive until DuckDB releases them)
 
     def __init__(
-        self, schema: pa.Schema, batches: Batches, on_error: Callable[[BaseException], None]
+        self,
+        schema: pa.Schema,
+        batches: Batches,
+        on_error: Callable[[BaseException], None],
+        owner: object,
     ) -> None:
+        self.owner = owner
+        self.is_pulling = False
         self._schema = schema
         self._batches = batches
         self._on_error = on_error
@@ -141,6 +174,7 @@ class _CStream:
         return 0
 
     def _get_next(self, _stream: object, out: int) -> int:
+        self.is_pulling = True
         try:
             self._put_next(out)
         except BaseException as error:  # noqa: BLE001 (the only way out is the C error text)
@@ -148,6 +182,8 @@ class _CStream:
             text = " ".join(str(error).split()) or type(error).__name__
             self._error = ctypes.create_string_buffer(text.encode("utf-8", "replace"))
             return _EIO
+        finally:
+            self.is_pulling = False
         return 0
 
     def _put_next(self, out: int) -> None:

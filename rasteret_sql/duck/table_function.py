@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import duckdb
 import pyarrow as pa
@@ -35,7 +36,7 @@ import pyarrow.compute as pc
 
 from rasteret_sql.duck.declarations import FUNCTIONS, TableFunction
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
-from rasteret_sql.duck.stream import Batches, LazySource, OpenScan
+from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ _EXTENSION_METADATA = b"ARROW:extension:metadata"
 _KEPT_SOURCES = 1024 if IS_DUCKDB_2 else 48
 """Sources kept for statements bound earlier. 1.5 needs an attached catalog for each, and
 600 of them add 0.3 ms to every query; 2.0 needs a few kB."""
+
+_CHECK_SECONDS = 0.01
+_IDLE_CHECKS = 3
+_RELEASE_SECONDS = 0.3
+_CLOSE_SECONDS = 5.0
+_START_SECONDS = 0.5
+"""A statement that has been bound starts its scan within this time, or has none."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,9 @@ class Runtime:
     Attributes:
         functions: The table functions that may be called, by SQL name.
         check_query: Asked before query text in an argument is bound; raises to refuse it.
+        on_work: Called before a statement is bound and before a scan starts, on the thread
+            that does so.
+        on_idle: Called when the last scan has ended, on any thread.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -166,23 +177,33 @@ class Runtime:
         self.last_errors: dict[str, BaseException] = {}
         self.functions: Mapping[str, TableFunction] = FUNCTIONS
         self.check_query: Callable[[str], None] = lambda _query: None
+        self.on_work: Callable[[], None] = lambda: None
+        self.on_idle: Callable[[], None] = lambda: None
+        self._is_closed = False
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._running: dict[threading.Event, str] = {}
+        self._pulled: set[threading.Event] = set()
+        self._bound: dict[str, tuple[int, float]] = {}  # by connection: thread, until when
         self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
 
     def bind(self, names: pa.Array, callers: pa.Array, arguments: pa.Array) -> pa.Array:
         """The UDF: SQL text for each call (DuckDB folds it, so there is one)."""
         texts = []
+        self.on_work()
         for name, caller, values in zip(names, callers, arguments, strict=True):
             if not name.is_valid or not caller.is_valid:
                 raise InputError.expected("arguments", "constants", "NULL", "write them out")
             call = Call(name.as_py(), Caller(**caller.as_py()), self)
+            connection, thread = call.caller.connection, threading.get_ident()
+            self._bound[connection] = thread, math.inf
             try:
                 texts.append(self._bind_one(call, _to_python(values)))
             except RasteretError as error:
                 texts.append(_failing(error))
+            finally:
+                self._bound[connection] = thread, time.monotonic() + _START_SECONDS
         return pa.array(texts, pa.string())
 
     def remember(self, error: RasteretError, function: str, connection: str) -> RasteretError:
@@ -213,18 +234,90 @@ class Runtime:
     def stop_event(self, connection: str) -> Iterator[threading.Event]:
         """An event that `stop` sets while the work inside runs, and that its end sets."""
         event = threading.Event()
+        with self._started(event, connection):
+            yield event
+
+    @contextmanager
+    def _started(self, event: threading.Event, connection: str) -> Iterator[None]:
         with self._lock:
             self._running[event] = connection
+            self._bound.pop(connection, None)
+            if self._is_closed:
+                event.set()
         try:
-            yield event
+            self.on_work()
+            yield
         finally:
             event.set()
             with self._lock:
                 self._running.pop(event, None)
+                self._pulled.discard(event)
+            if not self._running:
+                self.on_idle()
+
+    def is_used_by(self, connections: Collection[str]) -> bool:
+        """Whether a statement of these connections is bound in another thread, or read."""
+        with self._lock:
+            is_running = any(owner in connections for owner in self._running.values())
+        return is_running or self._is_starting(connections)
+
+    def _is_starting(self, connections: Collection[str] | None) -> bool:
+        """Whether another thread binds a statement, or did so a moment ago."""
+        now, thread = time.monotonic(), threading.get_ident()
+        return any(
+            bound_by != thread and now < until
+            for connection, (bound_by, until) in list(self._bound.items())
+            if connections is None or connection in connections
+        )
+
+    def stop_and_wait(self, connections: Collection[str] | None, seconds: float) -> bool:
+        """Stop scans, also those about to start, until no thread of DuckDB's runs our Python.
+
+        DuckDB 1.5 closes a connection with the GIL held: a thread that needs the GIL then
+        waits for it for ever. A scan of a half-read result, which nobody pulls, counts as
+        idle.
+
+        Args:
+            connections: Whose scans; None for all.
+            seconds: How long to wait at most.
+
+        Returns:
+            Whether they are idle.
+        """
+        is_mine = self._owns(connections)
+        deadline = time.monotonic() + seconds
+        n_idle = 0
+        while n_idle < _IDLE_CHECKS:
+            if time.monotonic() > deadline:
+                return False
+            for connection in [None] if connections is None else connections:
+                self.stop(connection)
+            is_working = self._is_starting(connections) or self._is_working(is_mine)
+            n_idle = 0 if is_working else n_idle + 1
+            time.sleep(_CHECK_SECONDS)
+        if not IS_DUCKDB_2:  # the thread that read gives its stream back with the GIL
+            deadline = min(deadline, time.monotonic() + _RELEASE_SECONDS)
+            while n_exported(is_mine) and time.monotonic() < deadline:
+                time.sleep(_CHECK_SECONDS)
+        return True
+
+    def _owns(self, connections: Collection[str] | None) -> Callable[[object], bool]:
+        def is_mine(owner: object) -> bool:
+            runtime, connection = cast("tuple[int, str]", owner)
+            return runtime == id(self) and (connections is None or connection in connections)
+
+        return is_mine
+
+    def _is_working(self, is_mine: Callable[[object], bool]) -> bool:
+        with self._lock:
+            owners = [own for event, own in self._running.items() if event not in self._pulled]
+        return any(is_mine((id(self), owner)) for owner in owners) or n_pulling(is_mine) > 0
 
     def close(self) -> None:
         """Stop everything and let go of all sources, while DuckDB can still call Python."""
-        self.stop()
+        with self._lock:
+            self._is_closed = True
+        self.stop_and_wait(None, _CLOSE_SECONDS)
         with self._lock:
             sources = list(self._sources.values())
             self._sources.clear()
@@ -275,6 +368,7 @@ class Runtime:
 
     def _opener(self, call: Call, stream: Stream) -> OpenScan:
         def open_scan(columns: list[str], pushed: pc.Expression | None) -> Batches:
+            self.on_work()
             return self._run(call, stream, columns, pushed)
 
         return open_scan
@@ -285,7 +379,8 @@ class Runtime:
             self.last_errors[call.caller.connection] = error
 
         schema = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
-        source = LazySource(schema, self._opener(call, stream), remember)
+        opener = self._opener(call, stream)
+        source = LazySource(schema, opener, remember, (id(self), call.caller.connection))
         self._alive.add(source)
         return source
 
@@ -296,7 +391,9 @@ class Runtime:
         filtered_on = set().union(*(part.columns for part in parts))
         needed = [name for name in stream.schema.names if name in columns or name in filtered_on]
         try:
-            with self.stop_event(call.caller.connection) as stop:
+            stop = threading.Event()
+            self._pulled.add(stop)
+            with self._started(stop, call.caller.connection):
                 scan = Scan(needed, stop, parts)
                 for batch in stream.run(scan):
                     scan.check()

@@ -1,0 +1,161 @@
+"""What a process does while a read runs; each try is a fork of this one, so imports cost once.
+
+``python closing_scenarios.py SCENARIO SOURCE WORKSPACE ORIGIN N`` prints one JSON line:
+``[[exit code or null, seconds, output], …]``. SOURCE is ``local`` (files) or ``silent`` (a
+server that never answers).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+import duckdb
+
+import rasteret_sql
+from rasteret_sql.duck.stream import n_pulling
+
+SCENARIO, SOURCE, WORKSPACE, ORIGIN, N = sys.argv[1:]
+LIMIT_SECONDS = 30
+AT_ONCE = 4
+MANY = "SELECT * REPLACE (id || range::VARCHAR AS id) FROM (FROM s2 LIMIT {n}), range({times})"
+SILENT = (
+    "SELECT * REPLACE ({B04: {href: ''"
+    + ORIGIN
+    + "/hang/'' || id, band_index: 0}} AS assets) FROM s2"
+)
+
+
+def run_forks() -> None:
+    """Return in each child; the parent tells how they ended and leaves."""
+    results = []
+    for start in range(0, int(N), AT_ONCE):
+        running = {}
+        for _ in range(min(AT_ONCE, int(N) - start)):
+            output = tempfile.TemporaryFile()  # noqa: SIM115 (the child's too)
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                return
+            running[pid] = (output, time.monotonic())
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while running:
+            for pid, (output, began) in list(running.items()):
+                found, status = os.waitpid(pid, os.WNOHANG)
+                is_late = time.monotonic() > deadline
+                if is_late:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                if found or is_late:
+                    output.seek(0)
+                    code = None if is_late else os.waitstatus_to_exitcode(status)
+                    text = output.read().decode("utf-8", "replace")
+                    results.append([code, time.monotonic() - began, text])
+                    del running[pid]
+            time.sleep(0.005)
+    print(json.dumps(results), flush=True)
+    os._exit(0)
+
+
+def query(what: str, *, half: bool = False) -> str:
+    records = MANY.format(n=1, times=60)
+    if SOURCE == "silent":
+        records = f"FROM s2 LIMIT 1) UNION ALL ({SILENT}" if half else SILENT
+        records = f"FROM (({records}))" if half else records
+    return f"SELECT {what} FROM rasteret_pixels('{records}', bands := ['B04'])"
+
+
+def read(con: duckdb.DuckDBPyConnection) -> None:
+    """Read everything; the only right end is an error."""
+    try:
+        print("rows", con.execute(query("sum(B04)")).fetchall(), flush=True)
+    except duckdb.Error as error:
+        print("error", str(error).lower().splitlines()[0], flush=True)
+
+
+def reading(con: duckdb.DuckDBPyConnection) -> threading.Thread:
+    """A thread that is in the middle of a read."""
+    thread = threading.Thread(target=read, args=(con,), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not n_pulling(lambda _owner: True) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(0.02)
+    return thread
+
+
+def half_read(con: duckdb.DuckDBPyConnection) -> object:
+    """A result of which the first rows have been read."""
+    con.execute("SET streaming_buffer_size = '1KB'").fetchall()
+    reader = con.sql(query("B04", half=True)).to_arrow_reader(64)
+    assert reader.read_next_batch().num_rows
+    return reader
+
+
+def ended(thread: threading.Thread) -> None:
+    thread.join(LIMIT_SECONDS)
+    assert not thread.is_alive()
+
+
+duckdb.default_connection().close()  # in 1.5 it has threads, which a fork loses
+run_forks()
+con = rasteret_sql.connect(workspace=WORKSPACE, config={"threads": 2})
+if SCENARIO == "close":
+    thread = reading(con)
+    con.close()
+    ended(thread)
+elif SCENARIO == "close_elsewhere":
+    main = threading.Timer(0.3, con.close)
+    main.start()
+    read(con)
+    main.join()
+    del main  # holds the connection
+elif SCENARIO == "close_parent":
+    thread = reading(con.cursor())
+    con.close()
+    ended(thread)
+elif SCENARIO == "close_cursor":
+    cursor = con.cursor()
+    thread = reading(cursor)
+    cursor.close()
+    ended(thread)
+    print("still", con.execute("SELECT rasteret_ndvi(1, 3)").fetchall())
+elif SCENARIO == "with":
+    with con:
+        thread = reading(con)
+    ended(thread)
+elif SCENARIO == "end":
+    reading(con)
+elif SCENARIO == "end_of_two":
+    reading(con)
+    reading(con.cursor())
+elif SCENARIO == "exit":
+    reading(con)
+    sys.exit(3)
+elif SCENARIO == "uncaught":
+    reading(con)
+    raise ValueError("planned")
+elif SCENARIO == "half_deleted":
+    result = half_read(con)
+    del result
+    gc.collect()
+    con.close()
+elif SCENARIO == "half_dropped":
+    results = [half_read(con.cursor()) for _ in range(30 if SOURCE == "local" else 3)]
+    results.clear()
+    gc.collect()
+    con.close()
+elif SCENARIO == "half_closed":
+    result = half_read(con)
+    con.close()
+elif SCENARIO == "half_end":
+    result = half_read(con)
+else:
+    raise SystemExit(f"no scenario {SCENARIO}")

@@ -1,0 +1,159 @@
+"""Closing, exiting and abandoning while a read runs: no abort, no hang, no short result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servers.range_server import RangeServer
+
+import rasteret_sql
+from rasteret_sql.demo.scenes import write_scenes
+
+CHECKOUT = Path(__file__).parents[2]
+SCENARIOS = Path(__file__).with_name("closing_scenarios.py")
+N_TRIES = 20
+MOST_SECONDS = 25  # on a busy machine; alone it takes a second; a hang ends at 30
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("closing")
+    items = write_scenes(folder / "scenes")
+    con = rasteret_sql.connect(workspace=folder / "workspace")
+    con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
+    con.fetchall()
+    con.close()
+    return folder / "workspace"
+
+
+@pytest.fixture(scope="module")
+def origin(workspace):
+    with RangeServer(scenes=workspace) as server:
+        yield server.origin
+
+
+def tries(scenario, source, workspace, origin):
+    """Exit code, seconds and output of each try."""
+    done = subprocess.run(
+        [sys.executable, SCENARIOS, scenario, source, workspace, origin, str(N_TRIES)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        timeout=300,
+        check=True,
+    )
+    results = json.loads(done.stdout)
+    assert len(results) == N_TRIES
+    return results
+
+
+@pytest.mark.parametrize("source", ["local", "silent"])
+@pytest.mark.parametrize(
+    ("scenario", "code"),
+    [
+        ("close", 0),
+        ("close_elsewhere", 0),
+        ("close_parent", 0),
+        ("close_cursor", 0),
+        ("with", 0),
+        ("end", 0),
+        ("end_of_two", 0),
+        ("exit", 3),
+        ("uncaught", 1),
+        ("half_deleted", 0),
+        ("half_dropped", 0),
+        ("half_closed", 0),
+        ("half_end", 0),
+    ],
+)
+def test_nothing_aborts_or_hangs(scenario, code, source, workspace, origin):
+    for got, seconds, output in tries(scenario, source, workspace, origin):
+        assert got == code, output
+        assert seconds < MOST_SECONDS
+        assert "rows" not in output  # of a sum over a part of the pixels
+        assert "nanobind" not in output
+        if scenario.startswith(("close", "with")):
+            assert "interrupt" in output
+        lines = [line for line in output.splitlines() if not line.startswith(("error", "still"))]
+        if code != 1:
+            assert lines == []
+        else:
+            assert lines[-1] == "ValueError: planned"
+
+
+def in_a_process(code, *, seconds=60):
+    """Output of Python code in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        timeout=seconds,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+STATEMENT = """
+import signal, sys, threading, time, duckdb, rasteret_sql
+con = rasteret_sql.connect(workspace={workspace!r}, signals={signals})
+before = signal.signal(signal.SIGINT, signal.default_int_handler) and signal.default_int_handler
+seen = []
+watch = threading.Thread(target=lambda: [
+    seen.append(signal.getsignal(signal.SIGINT) is before) or time.sleep(0.01)
+    for _ in range(60)])
+watch.start()
+con.execute("SELECT count(B04) FROM rasteret_pixels('s2')").fetchall()
+watch.join()
+deadline = time.monotonic() + 10
+while signal.getsignal(signal.SIGINT) is not before and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(all(seen), signal.getsignal(signal.SIGINT) is before)
+"""
+
+
+def test_the_handler_of_sigint_is_ours_only_while_a_statement_runs(workspace):
+    code = STATEMENT.format(workspace=str(workspace), signals=True)
+    assert in_a_process(code) == ["False", "True"]
+
+
+def test_signals_can_be_left_alone(workspace):
+    code = STATEMENT.format(workspace=str(workspace), signals=False)
+    assert in_a_process(code) == ["True", "True"]
+
+
+CELL = """
+import os, signal, threading, time, duckdb, rasteret_sql
+from rasteret_sql.duck.stream import n_pulling
+con = rasteret_sql.connect(workspace={workspace!r}, config={{"threads": 2}})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as ipykernel does before a cell
+def press():
+    while not n_pulling(lambda _owner: True):
+        time.sleep(0.01)
+    time.sleep(0.1)
+    pressed.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+pressed = []
+threading.Thread(target=press, daemon=True).start()
+try:
+    con.execute({query!r}).fetchall()
+    print("rows")
+except (KeyboardInterrupt, duckdb.Error, RuntimeError) as error:
+    print("stopped")
+print(time.monotonic() - pressed[0] < 5, con.execute("SELECT 42").fetchall()[0][0])
+"""
+
+
+def test_ctrl_c_stops_a_cell_whose_kernel_replaced_the_handler(workspace, origin):
+    query = (
+        "SELECT sum(B04) FROM rasteret_pixels('SELECT * REPLACE ({B04: {href: "
+        f"''{origin}/hang/'' || id, band_index: 0}}}} AS assets) FROM s2', bands := ['B04'])"
+    )
+    code = CELL.format(workspace=str(workspace), query=query)
+    assert in_a_process(code) == ["stopped", "True", "42"]
