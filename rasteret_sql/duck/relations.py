@@ -29,7 +29,7 @@ from rasteret_sql.errors import (
     UnknownBandError,
     UnknownCollectionError,
 )
-from rasteret_sql.grid.aoi import Aoi
+from rasteret_sql.reading.index import INDEX, RecordFilter, Version
 from rasteret_sql.records.datetimes import Instants, format_micros
 from rasteret_sql.records.files.footers import CollectionInfo, part_files
 from rasteret_sql.records.files.geo_key import geo_of_footer
@@ -45,7 +45,14 @@ _NAME_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s."]+))\s*(?:\.|$)')
 _REMOTE_VIEW = re.compile(
     r"""AS SELECT \* FROM "?rasteret"?\."?main"?\.rasteret_records\('((?:[^']|'')+)'\);?$"""
 )
-_BATCH_ROWS = 128
+_PLAIN_NAME = re.compile(r"[^\W\d]\w*$")
+_COLLECTION_VIEW = re.compile(
+    r"""^CREATE VIEW [^;]* AS SELECT \* FROM read_parquet\('((?:[^']|'')+)/\*\*/\*\.parquet'"""
+    r"""(?:, \(?hive_\w+ = [^()]*(?:\([^()]*\))?\)?)*\);?$""",
+    re.IGNORECASE,
+)
+"""A view as `duck.views.create_view` makes it, and nothing more."""
+_BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Relation:
         given: Like `sql`, with the types that the user's columns have in DuckDB.
         source: The Parquet files, where we read them and not DuckDB.
         boxes: Row groups of the source that meet none of these are not read.
+        version: The version of a collection of a workspace that it is, nothing more or less.
     """
 
     sql: str
@@ -67,6 +75,7 @@ class Relation:
     given: str
     source: ParquetSource | None = None
     boxes: tuple[BBox, ...] = ()
+    version: Version | None = None
 
     @property
     def bands(self) -> list[str]:
@@ -80,9 +89,9 @@ class Relation:
             return self.source.geo_metadata
         return _geo_metadata(self.label)
 
-    def near(self, call: Call, aoi: Aoi | None) -> Relation:
+    def near(self, call: Call, boxes: Sequence[BBox] | None) -> Relation:
         """The same without most of what lies elsewhere, where DuckDB can't see to that."""
-        boxes = () if aoi is None else tuple(aoi.lonlat_boxes())
+        boxes = tuple(boxes or ())
         if self.source is None or not boxes:
             return self
         return replace(self, sql=_ranged_sql(call, self.source, boxes), boxes=boxes)
@@ -143,6 +152,9 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         raise InputError.expected(
             argument, "a name, SELECT text or Parquet path", text, "write it as a text constant"
         )
+    version = _version(call, text)
+    if version is not None:
+        return _of_version(text, version)
     if _QUERY.match(text):
         call.runtime.check_query(text)
     cursor = call.cursor()
@@ -163,6 +175,53 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
     finally:
         cursor.close()
     return Relation(sql, schema, text, given, source)
+
+
+def _version(call: Call, text: str) -> Version | None:
+    """The version of a collection that a plain name stands for, where it is in the index."""
+    if not _PLAIN_NAME.match(text):
+        return None
+    with call.runtime.connections.cursor() as cursor:
+        views = cursor.execute(
+            "SELECT sql FROM duckdb_views() WHERE lower(view_name) = lower($name) AND "
+            "NOT internal AND schema_name = $schema AND database_name = $database",
+            {"name": text, "schema": call.caller.schema, "database": call.caller.database},
+        ).fetchall()
+    found = _COLLECTION_VIEW.search(views[0][0]) if len(views) == 1 else None
+    if found is None:
+        return None
+
+    def load(with_rows: bool) -> pa.Table:  # noqa: FBT001 (a callback of one argument)
+        cursor = call.cursor()
+        try:
+            sql = quote_identifier(text)
+            empty = cursor.sql(f"SELECT * FROM {sql} LIMIT 0")
+            rows = "" if with_rows else " LIMIT 0"
+            query = f"SELECT *{with_plain_types(empty)} FROM {sql}{rows}"
+            return cursor.sql(query).to_arrow_table()
+        finally:
+            cursor.close()
+
+    try:
+        return INDEX.version(found[1].replace("''", "'"), load)
+    except duckdb.Error:
+        return None  # the slower way says what is wrong
+
+
+def _of_version(name: str, version: Version) -> Relation:
+    sql = quote_identifier(name)
+    return Relation(sql, version.schema, name, sql, version=version)
+
+
+def read_table(call: Call, relation: Relation) -> pa.Table:
+    """All rows of a relation that a connection of our own sees."""
+    cursor = call.cursor()
+    try:
+        return cursor.sql(f"SELECT * FROM {relation.sql}").to_arrow_table()
+    except duckdb.Error as error:
+        raise unreadable(relation.label, error) from error
+    finally:
+        cursor.close()
 
 
 def find_visible(call: Call, text: object, argument: str) -> Relation | None:
@@ -379,10 +438,31 @@ def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:
     return tuple(bands)
 
 
+def record_filter(
+    relation: Relation,
+    boxes: Sequence[BBox] | None,
+    dates: Instants,
+    ids: Sequence[str] | None,
+) -> RecordFilter:
+    """Which records a read wants, to be compared in memory.
+
+    Raises:
+        InputError: there is no datetime that the dates could be compared with.
+    """
+    if dates != Instants(None, None):
+        _datetime_type(relation)
+    return RecordFilter(
+        None if boxes is None or not _has_boxes(relation.schema) else tuple(boxes),
+        dates.start,
+        dates.end,
+        None if ids is None else tuple(ids),
+    )
+
+
 def record_conditions(
     call: Call,
     relation: Relation,
-    aoi: Aoi | None,
+    boxes: Sequence[BBox] | None,
     dates: Instants,
     ids: Sequence[str] | None,
 ) -> list[str]:
@@ -396,10 +476,8 @@ def record_conditions(
     conditions = []
     if ids is not None:
         conditions.append(f"id IN ({', '.join(quote_text(str(i)) for i in ids) or 'NULL'})")
-    if aoi is not None and _has_boxes(relation.schema):
-        boxes = aoi.lonlat_boxes()
-        if boxes:
-            conditions.append(f"(bbox IS NULL OR {' OR '.join(meets_box(box) for box in boxes)})")
+    if boxes and _has_boxes(relation.schema):
+        conditions.append(f"(bbox IS NULL OR {' OR '.join(meets_box(box) for box in boxes)})")
     if dates == Instants(None, None):
         return conditions
     kind = _datetime_type(relation)

@@ -22,7 +22,13 @@ from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import InputError, RasteretError
 
 STAGE_UDF = "_rasteret_stage"
+STAGED_UDF = "_rasteret_staged"
 _KEPT = 256
+_WAIT_SECONDS = 60
+
+
+def _nothing(_table: pa.Table) -> None:
+    """Nothing is left to do when all rows are there."""
 
 
 @dataclass
@@ -33,8 +39,26 @@ class Staged:
         finish: Does the work, given all rows as one table.
     """
 
-    finish: Callable[[pa.Table], Any]
+    finish: Callable[[pa.Table], Any] = _nothing
     chunks: list[pa.RecordBatch] = field(default_factory=list)
+    is_complete: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self, check: Callable[[], None]) -> pa.Table | None:
+        """All rows, once they are there; None where there are none.
+
+        Raises:
+            RasteretError: they did not come.
+        """
+        for _ in range(_WAIT_SECONDS * 20):
+            if self.is_complete.wait(0.05):
+                self.is_complete.clear()
+                chunks, self.chunks = self.chunks, []
+                return pa.Table.from_batches(chunks) if chunks else None
+            check()
+        raise RasteretError(
+            "aois: expected the rows of a relation of this connection, got none; "
+            "make it a table, which every connection sees"
+        )
 
     def table(self) -> pa.Table:
         """The rows so far; the next execution of the same statement starts afresh."""
@@ -83,4 +107,13 @@ def _stage(_runtime: Runtime) -> Callable[..., pa.Array]:
     return stage
 
 
-SCALARS = (Scalar(STAGE_UDF, _stage, "BOOLEAN"),)
+def _staged(_runtime: Runtime) -> Callable[..., pa.Array]:
+    def staged(tokens: pa.Array, done: pa.Array) -> pa.Array:
+        for token in tokens:
+            STAGE.get(token.as_py()).is_complete.set()
+        return pa.array([True] * len(done))
+
+    return staged
+
+
+SCALARS = (Scalar(STAGE_UDF, _stage, "BOOLEAN"), Scalar(STAGED_UDF, _staged, "BOOLEAN"))

@@ -38,6 +38,8 @@ from rasteret_sql.duck.declarations import FUNCTIONS, TableFunction
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
+from rasteret_sql.reading.columns import select_rows
+from rasteret_sql.reading.pipeline import Counters
 
 if TYPE_CHECKING:
     from rasteret_sql.records.files.workspace import Workspace
@@ -77,11 +79,13 @@ class Scan:
     Attributes:
         columns: Columns that batches must hold: those selected and those filtered on.
         stop: Set when the statement is interrupted or abandoned.
+        counters: What a read of pixels did.
     """
 
     columns: list[str]
     stop: threading.Event
     _conjuncts: list[Conjunct] = field(default_factory=list)
+    counters: Counters = field(default_factory=Counters)
 
     def take(self, available: set[str]) -> pc.Expression | None:
         """Take over the predicates that read only these columns.
@@ -398,7 +402,7 @@ class Runtime:
                 for batch in stream.run(scan):
                     scan.check()
                     remaining = scan.remaining
-                    kept = batch if remaining is None else batch.filter(remaining)
+                    kept = batch if remaining is None else select_rows(batch, remaining)
                     if kept.num_rows:
                         yield kept.select(columns)
         except RasteretError as error:

@@ -380,6 +380,8 @@ class Planner:
         if level is None:
             return _Usable(None, np.zeros(table.n_scenes, bool))
         is_usable = band.is_present & (level.grid >= 0)
+        if table.chosen is not None:
+            is_usable &= table.chosen
         kinds = np.unique(level.kind[is_usable])
         for kind in kinds.tolist():
             try:
@@ -429,17 +431,16 @@ class Planner:
         """Bands that can't be read; all of them together where none can."""
         may_fail = self.request.on_error != "error"
         failures: list[Failure] = []
-        nothing = ~np.any([one.is_usable for one in usable.values()], axis=0)
-        if not may_fail:
-            for scene in range(table.n_scenes) if nothing.any() else ():
-                if nothing[scene]:
-                    raise self._why(table, scene, self.request.bands[0])
-        elif not self._per_band:
+        chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
+        nothing = chosen & ~np.any([one.is_usable for one in usable.values()], axis=0)
+        if not may_fail and nothing.any():
+            raise self._why(table, int(nothing.argmax()), self.request.bands[0])
+        if not self._per_band:
             for scene in np.flatnonzero(nothing).tolist():
                 error = self._why(table, scene, self.request.bands[0])
                 failures.append(Failure(scene, None, error))
         for name in self.bands:
-            for scene in np.flatnonzero(~usable[name].is_usable).tolist():
+            for scene in np.flatnonzero(chosen & ~usable[name].is_usable).tolist():
                 error = self._why(table, scene, name)
                 if not may_fail:
                     raise error

@@ -7,6 +7,8 @@ a collection has few.
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -117,7 +119,8 @@ class SceneTable:
         grids: Distinct grids of all levels.
         kinds: Distinct kinds of all bands and levels.
         hrefs: Distinct files.
-        faults: Why a band of a scene has no header, where its file was asked now.
+        faults: Why a band of a scene can't be read.
+        chosen: Which scenes are read; None for all.
     """
 
     batch: pa.RecordBatch
@@ -126,12 +129,22 @@ class SceneTable:
     kinds: list[BandKind] = field(default_factory=list)
     hrefs: list[str] = field(default_factory=list)
     faults: dict[tuple[int, str], RasteretError] = field(default_factory=dict)
+    chosen: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Prepare what bands share."""
         self._grid_numbers: dict[Grid, int] = {}
         self._file_numbers: dict[str, int] = {}
         self._crs = _crs_codes(self.batch)
+        self.lock = threading.RLock()
+
+    def view(self, bands: Sequence[str], chosen: NDArray[np.bool_]) -> SceneTable:
+        """The same table for a read of some bands and scenes; what is numbered is shared."""
+        view = copy.copy(self)
+        view.bands = {name: self.bands[name] for name in bands}
+        view.chosen = chosen
+        view.faults = dict(self.faults)
+        return view
 
     @property
     def n_scenes(self) -> int:
@@ -259,10 +272,11 @@ class BandTable:
 
     def _once(self, what: str, number: int) -> LevelTable | None:
         key = what, number
-        if key not in self._levels:
-            made = self._image(number) if what == "image" else self._mask(number)
-            self._levels[key] = made
-        return self._levels[key]
+        with self._table.lock:
+            if key not in self._levels:
+                made = self._image(number) if what == "image" else self._mask(number)
+                self._levels[key] = made
+            return self._levels[key]
 
     def _image(self, number: int) -> LevelTable | None:
         if number == 0:

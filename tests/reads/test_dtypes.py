@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.reading.pixels import common_type, sql_type, to_arrow
+from rasteret_sql.reading.columns import common_type, sql_type, to_arrow
 
 REAL = [
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),

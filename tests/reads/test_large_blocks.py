@@ -14,7 +14,7 @@ import rasterio
 import tifffile
 
 import rasteret_sql
-from rasteret_sql.reading import pixels as pixels_module
+from rasteret_sql.reading import plan as plan_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -111,7 +111,7 @@ def test_a_tile_of_the_file_stays_one_row(tmp_path):
 def test_slabs_that_are_planned_in_groups_are_all_read_once(
     tmp_path, server, monkeypatch, compress
 ):
-    monkeypatch.setattr(pixels_module, "_PLANNED_AT_ONCE", 2)
+    monkeypatch.setattr(plan_module.Planner.__init__, "__kwdefaults__", {**plan_module.Planner.__init__.__kwdefaults__, "at_once": 2})
     path = server.folder / f"grouped_{compress}.tif"
     pixels = picture()
     write(path, pixels, compress=compress)

@@ -32,7 +32,7 @@ def test_a_record_column_named_like_ours_gets_a_prefix(s2, added, renamed):
             bands := ['B04'], on_error := 'report')""",
     )
     assert sorted(n for n in names if n.startswith("record_")) == renamed
-    assert names[-6:] == ["x", "y", "row", "col", "B04", "error"]
+    assert names[:8] == ["id", "datetime", "x", "y", "row", "col", "B04", "error"]
 
 
 def test_a_record_column_named_like_a_band_but_for_case_is_refused(s2):

@@ -61,7 +61,7 @@ def both(con, call, table, what, condition):
 
 @pytest.mark.parametrize("condition", ON_PIXELS)
 def test_a_where_on_pixels_gives_the_rows_of_a_table(s2, condition):
-    call = f"rasteret_pixels('s2', {AREA})"
+    call = f"rasteret_pixels('s2', {AREA}, record_columns := 'all')"
     s2.execute(f"CREATE TEMP TABLE pixels AS FROM {call}")
     read, table = both(s2, call, "pixels", ROWS, condition)
     assert read == table
@@ -69,7 +69,7 @@ def test_a_where_on_pixels_gives_the_rows_of_a_table(s2, condition):
 
 @pytest.mark.parametrize("condition", ON_TILES)
 def test_a_where_on_tiles_gives_the_rows_of_a_table(s2, condition):
-    call = "rasteret_read_tiles('s2')"
+    call = "rasteret_read_tiles('s2', record_columns := 'all')"
     s2.execute(f"CREATE TEMP TABLE tiles AS FROM {call}")
     read, table = both(s2, call, "tiles", TILES, condition)
     assert read == table

@@ -9,7 +9,7 @@ from rasteret_sql.duck.checks import at_least, flag, one_of, record_ids, texts
 from rasteret_sql.duck.declarations import Parameter
 from rasteret_sql.duck.functions.parameters import COLLECTION
 
-__all__ = ["ALL_TOUCHED", "COLLECTION", "LEVEL", "MASKED", "READ_PARAMETERS", "SCALED"]
+__all__ = ["ALL_TOUCHED", "AREAS", "COLLECTION", "LEVEL", "MASKED", "READ_PARAMETERS", "SCALED"]
 
 READ_PARAMETERS = (
     Parameter(
@@ -40,6 +40,13 @@ READ_PARAMETERS = (
     ),
     Parameter("ids", "VARCHAR[]", "record ids", "NULL", record_ids),
     Parameter(
+        "record_columns",
+        "VARCHAR[]",
+        "columns of the record to return, or 'all'; default: all but assets, bbox and geometry",
+        "NULL",
+        texts("column names", "or 'all'"),
+    ),
+    Parameter(
         "on_error",
         "VARCHAR",
         "'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)",
@@ -47,10 +54,32 @@ READ_PARAMETERS = (
         one_of("error", "null", "report"),
     ),
     Parameter("max_bytes", "BIGINT", "refuse a read that would fetch more", "NULL", at_least(0)),
-    Parameter("max_concurrent", "INTEGER", "requests under way at once", "64", at_least(1)),
+    Parameter(
+        "max_concurrent",
+        "INTEGER",
+        "requests under way at once; default: 64, more where answers take long",
+        "NULL",
+        at_least(1),
+    ),
 )
 """After the collection, in this order, in every read."""
 
+AREAS = (
+    Parameter(
+        "aois",
+        "VARCHAR",
+        "relation of areas, instead of bbox and geometry: a row per record and area, with the "
+        "area's columns. Table, view, TEMP table, registered frame, SELECT text or Parquet path",
+        "NULL",
+    ),
+    Parameter(
+        "geometry_column",
+        "VARCHAR",
+        "column of aois that holds the areas; default: the one of type GEOMETRY, or named "
+        "geometry, geom or wkb_geometry",
+        "NULL",
+    ),
+)
 LEVEL = Parameter(
     "level", "INTEGER", "0 is full resolution, 1 the largest overview, …", "0", at_least(0)
 )

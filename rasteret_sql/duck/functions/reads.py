@@ -1,157 +1,71 @@
-"""Pixels from SQL: rasteret_plan, rasteret_read_tiles, rasteret_pixels."""
+"""Pixels from SQL: rasteret_plan, rasteret_read_tiles, rasteret_read, rasteret_pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-import duckdb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from rasteret_sql.duck.declarations import table_function, with_docs
+from rasteret_sql.duck.checks import flag, one_of
+from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     ALL_TOUCHED,
+    AREAS,
     COLLECTION,
     LEVEL,
     MASKED,
     READ_PARAMETERS,
     SCALED,
 )
-from rasteret_sql.duck.relations import (
-    Relation,
-    check_bands,
-    reading_columns,
-    record_conditions,
-    resolve,
-    unreadable,
-)
-from rasteret_sql.duck.table_function import Call, Scan, Stream, quote_identifier
+from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
+from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid.aoi import parse_aoi
-from rasteret_sql.reading.pixels import POSITION_FIELDS, common_type, pixel_rows
-from rasteret_sql.reading.plan import PLAN_SCHEMA, OnError, ReadOptions, plan_tables
-from rasteret_sql.reading.tiles import PLANNED, TILE_SCHEMA, tile_rows, with_error
-from rasteret_sql.records.datetimes import Instants, parse_range
-from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
+from rasteret_sql.reading.outputs.pixels import pixel_rows, pixel_schema
+from rasteret_sql.reading.outputs.plans import plan_rows, plan_schema
+from rasteret_sql.reading.outputs.tiles import PLANNED, tile_rows, tile_schema
+from rasteret_sql.reading.outputs.windows import (
+    WindowOptions,
+    list_field,
+    window_rows,
+    window_schema,
+)
 
-_OWN_PREFIX = "record_"
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A read of some records, bound."""
-
-    call: Call
-    relation: Relation
-    options: ReadOptions
-    conditions: list[str]
-    record_names: dict[str, str]
-    """Output name of each of the record's columns."""
-
-    def schema(self, own: pa.Schema) -> pa.Schema:
-        fields = [
-            self.relation.schema.field(name).with_name(output)
-            for name, output in self.record_names.items()
-        ]
-        return pa.schema([*fields, *own])
-
-    def records(self, scan: Scan, bands: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The records to read, with the predicates on their columns applied.
-
-        Raises:
-            InputError: the read would fetch more than it may; no request was made.
-        """
-        outputs = {output: name for name, output in self.record_names.items()}
-        wanted = [outputs[name] for name in scan.columns if name in outputs]
-        keep = scan.take(set(outputs))
-        if self.options.max_bytes is not None:
-            self._check_max_bytes(self._kept(scan, bands, list(outputs.values()), keep), bands)
-        return self._kept(scan, self.options.bands, wanted, keep)
-
-    def _kept(
-        self, scan: Scan, bands: Sequence[str], wanted: Sequence[str], keep: pc.Expression | None
-    ) -> Iterator[pa.RecordBatch]:
-        columns = reading_columns(self.relation, bands, wanted)
-        for batch in self.relation.batches(self.call, columns, self.conditions):
-            scan.check()
-            yield batch if keep is None else self._filtered(batch, keep)
-
-    def _filtered(self, batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
-        names = [self.record_names.get(name, name) for name in batch.schema.names]
-        kept = batch.rename_columns(names).filter(keep)
-        return kept.rename_columns(batch.schema.names)
-
-    def joined(
-        self, scan: Scan, batch: pa.RecordBatch, rows: pa.Array | int, own: pa.RecordBatch
-    ) -> pa.RecordBatch:
-        """The record's columns beside a read's own.
-
-        Args:
-            scan: Says which columns are wanted.
-            batch: The records.
-            rows: The record's row for each row of ``own``, or one for all of them.
-            own: The read's own columns.
-        """
-        arrays, fields = [], []
-        for name, output in self.record_names.items():
-            if output in scan.columns:
-                arrays.append(_spread(batch.column(name), rows, own.num_rows))
-                fields.append(self.relation.schema.field(name).with_name(output))
-        for field in own.schema:
-            arrays.append(own.column(field.name))
-            fields.append(field)
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-
-    def _check_max_bytes(self, records: Iterator[pa.RecordBatch], bands: Sequence[str]) -> None:
-        total = 0
-        for _, _, plan in plan_tables(records, replace(self.options, bands=tuple(bands))):
-            tiles = pa.table(plan).group_by(["href", "byte_offset"]).aggregate([_LONGEST])
-            total += pc.sum(tiles.column("byte_count_max")).as_py() or 0
-        if total > (self.options.max_bytes or 0):
-            raise InputError.expected(
-                "max_bytes",
-                f"a read of at most {self.options.max_bytes} bytes",
-                f"{total} bytes",
-                "narrow the area, the dates or the bands, or raise max_bytes",
-            )
-
-
-_LONGEST = ("byte_count", "max")
+_VALUES = MASKED.with_doc("write nodata where there is no data; false: the file's own values")
 
 
 @table_function(
     "rasteret_plan",
-    "The tiles that rasteret_pixels would fetch, of uncompressed ones the rows under the area; "
+    "The tiles that a read would fetch, of uncompressed ones the rows under the area; "
     "no request is made.",
     file="30_pixels.sql",
     parameters=with_docs(
-        (COLLECTION, *READ_PARAMETERS, LEVEL),
-        on_error="'error', 'null' (one row without a place for a band whose tiles are not known) "
-        "or 'report' (and a column error says why)",
+        (COLLECTION, *READ_PARAMETERS, *AREAS, LEVEL, MASKED),
+        on_error="'error', 'null' (a row with NULL tile_row and tile_col for a band whose tiles "
+        "are not known) or 'report' (and a column error says why)",
         max_concurrent="as of the read that is planned; a plan makes no request",
+        masked="plan the tiles of transparency masks too",
+        aois="relation of areas, instead of bbox and geometry; a tile that several need is one row",
     ),
-    returns="the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count, "
-    "decoded_bytes, request (number of the merged request)",
+    returns="the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count "
+    "(of a deflated tile whose first rows are needed, the bytes that hold them by estimate), "
+    "decoded_bytes, request (number of the merged request), role ('data' or 'mask')",
     raises="collection, bands, level: unknown; bbox, geometry: malformed; a band without header, "
     "a raster without CRS, unless on_error",
     example="SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], "
     "bbox := [77.984, 13.004, 77.99, 13.01])",
 )
-def plan(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: ANN401
+def plan(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Plan a read without any request."""
-    own = with_error(PLAN_SCHEMA, on_error)
-    read = _bind(call, own.names, on_error=on_error, **common)
+    bound = bind_read(call, arguments, shows_targets=False)
 
-    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        records = read.records(scan, read.options.bands)
-        for batch, rows, table in plan_tables(records, read.options):
-            wanted = table.select([n for n in own.names if n in scan.columns])
-            yield read.joined(scan, batch, pa.array(rows), wanted)
+    def run(bound: BoundRead, scan: Scan) -> Iterator[pa.RecordBatch]:
+        # Numbers of requests must not depend on predicates: those are applied to the output.
+        push = "request" not in scan.columns
+        read = bound.execution(scan)
+        yield from plan_rows(read, bound.records(scan, may_request=False, push=push))
 
-    return Stream(read.schema(own), run)
+    return expose_read(bound, plan_schema(bound.request.on_error), run)
 
 
 @table_function(
@@ -171,27 +85,127 @@ def plan(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: AN
     example="SELECT id, band, tile_row, tile_col, octet_length(pixels) "
     "FROM rasteret_read_tiles('s2', bands := ['B04']) LIMIT 4",
 )
-def read_tiles(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: ANN401
+def read_tiles(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Read tiles."""
-    own = with_error(TILE_SCHEMA, on_error)
-    read = _bind(call, own.names, on_error=on_error, whole_tiles=True, **common)
+    bound = bind_read(call, arguments)
 
-    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        records = read.records(scan, read.options.bands)
+    def run(bound: BoundRead, scan: Scan) -> Iterator[pa.RecordBatch]:
+        records = bound.records(scan)
         keep = scan.take(set(PLANNED))
-        found = tile_rows(records, read.options, columns=scan.columns, keep=keep, stop=scan.stop)
-        for batch, rows, tiles in found:
-            yield read.joined(scan, batch, rows, tiles)
+        yield from tile_rows(bound.execution(scan), records, keep)
 
-    return Stream(read.schema(own), run)
+    return expose_read(bound, tile_schema(bound.request.on_error), run)
+
+
+@table_function(
+    "rasteret_read",
+    "Windows: one row per record and area, with an array of each band.",
+    file="30_pixels.sql",
+    parameters=(
+        COLLECTION,
+        *READ_PARAMETERS,
+        *AREAS,
+        LEVEL,
+        ALL_TOUCHED,
+        _VALUES,
+        SCALED.with_doc("apply the file's scale and offset; values become DOUBLE, NaN = no data"),
+        Parameter(
+            "crop",
+            "BOOLEAN",
+            "windows around the area; false: the whole raster, pixels outside the area hidden",
+            "true",
+            flag,
+        ),
+        Parameter(
+            "valid",
+            "BOOLEAN",
+            "add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, "
+            "width)",
+            "false",
+            flag,
+        ),
+        Parameter(
+            "format",
+            "VARCHAR",
+            "'blob' (values one after another) or 'list' (LIST with NULL for no data)",
+            "'blob'",
+            one_of("blob", "list"),
+        ),
+        Parameter(
+            "align",
+            "VARCHAR",
+            "'grid' (all bands on one grid) or 'band' (each on its own; height, width and "
+            "transform are lists, an entry per band)",
+            "'grid'",
+            one_of("grid", "band"),
+        ),
+    ),
+    returns="the record's columns, the area's columns, height, width, transform (a, b, c, d, e, f "
+    "of the window), dtypes VARCHAR[], nodata DOUBLE[], one BLOB per band (row-major, "
+    "little-endian, height x width values of its dtype). An area that touches no pixel of a "
+    "record gives no row",
+    raises="collection, bands, level: unknown; bands of unlike grid; a tile that can't be read, "
+    "unless on_error; a window of more than 1 GiB",
+    example="SELECT id, height, width, octet_length(B04) FROM rasteret_read('s2', "
+    "bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])",
+)
+def read_windows(
+    call: Call,
+    *,
+    crop: bool,
+    valid: bool,
+    format: str,  # noqa: A002 (the parameter's name in SQL)
+    align: str,
+    **arguments: Any,  # noqa: ANN401
+) -> Stream | Sql:
+    """Read windows."""
+    options = WindowOptions(
+        crop=crop, valid=valid, is_list=format == "list", per_band=align == "band"
+    )
+    bound = bind_read(call, arguments)
+    scaled = bound.request.scaled
+    if options.is_list:
+        fields = [
+            list_field(band, dtypes, scaled=scaled) for band, dtypes in bound.dtypes().items()
+        ]
+    else:
+        fields = [pa.field(band, pa.binary_view()) for band in bound.request.bands]
+
+    def run(bound: BoundRead, scan: Scan) -> Iterator[pa.RecordBatch]:
+        needs_all = {"valid", "error"} & set(scan.columns)
+        names = bound.request.bands
+        bands = [name for name in names if needs_all or name in scan.columns]
+        yield from window_rows(bound.execution(scan), bands, options, bound.records(scan))
+
+    return expose_read(bound, window_schema(fields, options, bound.request.on_error), run)
 
 
 @table_function(
     "rasteret_pixels",
     "Pixels as rows: plain SQL does band math, time series, GROUP BY and joins.",
     file="30_pixels.sql",
-    parameters=(COLLECTION, *READ_PARAMETERS, ALL_TOUCHED, MASKED, SCALED),
-    returns="the record's columns, x, y (pixel centre, CRS units), row, col, one column per band "
+    parameters=(
+        COLLECTION,
+        *READ_PARAMETERS,
+        *AREAS,
+        LEVEL,
+        ALL_TOUCHED,
+        MASKED,
+        SCALED,
+        Parameter(
+            "lonlat", "BOOLEAN", "add lon, lat: the pixel centre in degrees", "false", flag
+        ),
+        Parameter(
+            "coverage",
+            "BOOLEAN",
+            "add coverage: the share of the pixel inside the area, 0 to 1; every pixel that the "
+            "area touches is a row",
+            "false",
+            flag,
+        ),
+    ),
+    returns="the record's columns, the area's columns, x, y (pixel centre, CRS units), row, col, "
+    "one column per band "
     "in its own type (of files of several types: the smallest that holds all values exactly); "
     "NULL = no data. Pixels outside the area are not returned",
     raises="collection, bands: unknown; bands of unlike grid; files of one band that no column "
@@ -199,12 +213,31 @@ def read_tiles(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # no
     example="SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', "
     "bands := ['B04', 'B08'], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY 1",
 )
-def pixels(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: ANN401
+def pixels(call: Call, *, lonlat: bool, coverage: bool, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Read pixels as rows."""
-    positions = with_error(pa.schema(POSITION_FIELDS), on_error).names
-    read = _bind(call, positions, on_error=on_error, **common)
-    taken = {name.lower() for name in (*positions, *read.record_names.values())}
-    clash = [band for band in read.options.bands if band.lower() in taken]
+    bound = bind_read(call, arguments)
+    on_error = bound.request.on_error
+    fields = [
+        pa.field(band, kind) for band, kind in bound.types(scaled=bound.request.scaled).items()
+    ]
+    own = pixel_schema(fields, lonlat=lonlat, coverage=coverage, on_error=on_error)
+    places = pixel_schema([], lonlat=lonlat, coverage=coverage, on_error=on_error)
+    _check_band_names(bound, places.names)
+
+    def run(bound: BoundRead, scan: Scan) -> Iterator[pa.RecordBatch]:
+        names: Sequence[str] = bound.request.bands
+        if "error" not in scan.columns or on_error != "report":
+            names = [name for name in names if name in scan.columns]
+        read, records = bound.execution(scan), bound.records(scan)
+        yield from pixel_rows(read, names, records, coverage=coverage, clip=None)
+
+    return expose_read(bound, own, run, clashing=places.names)
+
+
+def _check_band_names(bound: BoundRead, own: Sequence[str]) -> None:
+    """Refuse bands that are named like another column; to SQL, X is x."""
+    taken = {name.lower() for name in (*own, *bound.other_names(own))}
+    clash = [band for band in bound.request.bands if band.lower() in taken]
     if clash:
         raise InputError.expected(
             "bands",
@@ -212,110 +245,3 @@ def pixels(call: Call, *, on_error: OnError, **common: Any) -> Stream:  # noqa: 
             clash[0],
             "rename the column in a SELECT over the collection",
         )
-    own = with_error(pa.schema([*POSITION_FIELDS, *_band_fields(read)]), on_error)
-
-    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        bands = [b for b in read.options.bands if b in scan.columns] or read.options.bands[:1]
-        if "error" in scan.columns:
-            bands = list(read.options.bands)
-        records = read.records(scan, bands)
-        wanted = [*scan.columns, *(bands if "error" in scan.columns else [])]
-        found = pixel_rows(records, read.options, schema=own, columns=wanted, stop=scan.stop)
-        for batch, row, table in found:
-            yield read.joined(scan, batch, row, table)
-
-    return Stream(read.schema(own), run)
-
-
-def _spread(column: pa.Array, rows: pa.Array | int, n_rows: int) -> pa.Array:
-    """Values of a record's column for many rows; one repeats faster than it is taken."""
-    if not isinstance(rows, int):
-        return column.take(rows)
-    value = column[rows]
-    if not value.is_valid:
-        return pa.nulls(n_rows, column.type)
-    if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
-        return column.take(pa.array(np.full(n_rows, rows, np.int64)))
-    return pa.repeat(value, n_rows)
-
-
-def _bind(
-    call: Call,
-    own_names: Sequence[str],
-    *,
-    collection: object,
-    bands: list[str] | None,
-    bbox: Sequence[float] | None,
-    geometry: object,
-    geometry_crs: object,
-    date_range: list[Any] | None,
-    ids: list[str] | None,
-    on_error: OnError,
-    max_bytes: int | None,
-    max_concurrent: int,
-    level: int = 0,
-    whole_tiles: bool = False,
-    **how: bool,
-) -> _Read:
-    relation = resolve(call, collection)
-    chosen = check_bands(relation, bands)
-    aoi = parse_aoi(bbox=bbox, geometry=geometry, geometry_crs=geometry_crs)
-    dates = parse_range(date_range) if date_range else Instants(None, None)
-    options = ReadOptions(
-        bands=chosen,
-        aoi=aoi,
-        level=level,
-        on_error=on_error,
-        max_bytes=max_bytes,
-        n_lanes=max_concurrent,
-        whole_tiles=whole_tiles,
-        **how,
-    )
-    reading_columns(relation, chosen, [])
-    names = _record_names(relation.schema.names, own_names)
-    conditions = record_conditions(call, relation, aoi, dates, ids)
-    return _Read(call, relation.near(call, aoi), options, conditions, names)
-
-
-def _record_names(names: Sequence[str], own_names: Sequence[str]) -> dict[str, str]:
-    """Output names of a record's columns, unlike the read's own; to SQL, X is x."""
-    kept = [name for name in names if not name.endswith(METADATA_SUFFIX)]
-    own = {name.lower() for name in own_names}
-    taken = own | {name.lower() for name in kept}
-    outputs = {}
-    for name in kept:
-        output = name
-        while output.lower() in (own if output == name else taken):
-            output = _OWN_PREFIX + output
-        taken.add(output.lower())
-        outputs[name] = output
-    return outputs
-
-
-def _band_fields(read: _Read) -> list[pa.Field]:
-    """One column per band, of the type its records hold; scaled real numbers are DOUBLE."""
-    parts = ", ".join(
-        f"list(DISTINCT {quote_identifier(metadata_column(band))}.dtype)"
-        for band in read.options.bands
-    )
-    where = f" WHERE {' AND '.join(read.conditions)}" if read.conditions else ""
-    try:
-        with read.call.cursor() as cursor:
-            rows = read.relation.slim(read.call).sql
-            row = cursor.execute(f"SELECT {parts} FROM {rows}{where}").fetchall()[0]
-    except duckdb.Error as error:
-        raise unreadable(read.relation.label, error) from error
-    return [
-        pa.field(band, _band_type(band, dtypes or [], scaled=read.options.scaled))
-        for band, dtypes in zip(read.options.bands, row, strict=True)
-    ]
-
-
-def _band_type(band: str, dtypes: Sequence[str | None], *, scaled: bool) -> pa.DataType:
-    known = [dtype for dtype in dtypes if dtype] or ["uint8"]
-    if scaled and not any(dtype.startswith("complex") for dtype in known):
-        return pa.float64()
-    try:
-        return common_type(known)
-    except InputError as error:
-        raise InputError(f"band {band}: {error.message}") from error
