@@ -13,6 +13,7 @@ the greatest number, and -0.0 is in a list with 0.0.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -34,8 +35,12 @@ class Conjunct:
     columns: frozenset[str]
 
 
-def conjuncts(expression: pc.Expression | None) -> list[Conjunct]:
+def conjuncts(expression: pc.Expression | None, columns: Sequence[str] = ()) -> list[Conjunct]:
     """Split a pushed filter at its outermost ANDs.
+
+    Args:
+        expression: The filter.
+        columns: All columns of the source, which a filter of an unknown format may read.
 
     Example:
         >>> both = conjuncts((pc.field("a") < 20) & (pc.field("b", "c") > 3))
@@ -44,11 +49,15 @@ def conjuncts(expression: pc.Expression | None) -> list[Conjunct]:
     """
     if expression is None:
         return []
-    batch = pa.ipc.open_file(expression.__reduce__()[1][0]).get_batch(0)
-    tree = _metadata_pairs(batch.schema)
-    return [
-        Conjunct(_as_duckdb(batch, part), frozenset(_columns(part))) for part in _and_parts(tree)
-    ]
+    try:
+        batch = pa.ipc.open_file(expression.__reduce__()[1][0]).get_batch(0)
+        tree = _metadata_pairs(batch.schema)
+        return [
+            Conjunct(_as_duckdb(batch, part), frozenset(_columns(part)))
+            for part in _and_parts(tree)
+        ]
+    except (pa.ArrowException, LookupError, TypeError, ValueError, AttributeError):
+        return [Conjunct(expression, frozenset(columns))]  # then it is applied to the output
 
 
 def combine(parts: list[Conjunct]) -> pc.Expression | None:

@@ -36,6 +36,7 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
             pushed filter; yields batches that hold exactly those columns.
         on_error: Told the exception that ended a scan.
         owner: Whose stream it is, for `n_pulling` and `n_exported`.
+        delivered: The columns as batches hold them; default: ``schema``.
     """
 
     def __new__(cls, *_args: object) -> Self:
@@ -48,8 +49,10 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         open_scan: OpenScan,
         on_error: Callable[[BaseException], None],
         owner: object = None,
+        delivered: pa.Schema | None = None,
     ) -> None:
         self._lazy_schema = schema
+        self._delivered = schema if delivered is None else delivered
         self._open_scan = open_scan
         self._on_error = on_error
         self._owner = owner
@@ -71,7 +74,7 @@ class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
     ) -> _Scanner:
         """Start one execution; no work is done before the first batch is pulled."""
         names = list(columns) if columns is not None else list(self._lazy_schema.names)
-        schema = pa.schema([self._lazy_schema.field(name) for name in names])
+        schema = pa.schema([self._delivered.field(name) for name in names])
         return _Scanner(schema, self._open_scan(names, filter), self._on_error, self._owner)
 
 

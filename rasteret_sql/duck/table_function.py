@@ -38,7 +38,7 @@ from rasteret_sql.duck.declarations import FUNCTIONS, TableFunction
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
-from rasteret_sql.reading.columns import select_rows
+from rasteret_sql.reading.columns import copied_views, select_rows, without_views
 from rasteret_sql.reading.pipeline import Counters
 
 if TYPE_CHECKING:
@@ -382,16 +382,18 @@ class Runtime:
             _let_go(error)
             self.last_errors[call.caller.connection] = error
 
-        schema = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
+        given = stream.schema if IS_DUCKDB_2 else _without_crs(stream.schema)
+        schema = without_views(given)
         opener = self._opener(call, stream)
-        source = LazySource(schema, opener, remember, (id(self), call.caller.connection))
+        owner = (id(self), call.caller.connection)
+        source = LazySource(schema, opener, remember, owner, given if IS_DUCKDB_2 else schema)
         self._alive.add(source)
         return source
 
     def _run(
         self, call: Call, stream: Stream, columns: list[str], pushed: pc.Expression | None
     ) -> Batches:
-        parts = conjuncts(pushed)
+        parts = conjuncts(pushed, stream.schema.names)
         filtered_on = set().union(*(part.columns for part in parts))
         needed = [name for name in stream.schema.names if name in columns or name in filtered_on]
         try:
@@ -404,7 +406,8 @@ class Runtime:
                     remaining = scan.remaining
                     kept = batch if remaining is None else select_rows(batch, remaining)
                     if kept.num_rows:
-                        yield kept.select(columns)
+                        chosen = kept.select(columns)
+                        yield chosen if IS_DUCKDB_2 else copied_views(chosen)
         except RasteretError as error:
             raise _named(error, call.name) from error
 

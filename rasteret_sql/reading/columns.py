@@ -188,6 +188,30 @@ def select_rows(batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """BLOB columns in the type in which DuckDB pushes filters down: of a view it pushes none."""
+    return pa.schema(
+        [f.with_type(pa.large_binary()) if f.type == pa.binary_view() else f for f in schema]
+    )
+
+
+def copied_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """BLOB columns in the type of `without_views`, for DuckDB 1.5, which needs that."""
+    for n, field in enumerate(batch.schema):
+        if field.type == pa.binary_view():
+            batch = batch.set_column(n, field.name, _contiguous(batch.column(n)))
+    return batch
+
+
+def _contiguous(column: pa.Array) -> pa.Array:
+    buffers = column.buffers()
+    if len(column) != 1 or len(buffers) != 3 or column.null_count or column.offset:
+        return column.cast(pa.large_binary())
+    offsets = np.array([0, buffers[2].size], np.int64)
+    parts = [None, pa.py_buffer(offsets), buffers[2]]
+    return pa.Array.from_buffers(pa.large_binary(), 1, parts)
+
+
 def _reads(expression: pc.Expression, names: Sequence[str]) -> bool:
     return any(name in str(expression) for name in names)
 

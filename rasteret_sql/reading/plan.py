@@ -256,6 +256,9 @@ class Planner:
             RasteretError: what can't be planned, unless errors may pass.
         """
         usable = {name: self._usable(table, name) for name in table.bands}
+        if self.request.masked:  # numbers their kinds and grids too
+            for name in self.bands:
+                table.bands[name].mask(self.request.level)
         failures = self._failures(table, usable)
         if self._granularity is Granularity.TILE or not self._aligned:
             asked = [(name, [name], self._grids(table, usable, [name])) for name in self.bands]

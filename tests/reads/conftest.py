@@ -7,6 +7,7 @@ import tifffile
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
+from rasteret_sql.reading.tile_store import STORE
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,7 @@ def scenes(server, tmp_path_factory):
 def s2(scenes, server):
     """A connection with the collection; the server's log is empty."""
     con = rasteret_sql.connect(workspace=scenes[1], config={"threads": 2})
+    STORE.clear()
     server.reset()
     yield con
     con.close()
@@ -39,6 +41,7 @@ def n_requests(s2, server):
     """Run SQL; how many requests the server saw, and the rows."""
 
     def run(query, parameters=None):
+        STORE.clear()
         server.reset()
         found = s2.execute(query, parameters).fetchall()
         return len(server.requests()), found

@@ -114,7 +114,11 @@ def tables(
 
 
 def run(
-    read: Read, output: Output, planner: Planner, records: Callable[[], Iterator[SceneTable]]
+    read: Read,
+    output: Output,
+    planner: Planner,
+    records: Callable[[], Iterator[SceneTable]],
+    checked: Planner | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Plan and run a read.
 
@@ -123,26 +127,35 @@ def run(
         output: Makes its batches.
         planner: Makes its plans.
         records: Gives its records, from the first on each time it is called.
+        checked: Makes the plans that are summed for ``max_bytes``, where they are others.
 
     Raises:
         InputError: it would fetch more than `ReadRequest.max_bytes`; nothing was fetched.
     """
-    request = read.request
-    if request.max_bytes is not None:
-        total = 0
-        for table in records():
-            for plan in planner.plans(table):
-                read.check()
-                total += plan.fetched_bytes
-        if total > request.max_bytes:
-            raise InputError.expected(
-                "max_bytes",
-                f"a read of at most {request.max_bytes} bytes",
-                f"{total} bytes",
-                "narrow the area, the dates or the bands, or raise max_bytes",
-            )
+    check_max_bytes(read, checked or planner, records)
     pipeline = Pipeline(
-        output, read.stop, max_concurrent=request.max_concurrent, counters=read.counters
+        output, read.stop, max_concurrent=read.request.max_concurrent, counters=read.counters
     )
     plans = (plan for table in records() for plan in planner.plans(table))
     yield from pipeline.run(plans)
+
+
+def check_max_bytes(
+    read: Read, planner: Planner, records: Callable[[], Iterator[SceneTable]]
+) -> None:
+    """Refuse a read that would fetch too much, before its first request."""
+    most = read.request.max_bytes
+    if most is None:
+        return
+    total = 0
+    for table in records():
+        for plan in planner.plans(table):
+            read.check()
+            total += plan.fetched_bytes
+    if total > most:
+        raise InputError.expected(
+            "max_bytes",
+            f"a read of at most {most} bytes",
+            f"{total} bytes",
+            "narrow the area, the dates or the bands, or raise max_bytes",
+        )

@@ -189,7 +189,9 @@ def pixel_rows(
     planner = Planner(
         read.request, read.footprints, Granularity.BLOCK, bands=bands, clip=clip
     )
-    yield from run(read, PixelRows(read, bands, coverage=coverage), planner, records)
+    least = bands or read.request.bands[:1]
+    checked = Planner(read.request, read.footprints, Granularity.BLOCK, bands=least, clip=clip)
+    yield from run(read, PixelRows(read, bands, coverage=coverage), planner, records, checked)
 
 
 def pixel_schema(

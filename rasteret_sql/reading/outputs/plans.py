@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.outputs.common import ERROR, Read
+from rasteret_sql.reading.outputs.common import ERROR, Read, check_max_bytes
 from rasteret_sql.reading.plan import MASK, Granularity, Planner, TilePlan
 
 PLAN_SCHEMA = pa.schema(
@@ -46,6 +46,7 @@ def plan_rows(read: Read, records: Any) -> Iterator[pa.RecordBatch]:  # noqa: AN
         per_band=True,
         at_once=_ROWS_AT_ONCE,
     )
+    check_max_bytes(read, planner, records)
     first = 0
     for table in records():
         for plan in planner.plans(table):

@@ -170,7 +170,8 @@ def tile_rows(
     """
     with_pixels = not NEED_PIXELS.isdisjoint(read.wanted)
     planner = _TilePlanner(read, keep, with_pixels=with_pixels)
-    yield from run(read, TileRows(read, with_pixels=with_pixels), planner, records)
+    whole = Planner(read.request, read.footprints, Granularity.TILE)
+    yield from run(read, TileRows(read, with_pixels=with_pixels), planner, records, whole)
 
 
 def tile_schema(on_error: str) -> pa.Schema:
