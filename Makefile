@@ -6,6 +6,7 @@ SHELL := bash
 VENV := .venv
 VENV15 := .venv-duckdb15
 VENV_RASTERET := .venv-rasteret
+VENV_PEERS := .venv-peers
 PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
 TOOLS := .tools
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 # Folders whose tests depend on the DuckDB version; the rest runs once.
 DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
 
-.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz clean
+.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
 
 demo: $(VENV)/.user
 	$(BIN)/rasteret-sql demo
@@ -47,6 +48,32 @@ wheel: $(VENV)/.dev
 # to install), so `make test` leaves it out.
 interop: $(VENV)/.dev $(VENV_RASTERET)/.ready
 	RASTERET_PYTHON=$(CURDIR)/$(VENV_RASTERET)/bin/python $(BIN)/python -m pytest tests/interop
+
+# Reads beside the least that they can cost, overheads and memory: benchmarks/RESULTS.md. Scenes
+# are made once, outside the repository's files (0.8 GB, two minutes). As root, what is timed has
+# real-time priority, and nginx is installed where apt has it; else a server in Python is used.
+BENCH := build/bench
+BENCH_FLAGS := $(if $(filter 0,$(shell id -u)),--rt)
+
+bench: $(VENV)/.dev $(BENCH)/layout.json
+	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/overhead.py --folder $(BENCH) $(BENCH_FLAGS) \
+	  --append benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --append benchmarks/RESULTS.md
+
+bench-peers: $(VENV)/.dev $(VENV_PEERS)/.ready $(BENCH)/layout.json
+	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS) \
+	  --peers $(CURDIR)/$(VENV_PEERS)/bin/python
+
+$(BENCH)/layout.json: $(VENV)/.dev
+	test "$$(id -u)" != 0 || test -e /usr/lib/nginx/modules/ngx_http_lua_module.so || \
+	  (apt-get update -qq && apt-get install -y -qq nginx-light libnginx-mod-http-lua) || true
+	$(BIN)/python benchmarks/scenes.py --folder $(BENCH)
+
+$(VENV_PEERS)/.ready:
+	$(PYTHON312) -m venv $(VENV_PEERS)
+	$(VENV_PEERS)/bin/python -m pip install -q rasteret==0.4.1 rasterio async-geotiff
+	touch $@
 
 matrix: $(VENV)/.dev
 	$(BIN)/python tests/tiff/matrix.py --write docs/formats.md
@@ -83,4 +110,4 @@ $(TOOLS)/.azurite:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV15) $(VENV_RASTERET) $(TOOLS) build dist .test-summary*
+	rm -rf $(VENV) $(VENV15) $(VENV_RASTERET) $(VENV_PEERS) $(TOOLS) build dist .test-summary*
