@@ -53,17 +53,17 @@ interop: $(VENV)/.dev $(VENV_RASTERET)/.ready
 # are made once, outside the repository's files (0.8 GB, two minutes). As root, what is timed has
 # real-time priority, and nginx is installed where apt has it; else a server in Python is used.
 BENCH := build/bench
+RESULTS := benchmarks/RESULTS.md
 BENCH_FLAGS := $(if $(filter 0,$(shell id -u)),--rt)
 
 bench: $(VENV)/.dev $(BENCH)/layout.json
-	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS)
-	$(BIN)/python benchmarks/overhead.py --folder $(BENCH) $(BENCH_FLAGS) \
-	  --append benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --append benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS) $(PEERS)
+	$(BIN)/python benchmarks/overhead.py --folder $(BENCH) $(BENCH_FLAGS) --append $(RESULTS)
+	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --append $(RESULTS)
 
-bench-peers: $(VENV)/.dev $(VENV_PEERS)/.ready $(BENCH)/layout.json
-	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS) \
-	  --peers $(CURDIR)/$(VENV_PEERS)/bin/python
+# The same with rasterio, async-geotiff and rasteret, in an environment of their own.
+bench-peers: PEERS := --peers $(CURDIR)/$(VENV_PEERS)/bin/python
+bench-peers: $(VENV_PEERS)/.ready bench
 
 $(BENCH)/layout.json: $(VENV)/.dev
 	test "$$(id -u)" != 0 || test -e /usr/lib/nginx/modules/ngx_http_lua_module.so || \
