@@ -12,7 +12,12 @@ TOOLS := .tools
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 
-# Folders whose tests depend on the DuckDB version; the rest runs once.
+# Each worker has its own fixtures, and runs whole files of tests. It takes half a GB of memory.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
+# marked any_duckdb in them.
 DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
 
 .PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
@@ -20,7 +25,11 @@ DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tes
 demo: $(VENV)/.user
 	$(BIN)/rasteret-sql demo
 
-test: check test-duckdb15 test-duckdb2 wheel
+# The parts run two at a time; the closing line of pytest comes last.
+test:
+	@rm -f .test-summary
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) \
+	  test-duckdb15 test-duckdb2 check wheel
 	@cat .test-summary
 
 check: $(VENV)/.dev
@@ -29,11 +38,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 test-duckdb15: $(VENV15)/.dev
-	$(VENV15)/bin/python -m pytest $(DUCKDB_TESTS)
+	$(VENV15)/bin/python $(PYTEST) -m 'not any_duckdb' $(DUCKDB_TESTS)
 
 test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite
-	$(BIN)/python -m pytest --doctest-modules rasteret_sql
-	$(BIN)/python -m pytest tests | tee .test-summary.all; \
+	$(BIN)/python $(PYTEST) --doctest-modules rasteret_sql tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
 
 # The built wheel, in an environment of its own, without the checkout.
