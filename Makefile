@@ -41,7 +41,8 @@ test-duckdb15: $(VENV15)/.dev
 	$(VENV15)/bin/python $(PYTEST) -m 'not any_duckdb' $(DUCKDB_TESTS)
 
 test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite
-	$(BIN)/python $(PYTEST) --doctest-modules rasteret_sql tests | tee .test-summary.all; \
+	$(BIN)/python -m pytest --doctest-modules rasteret_sql
+	$(BIN)/python $(PYTEST) tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
 
 # The built wheel, in an environment of its own, without the checkout.
