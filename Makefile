@@ -6,20 +6,30 @@ SHELL := bash
 VENV := .venv
 VENV15 := .venv-duckdb15
 VENV_RASTERET := .venv-rasteret
+VENV_PEERS := .venv-peers
 PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
 TOOLS := .tools
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 
-# Folders whose tests depend on the DuckDB version; the rest runs once.
+# Each worker has its own fixtures, and runs whole files of tests. It takes half a GB of memory.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
+# marked any_duckdb in them.
 DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
 
-.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz clean
+.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
 
 demo: $(VENV)/.user
 	$(BIN)/rasteret-sql demo
 
-test: check test-duckdb15 test-duckdb2 wheel
+# The parts run two at a time; the closing line of pytest comes last.
+test:
+	@rm -f .test-summary
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) \
+	  test-duckdb15 test-duckdb2 check wheel
 	@cat .test-summary
 
 check: $(VENV)/.dev
@@ -28,11 +38,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 test-duckdb15: $(VENV15)/.dev
-	$(VENV15)/bin/python -m pytest $(DUCKDB_TESTS)
+	$(VENV15)/bin/python $(PYTEST) -m 'not any_duckdb' $(DUCKDB_TESTS)
 
 test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite
 	$(BIN)/python -m pytest --doctest-modules rasteret_sql
-	$(BIN)/python -m pytest tests | tee .test-summary.all; \
+	$(BIN)/python $(PYTEST) tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
 
 # The built wheel, in an environment of its own, without the checkout.
@@ -47,6 +57,32 @@ wheel: $(VENV)/.dev
 # to install), so `make test` leaves it out.
 interop: $(VENV)/.dev $(VENV_RASTERET)/.ready
 	RASTERET_PYTHON=$(CURDIR)/$(VENV_RASTERET)/bin/python $(BIN)/python -m pytest tests/interop
+
+# Reads beside the least that they can cost, overheads and memory: benchmarks/RESULTS.md. Scenes
+# are made once, outside the repository's files (0.8 GB, two minutes). As root, what is timed has
+# real-time priority, and nginx is installed where apt has it; else a server in Python is used.
+BENCH := build/bench
+RESULTS := benchmarks/RESULTS.md
+BENCH_FLAGS := $(if $(filter 0,$(shell id -u)),--rt)
+
+bench: $(VENV)/.dev $(BENCH)/layout.json
+	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS) $(PEERS)
+	$(BIN)/python benchmarks/overhead.py --folder $(BENCH) $(BENCH_FLAGS) --append $(RESULTS)
+	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --append $(RESULTS)
+
+# The same with rasterio, async-geotiff and rasteret, in an environment of their own.
+bench-peers: PEERS := --peers $(CURDIR)/$(VENV_PEERS)/bin/python
+bench-peers: $(VENV_PEERS)/.ready bench
+
+$(BENCH)/layout.json: $(VENV)/.dev
+	test "$$(id -u)" != 0 || test -e /usr/lib/nginx/modules/ngx_http_lua_module.so || \
+	  (apt-get update -qq && apt-get install -y -qq nginx-light libnginx-mod-http-lua) || true
+	$(BIN)/python benchmarks/scenes.py --folder $(BENCH)
+
+$(VENV_PEERS)/.ready:
+	$(PYTHON312) -m venv $(VENV_PEERS)
+	$(VENV_PEERS)/bin/python -m pip install -q rasteret==0.4.1 rasterio async-geotiff
+	touch $@
 
 matrix: $(VENV)/.dev
 	$(BIN)/python tests/tiff/matrix.py --write docs/formats.md
@@ -83,4 +119,4 @@ $(TOOLS)/.azurite:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV15) $(VENV_RASTERET) $(TOOLS) build dist .test-summary*
+	rm -rf $(VENV) $(VENV15) $(VENV_RASTERET) $(VENV_PEERS) $(TOOLS) build dist .test-summary*

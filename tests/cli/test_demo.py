@@ -128,6 +128,7 @@ def test_a_second_run_in_the_same_folder_prints_the_same_pixels(steps, folder):
     assert steps[statements.TILES] in done.stdout
 
 
+@pytest.mark.any_duckdb
 def test_live_without_a_network_is_one_clear_line(tmp_path):
     code = (
         "import socket\n"

@@ -303,6 +303,7 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(monkeypatch):
         catalog.register_dataset(one)
 
 
+@pytest.mark.any_duckdb
 def test_processes_that_register_at_once_lose_nothing(own_file):
     code = (
         "import sys; from rasteret_sql.records.catalog import registry as catalog\n"

@@ -72,6 +72,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.any_duckdb
 @with_dbt
 def test_the_example_of_dbt_md(checkout, at_home):
     output = run(block("dbt.md", "rasteret-sql demo"), checkout, at_home)
@@ -82,6 +83,7 @@ def test_the_example_of_dbt_md(checkout, at_home):
     assert sorted(days) == ["2024-01-10", "2024-01-10", "2024-03-10", "2024-03-10"]
 
 
+@pytest.mark.any_duckdb
 @with_dbt
 def test_a_project_of_the_pieces_of_dbt_md(checkout, at_home):
     project = checkout / "pieces"

@@ -79,6 +79,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("old", ["version", "folder"])
 def test_a_killed_builder_leaves_the_old_collection_or_the_new_one(
     workspace: Workspace, records: pa.Table, build_into: BuildInto, tmp_path: Path, old: str
@@ -149,6 +150,7 @@ LIMITED_BUILDER = textwrap.dedent(
 )
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(("limit", "memory"), [(0, 1 << 28), (60_000, 1 << 28), (60_000, 100_000)])
 def test_a_disk_that_refuses_a_write_leaves_the_old_collection(
     workspace: Workspace,
@@ -240,6 +242,7 @@ def test_a_workspace_that_is_a_file_is_said(
         build_into(Workspace(tmp_path / "file"), "s2", records)
 
 
+@pytest.mark.any_duckdb
 def test_of_two_building_processes_one_is_refused(
     workspace: Workspace, records: pa.Table, tmp_path: Path
 ) -> None:
