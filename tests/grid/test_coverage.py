@@ -92,6 +92,19 @@ def test_parts_that_touch_in_a_point_do_not_disturb_each_other():
     np.testing.assert_allclose(got, intersections(area, IMAGE), atol=1e-7)
 
 
+def test_a_vertex_a_hair_beside_a_pixel_edge_does_no_harm():
+    # GEOS 3.14's own grid intersection ends the process here.
+    area = shapely.from_wkt(
+        "MULTIPOLYGON (((6.176715000011566e-32 14, 19.74832534790039 -3,"
+        " -0.2773114629524384 11.835031885436402, 6.176715000011566e-32 14)),"
+        " ((-0.5 12, -0.2773114629524384 11.835031885436402, -0.7685419321060181 8, -0.5 12)))"
+    )
+    assert area.is_valid
+    np.testing.assert_allclose(
+        coverage_fractions(area, IMAGE), intersections(area, IMAGE), atol=1e-7
+    )
+
+
 @pytest.mark.parametrize("row", [1, 11, 23])
 @pytest.mark.parametrize("col", [1, 7, 19])
 def test_neighbouring_windows_fit_together(row, col):
