@@ -10,6 +10,7 @@ multipolygons whose parts touch in a point it is wrong by whole pixels, on some 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ from rasteret_sql.units import Affine, Window
 _MAX_CELLS = 1 << 21
 """Pixels worked on at a time; 8 bytes each."""
 
+_SMALL_AREA = 1e-3
+"""Square pixels: the shares of a smaller polygon are computed without others, to all digits."""
+
 _NOISE = 16 * np.finfo(np.float64).eps
 """Share of a coordinate: a piece so short comes from rounding, not from the geometry."""
 
@@ -37,6 +41,7 @@ _POLYGON, _LINES = 3, (1, 2)
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
+_Size = int | _Ints
 
 
 class _Pieces(NamedTuple):
@@ -72,14 +77,55 @@ def coverage_fractions(geometry_px: BaseGeometry, window: Window) -> NDArray[np.
     covered = np.zeros((max(window.height, 0), max(window.width, 0)), dtype=np.float32)
     if covered.size == 0 or geometry_px.is_empty:
         return covered
-    start, stop, sign = _ring_edges(geometry_px)
+    start, stop, sign, _ = _ring_edges(np.array([geometry_px]))
     origin = np.array([window.col_start, window.row_start], dtype=np.float64)
     start, stop = start - origin, stop - origin
     rows = max(_MAX_CELLS // window.width, 1)
     for first in range(0, window.height, rows):
         strip = covered[first : first + rows]
+        height, width = strip.shape
         shift = np.array([0.0, first])
-        strip[:] = _covered(start - shift, stop - shift, sign, *strip.shape)
+        pieces = _cut(start - shift, stop - shift, height, width)
+        cell = pieces.row * (width + 1) + np.maximum(pieces.col, 0)
+        added, crossed = _added(pieces, sign, cell, width, height * (width + 1))
+        shares = np.cumsum(added.reshape(height, width + 1)[:, :width], axis=1)
+        strip[:] = _rounded(shares, crossed.reshape(height, width + 1)[:, :width])
+    return covered
+
+
+def coverage_of_each(
+    geometries_px: Sequence[BaseGeometry], windows: Sequence[Window]
+) -> list[NDArray[np.float32]]:
+    """`coverage_fractions` of many polygons at once; of small ones ten times as fast.
+
+    Args:
+        geometries_px: As for `coverage_fractions`; shares below 1e-9 are not told from 0.
+        windows: One for each.
+
+    Returns:
+        Shares of each, shape (window.height, window.width).
+
+    Example:
+        >>> boxes = [shapely.box(0, 0, 1.5, 1), shapely.box(5, 5, 6, 7)]
+        >>> coverage_of_each(boxes, [Window(0, 1, 0, 2), Window(5, 7, 5, 6)])[0]
+        array([[1. , 0.5]], dtype=float32)
+    """
+    covered = [np.zeros((max(w.height, 0), max(w.width, 0)), np.float32) for w in windows]
+    together: list[int] = []
+    cells = 0
+    for zone, (geometry, window) in enumerate(zip(geometries_px, windows, strict=True)):
+        size = (window.height + 1) * (window.width + 1)
+        if window.is_empty or geometry.is_empty:
+            continue
+        if size > _MAX_CELLS // 8 or geometry.area < _SMALL_AREA:
+            covered[zone] = coverage_fractions(geometry, window)
+            continue
+        if cells + size > _MAX_CELLS:
+            _cover(together, geometries_px, windows, covered)
+            together, cells = [], 0
+        together.append(zone)
+        cells += size
+    _cover(together, geometries_px, windows, covered)
     return covered
 
 
@@ -112,7 +158,7 @@ def length_in_cells(
     height, width = max(window.height, 0), max(window.width, 0)
     if height == 0 or width == 0 or geometry_px.is_empty:
         return np.zeros((height, width))
-    lines = _parts(geometry_px, _LINES)
+    lines, _ = _parts(np.array([geometry_px]), _LINES)
     xy, line = shapely.get_coordinates(lines, return_index=True)
     xy -= (window.col_start, window.row_start)
     inner = line[1:] == line[:-1]
@@ -168,17 +214,50 @@ def cell_areas(affine: Affine, crs: str | int | pyproj.CRS, window: Window) -> N
     return _filled(areas, rows, cols, every_row, np.arange(width) + window.col_start)
 
 
-def _parts(geometry: BaseGeometry, kinds: tuple[int, ...]) -> NDArray[np.object_]:
-    parts = shapely.get_parts(geometry)
+def _cover(
+    zones: list[int],
+    geometries_px: Sequence[BaseGeometry],
+    windows: Sequence[Window],
+    covered: list[NDArray[np.float32]],
+) -> None:
+    """Compute the shares of some zones, one row of pixels after the other in one line."""
+    if not zones:
+        return
+    start, stop, sign, zone = _ring_edges(np.array([geometries_px[z] for z in zones]))
+    bounds = np.array([windows[z] for z in zones])
+    origin = bounds[:, [2, 0]].astype(np.float64)
+    height, width = bounds[:, 1] - bounds[:, 0], bounds[:, 3] - bounds[:, 2]
+    pieces = _cut(start - origin[zone], stop - origin[zone], height[zone], width[zone])
+    of = zone[pieces.edge]
+    stride = width + 1
+    ends = np.cumsum(height * stride)
+    cell = (ends - height * stride)[of] + pieces.row * stride[of] + np.maximum(pieces.col, 0)
+    added, crossed = _added(pieces, sign, cell, width[of], int(ends[-1]))
+    shares = np.cumsum(added)
+    strides = np.repeat(stride, height)
+    first = np.cumsum(strides) - strides
+    shares -= np.repeat(shares[first] - added[first], strides)
+    rounded = _rounded(shares, crossed).astype(np.float32)
+    for z, end, rows, line in zip(zones, ends, height, stride, strict=True):
+        covered[z] = rounded[end - rows * line : end].reshape(rows, line)[:, :-1]
+
+
+def _parts(
+    geometries: NDArray[np.object_], kinds: tuple[int, ...]
+) -> tuple[NDArray[np.object_], _Ints]:
+    """Simple geometries of some kinds, and the index of the geometry that each is from."""
+    parts, of = shapely.get_parts(geometries, return_index=True)
     while (shapely.get_type_id(parts) > 3).any():  # multi-parts and collections in collections
-        parts = shapely.get_parts(parts)
-    chosen: NDArray[np.object_] = parts[np.isin(shapely.get_type_id(parts), kinds)]
-    return chosen
+        parts, inner = shapely.get_parts(parts, return_index=True)
+        of = of[inner]
+    chosen = np.isin(shapely.get_type_id(parts), kinds)
+    return parts[chosen], of[chosen]
 
 
-def _ring_edges(geometry: BaseGeometry) -> tuple[_Floats, _Floats, _Floats]:
-    """Start and stop of every edge, and the sign by which its ring adds area."""
-    rings, polygon = shapely.get_rings(_parts(geometry, (_POLYGON,)), return_index=True)
+def _ring_edges(geometries: NDArray[np.object_]) -> tuple[_Floats, _Floats, _Floats, _Ints]:
+    """Start and stop of every edge, the sign by which its ring adds area, its geometry."""
+    polygons, geometry = _parts(geometries, (_POLYGON,))
+    rings, polygon = shapely.get_rings(polygons, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     inner = ring[1:] == ring[:-1]
     start, stop, of = xy[:-1][inner], xy[1:][inner], ring[1:][inner]
@@ -187,11 +266,11 @@ def _ring_edges(geometry: BaseGeometry) -> tuple[_Floats, _Floats, _Floats]:
     doubled = np.bincount(of, weights=p[:, 0] * q[:, 1] - q[:, 0] * p[:, 1], minlength=len(rings))
     is_shell = np.diff(polygon, prepend=-1) != 0
     sign = np.where(is_shell, -1.0, 1.0) * np.sign(doubled)
-    return start, stop, sign[of]
+    return start, stop, sign[of], geometry[polygon[of]]
 
 
-def _cut(start: _Floats, stop: _Floats, height: int, width: int) -> _Pieces:
-    """Cut edges at the sides of the pixels of a window.
+def _cut(start: _Floats, stop: _Floats, height: _Size, width: _Size) -> _Pieces:
+    """Cut edges at the sides of the pixels of a window, or each of those of its own.
 
     Returns:
         The pieces in the rows of the window; a column outside of it is -1 or `width`.
@@ -200,6 +279,8 @@ def _cut(start: _Floats, stop: _Floats, height: int, width: int) -> _Pieces:
     near = (high >= 0) & (low <= height) & (np.minimum(start[:, 0], stop[:, 0]) <= width)
     index = np.flatnonzero(near)
     (x1, y1), (x2, y2) = start[near].T, stop[near].T
+    if not isinstance(height, int) and not isinstance(width, int):
+        height, width = height[near], width[near]
     by_row, row_lines = _lines_between(y1, y2, height)
     by_col, col_lines = _lines_between(x1, x2, width)
     t_row = (row_lines - y1[by_row]) / (y2 - y1)[by_row]
@@ -213,6 +294,8 @@ def _cut(start: _Floats, stop: _Floats, height: int, width: int) -> _Pieces:
     edge, x, y = edge[order], x[order], y[order]
     before = np.flatnonzero(edge[1:] == edge[:-1])
     x1, y1, x2, y2, edge = x[before], y[before], x[before + 1], y[before + 1], edge[before]
+    if not isinstance(height, int) and not isinstance(width, int):
+        height, width = height[edge], width[edge]
     row = np.floor(np.clip((y1 + y2) / 2, -1, height)).astype(np.int64)
     col = np.floor(np.clip((x1 + x2) / 2, -1, width)).astype(np.int64)
     inside = (row >= 0) & (row < height)
@@ -220,7 +303,7 @@ def _cut(start: _Floats, stop: _Floats, height: int, width: int) -> _Pieces:
     return _Pieces(*pieces)
 
 
-def _lines_between(first: _Floats, last: _Floats, size: int) -> tuple[_Ints, _Floats]:
+def _lines_between(first: _Floats, last: _Floats, size: _Size) -> tuple[_Ints, _Floats]:
     """Index of the edge, and each integer of ``0 .. size`` strictly between its ends."""
     low, high = np.minimum(first, last), np.maximum(first, last)
     start = np.clip(np.floor(low) + 1, 0, size + 1).astype(np.int64)
@@ -231,25 +314,28 @@ def _lines_between(first: _Floats, last: _Floats, size: int) -> tuple[_Ints, _Fl
     return index, (np.arange(len(index)) + (start - begin)[index]).astype(np.float64)
 
 
-def _covered(
-    start: _Floats, stop: _Floats, sign: _Floats, height: int, width: int
-) -> NDArray[np.float64]:
-    pieces = _cut(start, stop, height, width)
-    x1, y1, x2, y2, row, col, edge = pieces
+def _added(
+    pieces: _Pieces, sign: _Floats, cell: _Ints, width: _Size, cells: int
+) -> tuple[_Floats, NDArray[np.bool_]]:
+    """What each pixel adds to the share of the row up to it, and where an edge enters it.
+
+    Of a row of pixels and one more, which takes what is right of the window.
+    """
+    x1, y1, x2, y2, _, col, edge = pieces
     rise = (y2 - y1) * sign[edge]
     share = np.clip(1.0 - ((x1 + x2) / 2 - col), 0.0, 1.0)
     share[(col < 0) | (col >= width)] = 1.0  # beside the window: nothing is left for a next pixel
-    cell = row * (width + 1) + np.maximum(col, 0)
-    cells = height * (width + 1) + 1
-    added = _summed(cell, rise * share, cells)
-    added[1:] += _summed(cell, rise * (1.0 - share), cells)[:-1]
-    covered = np.cumsum(added[:-1].reshape(height, width + 1)[:, :width], axis=1)
-    entered = np.zeros(cells, dtype=bool)
+    added = _summed(cell, rise * share, cells + 1)
+    added[1:] += _summed(cell, rise * (1.0 - share), cells + 1)[:-1]
+    entered = np.zeros(cells + 1, dtype=bool)
     entered[cell[_enters(pieces, width)]] = True
-    crossed = entered[:-1].reshape(height, width + 1)[:, :width]
-    # In a pixel that no edge enters the sum is 0 or 1 but for rounding.
-    np.rint(covered, out=covered, where=~crossed)
-    return np.clip(covered, 0.0, 1.0, out=covered)
+    return added[:-1], entered[:-1]
+
+
+def _rounded(shares: _Floats, crossed: NDArray[np.bool_]) -> _Floats:
+    """Shares from 0 to 1; all or nothing, but for rounding, where no edge enters a pixel."""
+    np.rint(shares, out=shares, where=~crossed)
+    return np.clip(shares, 0.0, 1.0, out=shares)
 
 
 def _summed(cell: _Ints, values: _Floats, cells: int) -> _Floats:
@@ -257,7 +343,7 @@ def _summed(cell: _Ints, values: _Floats, cells: int) -> _Floats:
     return np.bincount(cell, weights=values, minlength=cells).astype(np.float64, copy=False)
 
 
-def _enters(pieces: _Pieces, width: int) -> NDArray[np.bool_]:
+def _enters(pieces: _Pieces, width: _Size) -> NDArray[np.bool_]:
     """Whether a piece runs inside a pixel, not along its side nor by rounding only."""
     x1, y1, x2, y2, _, col, _ = pieces
     along_col = (x1 == x2) & (x1 == np.floor(x1))

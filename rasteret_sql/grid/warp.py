@@ -252,8 +252,11 @@ def locate(target: Grid, window: Window, source: Grid, kernel: str = "nearest") 
         return Positions(x, y, x, y)
     cols, rows = np.append(cols, window.col_stop), np.append(rows, window.row_stop)
     x, y = _located(move, cols, rows, target, source)
-    x1, x2 = _corners(x)
-    y1, y2 = _corners(y)
+    (x1, x2), (y1, y2) = _corners(x), _corners(y)
+    if source.crs.is_geographic and source.affine.is_rectilinear:
+        turn = 360.0 / source.affine.a  # a box across the longitude where they jump
+        with np.errstate(invalid="ignore"):
+            x2 = x2 - turn * np.rint((x2 - x1) / turn)
     return Positions(np.minimum(x1, x2), np.minimum(y1, y2), np.maximum(x1, x2), np.maximum(y1, y2))
 
 
@@ -266,11 +269,14 @@ def source_window(at: Positions, source: Grid, kernel: str, scale: Scale) -> Win
         kernel: One of `KERNELS`.
         scale: Of both grids, from `measure_scale`.
     """
-    rows = _needed(at.top, at.bottom, source.height, _reach(kernel, scale.y))
-    cols = _needed(at.left, at.right, source.width, _reach(kernel, scale.x))
-    if rows[0] >= rows[1] or cols[0] >= cols[1]:
+    with np.errstate(invalid="ignore"):
+        inside = (at.right >= -1) & (at.left <= source.width + 1)
+        inside = inside & (at.bottom >= -1) & (at.top <= source.height + 1)
+    if not inside.any():
         return Window(0, 0, 0, 0)
-    return Window(*rows, *cols)
+    left, top, right, bottom = (np.broadcast_to(p, inside.shape)[inside] for p in at)
+    box = BBox(left.min(), top.min(), right.max(), bottom.max())
+    return _with_reach(box, source, kernel, scale)
 
 
 def plan_window(target: Grid, window: Window, source: Grid, kernel: str, scale: Scale) -> Window:
@@ -286,9 +292,8 @@ def plan_window(target: Grid, window: Window, source: Grid, kernel: str, scale: 
     if not all(np.isfinite(pad) and pad < _EXACT_SIZE for pad in pads):
         return source_window(locate(target, window, source, kernel), source, kernel, scale)
     pad_x, pad_y = pads
-    return source_window(
-        Positions(x - pad_x, y - pad_y, x + pad_x, y + pad_y), source, kernel, scale
-    )
+    box = BBox(x.min() - pad_x, y.min() - pad_y, x.max() + pad_x, y.max() + pad_y)
+    return _with_reach(box, source, kernel, scale)
 
 
 def warp_block(
@@ -463,20 +468,26 @@ def _corners(values: _Floats) -> tuple[_Floats, _Floats]:
     return values[:-1, :-1], values[1:, 1:]
 
 
+def _with_reach(box: BBox, source: Grid, kernel: str, scale: Scale) -> Window:
+    """The pixels that a kernel reaches from positions in a box."""
+    rows = _reached(box.ymin, box.ymax, source.height, _reach(kernel, scale.y))
+    cols = _reached(box.xmin, box.xmax, source.width, _reach(kernel, scale.x))
+    window = Window(*rows, *cols)
+    return Window(0, 0, 0, 0) if window.is_empty else window
+
+
+def _reached(low: float, high: float, size: int, reach: int) -> tuple[int, int]:
+    if high < -1 or low > size + 1:
+        return 0, 0
+    start = math.floor(max(low, -1.0)) - reach
+    stop = math.floor(min(high, size + 1.0)) + 1 + reach
+    return max(start, 0), min(stop, size)
+
+
 def _reach(kernel: str, scale: float) -> int:
     if kernel in _REACH:
         return math.ceil(_REACH[kernel] * max(scale, 1.0)) + 1
     return 1
-
-
-def _needed(low: _Floats, high: _Floats, size: int, reach: int) -> tuple[int, int]:
-    with np.errstate(invalid="ignore"):
-        inside = (high >= -1) & (low <= size + 1)
-    if not inside.any():
-        return 0, 0
-    start = math.floor(max(float(low[inside].min()), -1.0)) - reach
-    stop = math.floor(min(float(high[inside].max()), size + 1.0)) + 1 + reach
-    return max(start, 0), min(stop, size)
 
 
 def _bend(values: _Floats) -> float:

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pyproj
 import pytest
@@ -8,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasteret_sql.grid import coverage
-from rasteret_sql.grid.coverage import cell_areas, coverage_fractions, length_in_cells
+from rasteret_sql.grid.coverage import (
+    cell_areas,
+    coverage_fractions,
+    coverage_of_each,
+    length_in_cells,
+)
 from rasteret_sql.grid.masks import polygon_mask
 from rasteret_sql.grid.reproject import polygonal
 from rasteret_sql.grid.windows import to_pixels, window_of
@@ -89,6 +92,19 @@ def test_parts_that_touch_in_a_point_do_not_disturb_each_other():
     np.testing.assert_allclose(got, intersections(area, IMAGE), atol=1e-7)
 
 
+def test_a_vertex_a_hair_beside_a_pixel_edge_does_no_harm():
+    # GEOS 3.14's own grid intersection ends the process here.
+    area = shapely.from_wkt(
+        "MULTIPOLYGON (((6.176715000011566e-32 14, 19.74832534790039 -3,"
+        " -0.2773114629524384 11.835031885436402, 6.176715000011566e-32 14)),"
+        " ((-0.5 12, -0.2773114629524384 11.835031885436402, -0.7685419321060181 8, -0.5 12)))"
+    )
+    assert area.is_valid
+    np.testing.assert_allclose(
+        coverage_fractions(area, IMAGE), intersections(area, IMAGE), atol=1e-7
+    )
+
+
 @pytest.mark.parametrize("row", [1, 11, 23])
 @pytest.mark.parametrize("col", [1, 7, 19])
 def test_neighbouring_windows_fit_together(row, col):
@@ -115,6 +131,29 @@ def test_pixels_that_no_boundary_enters_are_all_or_nothing():
     got = coverage_fractions(ring, IMAGE)
     assert set(np.unique(got)) == {0, 0.5, 1}
     assert (got == 0).sum() == 8
+
+
+@pytest.mark.parametrize("max_cells", [1 << 21, 9000])
+def test_shares_of_many_polygons_are_those_of_each(monkeypatch, max_cells):
+    monkeypatch.setattr(coverage, "_MAX_CELLS", max_cells)
+    scales = [(-5, -2), (-1, 0.5), (0, 1), (1, 2)]
+    areas = [area for i, scale in enumerate(scales) for area in stars(20 + i, 60, scale)]
+    areas += [shapely.Polygon(), shapely.box(3, 2, 9, 7), shapely.LineString([(0, 0), (9, 9)])]
+    areas += [shapely.GeometryCollection([shapely.box(1, 1, 3.5, 4), shapely.Point(3, 3)])]
+    windows = [window_of(area, 24, 20) for area in areas]
+    windows[::7] = [Window(2, 19, 3, 4)] * len(windows[::7])
+    windows[5] = IMAGE
+    found = coverage_of_each(areas, windows)
+    assert len(found) == len(areas)
+    for area, window, got in zip(areas, windows, found, strict=True):
+        want = coverage_fractions(area, window)
+        assert got.shape == want.shape
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, want, atol=1.2e-7)
+        np.testing.assert_array_equal(got > 1e-9, want > 1e-9)
+        np.testing.assert_array_equal(got == 1, want == 1)
+    assert sum(got.sum() for got in found) > 1000
+    assert coverage_of_each([], []) == []
 
 
 def test_what_covers_something_is_touched():
@@ -292,14 +331,3 @@ def test_areas_of_the_world_add_up():
 def test_equal_area_pixels_are_equal():
     areas = cell_areas(Affine(30, 0, 0, 0, -30, 2e6), "EPSG:5070", Window(0, 70, 0, 50))
     np.testing.assert_allclose(areas, 900, rtol=1e-7)
-
-
-def test_small_zones_take_less_than_a_millisecond():
-    zone = next(stars(1, 1, (0.7, 0.8)))
-    coverage_fractions(zone, IMAGE)
-    times = []
-    for _ in range(50):
-        begun = time.perf_counter()
-        coverage_fractions(zone, IMAGE)
-        times.append(time.perf_counter() - begun)
-    assert min(times) < 1e-3
