@@ -32,7 +32,7 @@ from rasteret_sql.records.hrefs import local_path
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.listing import Listed, list_files
 from rasteret_sql.remote.ranges import get_range, stat
-from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.remote.stores import is_remote, signed_form
 from rasteret_sql.schema import PARTITION_KEYS
 from rasteret_sql.units import BBox
 
@@ -81,7 +81,7 @@ class ParquetSource:
     """
 
     def __init__(self, location: str) -> None:
-        self._listed = _find(location)
+        self._listed = _find(signed_form(location))
         if not self._listed:
             raise CollectionError.expected(
                 redact(location), "Parquet files", "none", "check the path and the credentials"

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.records.bands import is_raster
-from rasteret_sql.records.hrefs import unsigned
+from rasteret_sql.records.hrefs import stored_href
 from rasteret_sql.records.records import AssetFailure, local_refused
-from rasteret_sql.remote.stores import is_local, rewrite
+from rasteret_sql.remote.stores import is_local
 from rasteret_sql.schema import ASSET, assets_type
 
 ENTRY = pa.struct([("band", pa.string()), *ASSET])
@@ -213,12 +213,12 @@ class AssetReader:
     def stored(self, hrefs: pa.Array, *, is_rewritten: bool = True) -> pa.Array:
         """Hrefs unsigned and rewritten; Python only runs where there may be something to do."""
         mapping = self.url_rewrite if is_rewritten else {}
-        may_be_signed = pc.any(pc.match_substring_regex(hrefs, "[?@]")).as_py()
+        may_be_signed = pc.any(pc.match_substring_regex(hrefs, "[?&;#@%]")).as_py()
         if not may_be_signed and not mapping:
             return hrefs
         values = hrefs.to_pylist()
         return pa.array(
-            [None if href is None else rewrite(unsigned(href), mapping) for href in values],
+            [None if href is None else stored_href(href, mapping) for href in values],
             pa.string(),
         )
 
