@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rasteret_sql.errors import DecodeError, UnsupportedTiffError
+from rasteret_sql.errors import DecodeError, RasteretError, UnsupportedTiffError
 from rasteret_sql.tiff.bits import reverse_bits
 from rasteret_sql.tiff.colours import (
     check_ycbcr,
@@ -19,7 +19,7 @@ from rasteret_sql.tiff.colours import (
     ycbcr_to_rgb,
 )
 from rasteret_sql.tiff.images import IMAGES
-from rasteret_sql.tiff.inflate import EXPANSION, INFLATE, STOPS_EARLY
+from rasteret_sql.tiff.inflate import EXPANSION, INFLATE, STOPS_EARLY, corrupt
 from rasteret_sql.tiff.layout import BlockFormat
 from rasteret_sql.tiff.unpack import sample_dtype, unpacker
 
@@ -108,6 +108,18 @@ def decode_block(
         UnsupportedTiffError: as `check_supported`.
         DecodeError: if the bytes are cut off or corrupt.
     """
+    try:
+        return _decoded(data, fmt, rows, needed_rows)
+    except RasteretError:
+        raise
+    except Exception as error:
+        # a header that contradicts itself, in a way that no check above knows
+        raise corrupt("sound", f"{type(error).__name__}: {error}") from error
+
+
+def _decoded(
+    data: bytes | memoryview, fmt: BlockFormat, rows: int | None, needed_rows: int | None
+) -> NDArray[Any]:
     decoder = _decoder(fmt)
     declared = fmt.tile_height if rows is None else min(rows, fmt.tile_height)
     wanted = declared if needed_rows is None else min(needed_rows, declared)

@@ -16,7 +16,7 @@ import pytest
 import rasterio
 from rasterio.io import MemoryFile
 
-from rasteret_sql.errors import DecodeError, UnsupportedTiffError
+from rasteret_sql.errors import DecodeError, RasteretError, UnsupportedTiffError
 from rasteret_sql.tiff.codecs import check_supported, decode_block, supported_compressions
 from rasteret_sql.tiff.layout import BlockFormat
 
@@ -411,6 +411,20 @@ def test_a_jpeg_of_few_bytes_and_many_pixels_is_refused():
     huge = data[:place] + struct.pack(">HH", 16384, 32) + data[place + 4 :]
     with pytest.raises(DecodeError, match="a whole JPEG image"):
         decode_block(huge, replace(GREY, compression=7, tile_height=16384))
+
+
+@pytest.mark.parametrize(
+    "fmt",
+    [
+        replace(PLAIN, dtype="uint8", bits_per_sample=12),
+        replace(PLAIN, dtype="uint8", bits_per_sample=31, compression=8),
+        replace(PLAIN, dtype="float64", bits_per_sample=16, predictor=3),
+    ],
+)
+def test_a_format_that_contradicts_itself_is_an_error_of_ours(fmt):
+    data = encoded(fmt.compression)
+    with pytest.raises(RasteretError, match=r"expected .*, got"):
+        decode_block(data * 40, fmt)
 
 
 def _mutations(data: bytes, rng: np.random.Generator, count: int):

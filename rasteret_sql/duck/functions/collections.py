@@ -24,6 +24,7 @@ from rasteret_sql.records.files.footers import CollectionInfo
 from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, export
 from rasteret_sql.records.files.workspace import Workspace, check_name, read_errors
 from rasteret_sql.records.hrefs import local_path, unsigned, unsigned_column
+from rasteret_sql.records.upkeep.faults import check_types
 from rasteret_sql.remote.stores import is_remote, remember_signed
 from rasteret_sql.schema import BBOX, bands_of, metadata_column
 
@@ -143,6 +144,7 @@ def records(call: Call, *, collection: object) -> Sql:
 def describe(call: Call, *, collection: object) -> Stream:
     """Describe a collection."""
     relation = resolve(call, collection)
+    check_types(relation.schema, f"collection {relation.label}")
     bands = bands_of(relation.schema)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -245,6 +247,7 @@ def load(call: Call, *, name: object, path: object, force: object) -> Stream:
             f"none of {', '.join(sorted(missing))}",
             "use rasteret_build_table for other tables",
         )
+    check_types(relation.schema, f"path {path}")
     bands = bands_of(relation.schema)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -276,6 +279,7 @@ def export_collection(
 ) -> Stream:
     """Write a collection elsewhere."""
     relation = resolve(call, collection)
+    check_types(relation.schema, f"collection {relation.label}")
     check_flag("force", force)
     if not isinstance(path, str):
         raise InputError.expected("path", "a folder", path, "write a path")

@@ -282,10 +282,20 @@ def _href_and_index(values: pa.Array, band: str) -> tuple[pa.Array, pa.Array] | 
     name = next((name for name in _HREF_NAMES if kind.get_field_index(name) >= 0), None)
     if name is None:
         return None
-    hrefs = pc.struct_field(values, name).cast(pa.string())
+    hrefs = _cast(pc.struct_field(values, name), pa.string(), f"assets.{band}.{name}")
     if kind.get_field_index(_INDEX) < 0:
         return hrefs, zeros
-    return hrefs, pc.coalesce(pc.struct_field(values, _INDEX).cast(pa.int32()), zeros)
+    indices = _cast(pc.struct_field(values, _INDEX), pa.int32(), f"assets.{band}.{_INDEX}")
+    return hrefs, pc.coalesce(indices, zeros)
+
+
+def _cast(values: pa.Array, kind: pa.DataType, subject: str) -> pa.Array:
+    try:
+        return values.cast(kind)
+    except pa.ArrowException:
+        raise InputError.expected(
+            subject, kind, values.type, "select it with that type, or give href_column"
+        ) from None
 
 
 def _says_no_raster(key: str, values: pa.Array) -> bool:
