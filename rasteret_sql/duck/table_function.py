@@ -36,6 +36,7 @@ import pyarrow.compute as pc
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
+from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:
     from rasteret_sql.records.files.workspace import Workspace
@@ -264,7 +265,8 @@ class Runtime:
 
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         try:
-            bound = self.functions[call.name](call, **arguments)
+            with self.stop_event(call.caller.connection) as stop, listening(stop):
+                bound = self.functions[call.name](call, **arguments)
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
         if isinstance(bound, Sql):
@@ -318,7 +320,7 @@ class Runtime:
         try:
             with self.stop_event(call.caller.connection) as stop:
                 scan = Scan(needed, stop, parts)
-                for batch in stream.run(scan):
+                for batch in _listened(stream.run(scan), stop):
                     scan.check()
                     remaining = scan.remaining
                     kept = batch if remaining is None else batch.filter(remaining)
@@ -326,6 +328,19 @@ class Runtime:
                         yield kept.select(columns)
         except RasteretError as error:
             raise _named(error, call.name) from error
+
+
+def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batches:
+    """The batches; what waits while one is made listens to the stop event.
+
+    Not the whole loop does: DuckDB may ask for each batch on another thread.
+    """
+    while True:
+        with listening(stop):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class StorageOptions:
         signer: ``planetary_computer``, ``earthdata``, or a function from an href to a signed
             URL or to ``(signed URL, time of expiry)``.
         token_url: where the signer asks for tokens.
-        timeout_s: longest silence of a server within a request.
+        timeout_s: longest silence of a server within a request; five minutes are the limit of
+            a request in all, which has at most 64 MiB.
         retries: after 429, 5xx and broken connections.
     """
 
