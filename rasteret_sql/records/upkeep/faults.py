@@ -64,10 +64,13 @@ def _is_assets(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
         return False
     names = set(ASSET.names)
-    assets = [kind.field(i).type for i in range(kind.num_fields)]
-    return all(
-        pa.types.is_struct(one) and names <= set(one.names) and header_fault(one, ASSET) is None
-        for one in assets
+    return _are_like_assets(kind) and all(names <= set(field.type.names) for field in kind)
+
+
+def _are_like_assets(kind: pa.DataType) -> bool:
+    """Whether what there is of assets is of the right types; an index may be missing."""
+    return bool(pa.types.is_struct(kind)) and all(
+        pa.types.is_struct(field.type) and header_fault(field.type, ASSET) is None for field in kind
     )
 
 
@@ -152,7 +155,11 @@ def check_types(schema: pa.Schema, label: str) -> None:
         >>> check_types(pa.schema([("id", pa.string())]), "s2")
     """
     for fault in column_faults(schema):
-        if fault.column in schema.names:
+        if fault.column == "assets" and fault.column in schema.names:
+            is_usable = _are_like_assets(schema.field(fault.column).type)
+        else:
+            is_usable = fault.column not in schema.names
+        if not is_usable:
             raise CollectionError(
                 f"{label}, column {fault.column}: {fault.fault}; "
                 "build it with rasteret_build_table, or leave the column out"
