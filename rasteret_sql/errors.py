@@ -11,22 +11,26 @@
 
 A message is one line, ``subject: expected X, got Y; what to do``. The table-function
 engine puts the name of the SQL function in front. URLs enter a message through
-`redact`, so a token or a signed query string never does.
+`redact`, so a token or a signed query string never does; what a text brings along,
+`RasteretError` itself takes out.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Self
-from urllib.parse import urlsplit
+
+from rasteret_sql.secrets import redact as redact
+from rasteret_sql.secrets import redact_words
 
 _MAX_SHOWN = 120
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
 class RasteretError(Exception):
-    """Any error of this package."""
+    """Any error of this package; no secret of an address stays in its text."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact_words(arg) if isinstance(arg, str) else arg for arg in args))
 
     @classmethod
     def expected(cls, subject: str, expected: str, got: object, todo: str) -> Self:
@@ -123,26 +127,3 @@ def shorten(value: object) -> str:
         return _SQL_WORDS[value]
     text = repr(redact(value)) if isinstance(value, str) else str(value)
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
-
-
-def redact(text: str) -> str:
-    """Drop user, password, query and fragment of a URL, or of each URL in a text.
-
-    Example:
-        >>> redact("s3://bucket/key.tif?X-Amz-Signature=abc")
-        's3://bucket/key.tif'
-        >>> redact("HTTP 500: see https://host/log?token=abc")
-        'HTTP 500: see https://host/log'
-    """
-    if _URL.match(text):
-        return _without_secrets(text)
-    return _URL.sub(lambda found: _without_secrets(found[0]), text)
-
-
-def _without_secrets(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.split("?", 1)[0]
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return f"{parts.scheme}://{host}{parts.path}"

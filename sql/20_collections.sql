@@ -105,7 +105,7 @@ COMMENT ON MACRO TABLE rasteret_load IS $doc$
 Make a view over an exported collection. A remote one is read through rasteret_records, so its view needs this extension; a local one any DuckDB reads.
 
 name     VARCHAR  name of the view
-path     VARCHAR  folder or file of an exported collection, ours or rasteret's: a path, s3://, gs://, az:// or https://
+path     VARCHAR  folder or file of an exported collection, ours or rasteret's: a path, s3://, gs://, az:// or https://; its user, password and signature are kept for this session, never in the view
 force    BOOLEAN  replace what stands under the name
 returns  one row, as rasteret_describe
 raises   path: not found, or without id, assets, geometry, datetime

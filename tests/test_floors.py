@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "rasteret_sql"
 
 FLOORS = {
     "errors": 0,
+    "secrets": 0,
     "units": 0,
     "tiff": 1,
     "grid": 1,

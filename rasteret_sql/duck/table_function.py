@@ -24,7 +24,7 @@ import time
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -40,6 +40,7 @@ from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, 
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
 from rasteret_sql.reading.columns import copied_views, select_rows, without_views
 from rasteret_sql.reading.pipeline import Counters
+from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:
     from rasteret_sql.records.files.workspace import Workspace
@@ -341,7 +342,8 @@ class Runtime:
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         function = self.functions[call.name]
         try:
-            bound = function.bind(call, **function.checked(arguments))
+            with self.stop_event(call.caller.connection) as stop, listening(stop):
+                bound = function.bind(call, **function.checked(arguments))
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
         if isinstance(bound, Sql):
@@ -401,7 +403,7 @@ class Runtime:
             self._pulled.add(stop)
             with self._started(stop, call.caller.connection):
                 scan = Scan(needed, stop, parts)
-                for batch in stream.run(scan):
+                for batch in _listened(stream.run(scan), stop):
                     scan.check()
                     remaining = scan.remaining
                     kept = batch if remaining is None else select_rows(batch, remaining)
@@ -410,6 +412,23 @@ class Runtime:
                         yield chosen if IS_DUCKDB_2 else copied_views(chosen)
         except RasteretError as error:
             raise _named(error, call.name) from error
+
+
+def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batches:
+    """The batches; what waits while one is made listens to the stop event.
+
+    Not the whole loop does: DuckDB may ask for each batch on another thread.
+    """
+    try:
+        while True:
+            with listening(stop):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,12 @@ class Footprints:
     def _geometry(self, grid: Grid, target: int) -> shapely.Geometry:
         targets = self.targets
         assert targets is not None  # noqa: S101 (only areas have a geometry)
-        if targets.crs is None:
-            return targets.areas[target]
+        if targets.crs is None:  # pixels of the full resolution
+            across, down = grid.width / grid.full_width, grid.height / grid.full_height
+            area = targets.areas[target]
+            if (across, down) == (1, 1):
+                return area
+            return shapely.transform(area, lambda xy: xy * [across, down])
         assert grid.affine is not None and grid.crs is not None  # noqa: S101, PT018 (`_find`)
         if _is_plain(grid, targets):
             return to_pixels(targets.in_crs(grid.crs).geometries[target], grid.affine)

@@ -490,7 +490,7 @@ class Pipeline:
             self._ended = True
             left, self._in_flight = self._in_flight, 0
         self._store.reserve(-left)
-        for job in (*self._fetching.close(), *self._decoding.close()):
+        for job in (*self._fetching.close(hangs=self._stop.is_set()), *self._decoding.close()):
             job()  # fails at once: other reads that wait for the tile then have it themselves
 
     def _check(self) -> None:
@@ -527,10 +527,17 @@ class _Gate:
         for job in more:
             self._pool.post(lambda job=job: self._run(job))  # type: ignore[misc]
 
-    def close(self) -> list[Callable[[], None]]:
-        """Let no more jobs in; those that waited."""
+    def close(self, *, hangs: bool = False) -> list[Callable[[], None]]:
+        """Let no more jobs in; those that waited.
+
+        Args:
+            hangs: Jobs inside may hang; others then get new threads.
+        """
         with self._lock:
             left, self._waiting = list(self._waiting), deque()
+            hangs = hangs and self._n_inside > 0
+        if hangs:
+            self._pool.retire()
         return left
 
     @property

@@ -55,12 +55,16 @@ class Grid:
     Attributes:
         affine: Pixel corner to map, None where the file has no transform.
         crs: ``'EPSG:n'`` or WKT2; None where there is none.
+        full_width: Columns of the full resolution, of which this may be an overview.
+        full_height: Rows of it.
     """
 
     width: int
     height: int
     affine: Affine | None
     crs: str | None
+    full_width: int = 0
+    full_height: int = 0
 
     @property
     def bounds(self) -> BBox | None:
@@ -168,14 +172,22 @@ class SceneTable:
             "or pass on_error := 'null'",
         )
 
-    def number_grids(self, width: Ints, height: Ints, affine: Any, crs: Ints) -> Ints:  # noqa: ANN401
-        """Numbers of the grids with these sizes, affines (n, 6; NaN for none) and CRS codes."""
-        rows = np.column_stack([width, height, affine, crs]).astype(np.float64) + 0.0
+    def number_grids(self, size: Ints, affine: Any, crs: Ints, full: Ints) -> Ints:  # noqa: ANN401
+        """Numbers of grids.
+
+        Args:
+            size: Width and height of each, (n, 2).
+            affine: Of each, (n, 6); NaN for none.
+            crs: Code of the CRS.
+            full: Width and height of the full resolution, (n, 2).
+        """
+        rows = np.column_stack([size, affine, crs, full]).astype(np.float64) + 0.0
         distinct, codes = _unique_rows(rows)
         numbers = []
         for row in rows[distinct]:
             six = None if np.isnan(row[2:8]).any() else Affine(*map(float, row[2:8]))
-            grid = Grid(int(row[0]), int(row[1]), six, self._crs[1][int(row[8])])
+            crs_text = self._crs[1][int(row[8])]
+            grid = Grid(int(row[0]), int(row[1]), six, crs_text, int(row[9]), int(row[10]))
             if grid not in self._grid_numbers:
                 self._grid_numbers[grid] = len(self.grids)
                 self.grids.append(grid)
@@ -316,13 +328,13 @@ class BandTable:
         table, n = self._table, self._table.n_scenes
         width, height = (_ints(struct, name, place) for name in size)
         affine = self._affine(rows)
+        full = np.column_stack([_ints(self._metadata, name, rows) for name in _IMAGE_SIZE])
+        own = np.column_stack([width, height])
         if size is _LEVEL_SIZE:
-            full_w, full_h = (_ints(self._metadata, name, rows) for name in _IMAGE_SIZE)
-            affine = affine * np.column_stack(
-                [full_w / width, full_h / height, np.ones(len(rows))] * 2
-            )
+            ratio = full / own
+            affine = affine * np.column_stack([ratio, np.ones(len(rows))] * 2)
         grid, kind, start, n_tiles = (np.full(n, -1, np.int64) for _ in range(4))
-        grid[rows] = table.number_grids(width, height, affine, table.crs_codes[rows])
+        grid[rows] = table.number_grids(own, affine, table.crs_codes[rows], full)
         kind[rows] = self._kinds(struct, place, rows, is_image=size is _IMAGE_SIZE, is_mask=is_mask)
         offsets, begin, end = _lists(struct.field("tile_offsets"), place)
         counts, count_begin, _ = _lists(struct.field("tile_byte_counts"), place)

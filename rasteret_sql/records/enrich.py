@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyproj.exceptions import ProjError
 
-from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
+from rasteret_sql.errors import HeaderError, InterruptedReadError, RasteretError, redact
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.records import asset_hints, progress
@@ -52,8 +52,9 @@ def enriched_schema(schema: pa.Schema, bands: Sequence[str]) -> pa.Schema:
         if schema.get_field_index(column.name) < 0:
             schema = schema.append(column)
     for band in bands:
-        if schema.get_field_index(metadata_column(band)) < 0:
-            schema = schema.append(pa.field(metadata_column(band), BAND_METADATA))
+        column = pa.field(metadata_column(band), BAND_METADATA)
+        at = schema.get_field_index(column.name)
+        schema = schema.append(column) if at < 0 else schema.set(at, column)
     return schema
 
 
@@ -195,18 +196,55 @@ def _metadata_column(
             values = band_values(asset.header, index or 0)
         except InterruptedReadError:
             raise
-        except RasteretError as error:
-            result.failures.append(_line(batch, row, reference, error.message))
-            progress.add("unreadable")
+        except Exception as error:  # noqa: BLE001 (one asset never ends a build)
+            _fail(batch, row, reference, error, result)
             continue
         hint = reference.hints[row]
         for text in asset_hints.apply_hint(values, hint) if hint else ():
             result.conflicts.append(_line(batch, row, reference, text))
         rows[row] = values | {"file_size": asset.file_size, "etag": asset.etag}
-        result.enriched += 1
-        progress.add("headers")
         first[row] = first[row] or asset
-    return pa.array(rows, BAND_METADATA)
+    column = _stored(batch, rows, reference, result)
+    n_stored = len(column) - column.null_count
+    result.enriched += n_stored
+    progress.add("headers", n_stored)
+    return column
+
+
+def _stored(
+    batch: pa.RecordBatch,
+    rows: Sequence[dict[str, Any] | None],
+    reference: _References,
+    result: Enrichment,
+) -> pa.Array:
+    """The values as a column; a header with one that no column holds is a failure."""
+    try:
+        return pa.array(rows, BAND_METADATA)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        pass
+    fitting = []
+    for row, values in enumerate(rows):
+        try:
+            fitting.append(pa.array([values], BAND_METADATA))
+        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+            _fail(batch, row, reference, error, result)
+            fitting.append(pa.nulls(1, BAND_METADATA))
+    return pa.concat_arrays(fitting)
+
+
+def _fail(
+    batch: pa.RecordBatch,
+    row: int,
+    reference: _References,
+    error: Exception,
+    result: Enrichment,
+) -> None:
+    if not isinstance(error, RasteretError):
+        error = HeaderError.expected(
+            "TIFF header", "values that can be", error, "the file is corrupt"
+        )
+    result.failures.append(_line(batch, row, reference, error.message))
+    progress.add("unreadable")
 
 
 def _line(batch: pa.RecordBatch, row: int, reference: _References, text: str) -> AssetFailure:
@@ -262,7 +300,7 @@ def _lonlat_bounds(header: Header) -> dict[str, float] | None:
     bounds = bounds_of(georef.affine, header.image.height, header.image.width)
     try:
         box = transformer(georef.crs, LONLAT).transform_bounds(*bounds, densify_pts=21)
-    except ProjError:  # an engineering CRS, or one of another planet
+    except (ProjError, RasteretError, ValueError):  # an engineering CRS, or of another planet
         return None
     if not all(map(math.isfinite, box)):
         return None

@@ -87,6 +87,7 @@ class Headers:
             slot = self._slots[href]
             while slot.outcome is None:
                 if self._stop.is_set():
+                    self._lanes.retire()  # some of them may hang, and hold up the next build
                     raise InterruptedReadError("interrupted")
                 self._take_next()
                 self._flush_at_times()

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from rasteret_sql.remote.stores import is_remote
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rasteret_sql.remote.stores import is_remote, kept_query, rewrite
+from rasteret_sql.secrets import without_secrets
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^\s'\"<>]+|/vsi[^\s'\"<>]+")
+"""An address in a text: of the web or a cloud, without a scheme, or a name of GDAL's."""
 _GDAL = {
     "/vsicurl/": "",
     "/vsis3/": "s3://",
@@ -17,17 +25,6 @@ _GDAL = {
     "/vsiaz/": "az://",
     "/vsiadls/": "abfs://",
 }
-# Azure shared access signatures: every field of the token, `sig` being its proof.
-_SAS = frozenset(
-    {"sv", "ss", "srt", "sr", "sp", "st", "se", "sip", "spr", "sig", "si", "sdd", "scid"}
-    | {"skoid", "sktid", "skt", "ske", "sks", "skv", "saoid", "suoid"}
-)
-_CLOUDFRONT = frozenset({"policy", "signature", "key-pair-id", "expires"})
-_S3_V2 = frozenset({"awsaccesskeyid", "signature", "expires"})
-_GOOGLE_V2 = frozenset({"googleaccessid", "signature", "expires"})
-_TOKENS = frozenset(
-    {"token", "access_token", "api_key", "apikey", "api-key", "subscription-key", "authorization"}
-)
 
 
 def resolve(href: str, base: str | None) -> str:
@@ -89,40 +86,70 @@ def local_path(location: str) -> str:
 
 
 def unsigned(href: str) -> str:
-    """Drop the user, the password and the signature or token of an href; keep other queries.
+    """Drop what is a secret in an href, but for what ``keep_query`` of `storage` names.
 
     Example:
         >>> unsigned("https://host/a.tif?version=2&sv=2024-01-01&sp=r&sig=abc")
         'https://host/a.tif?version=2'
     """
-    if "://" not in href or ("?" not in href and "@" not in href):
-        return href
-    scheme, rest = href.split("://", 1)
-    cut = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
-    rest = rest[:cut].rsplit("@", 1)[-1] + rest[cut:]
-    path, mark, query = rest.partition("?")
-    if not mark:
-        return f"{scheme}://{rest}"
-    query, fragment_mark, fragment = query.partition("#")
-    kept = "&".join(_without_signature(query.split("&")))
-    return f"{scheme}://{path}{'?' if kept else ''}{kept}{fragment_mark}{fragment}"
+    plain = without_secrets(href)
+    keep = () if plain == href else kept_query(href)
+    return without_secrets(href, keep) if keep else plain
 
 
-def _without_signature(parameters: list[str]) -> list[str]:
-    names = {unquote(parameter.split("=", 1)[0]).lower() for parameter in parameters}
-    dropped = set(_TOKENS)
-    if "sig" in names:
-        dropped |= _SAS
-    for signature, proof in (
-        (_CLOUDFRONT, "key-pair-id"),
-        (_S3_V2, "awsaccesskeyid"),
-        (_GOOGLE_V2, "googleaccessid"),
-    ):
-        if proof in names:
-            dropped |= signature
+def stored_href(href: str, url_rewrite: Mapping[str, str]) -> str:
+    """The href that is stored: without secrets, of its own and of what it is rewritten to."""
+    return unsigned(rewrite(unsigned(href), url_rewrite))
 
-    def is_kept(parameter: str) -> bool:
-        name = unquote(parameter.split("=", 1)[0]).lower()
-        return name not in dropped and not name.startswith(("x-amz-", "x-goog-"))
 
-    return [parameter for parameter in parameters if is_kept(parameter)]
+def unsigned_values(value: Any) -> Any:  # noqa: ANN401 (a JSON value)
+    """A JSON value, or a list of a column, without the secrets of the addresses in it.
+
+    Example:
+        >>> unsigned_values({"self": ["https://me:pw@host/a.json", "is at https://h/b?sig=S now"]})
+        {'self': ['https://host/a.json', 'is at https://h/b now']}
+    """
+    if isinstance(value, str):
+        return _ADDRESS.sub(lambda found: unsigned(found[0]), value)
+    if isinstance(value, Mapping):
+        return {key: unsigned_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(unsigned_values, value))
+    return value
+
+
+def unsigned_column(column: pa.Array) -> pa.Array:
+    """A column, of any type, without the secrets of the addresses in it.
+
+    Example:
+        >>> unsigned_column(pa.array(["https://h/a?sig=S", "?sig", None])).to_pylist()
+        ['https://h/a', '?sig', None]
+    """
+    if not any(map(_may_hold_secrets, _texts(column))):
+        return column
+    if pa.types.is_struct(column.type):
+        children = [unsigned_column(column.field(i)) for i in range(column.type.num_fields)]
+        return pa.StructArray.from_arrays(children, fields=list(column.type), mask=column.is_null())
+    return pa.array(unsigned_values(column.to_pylist()), column.type)
+
+
+def _texts(column: pa.Array) -> list[pa.Array]:
+    """The text in a column and in all that it nests."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
+        return [column]
+    if pa.types.is_struct(kind):
+        parts = [column.field(i) for i in range(kind.num_fields)]
+    elif pa.types.is_map(kind):
+        parts = [column.keys, column.items]
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        parts = [column.values]
+    else:
+        parts = []
+    return [text for part in parts for text in _texts(part)]
+
+
+def _may_hold_secrets(texts: pa.Array) -> bool:
+    plain = texts.cast(pa.large_string())
+    odd = plain.filter(pc.match_substring_regex(plain, "[?&;#@%]"))
+    return bool(pc.any(pc.match_substring_regex(odd, "//|/vsi")).as_py())

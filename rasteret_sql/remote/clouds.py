@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _N_IDLE = 512
 _CONNECT_S = 5
-_LONGEST_S = 900
+_LONGEST_S = 300
 _S3_ORIGIN = "https://s3.amazonaws.com"
 _AZURE_DOMAIN = ".blob.core.windows.net"
 _S3_HOST = re.compile(

@@ -49,10 +49,13 @@ class StorageOptions:
         account: Azure storage account, for ``az://container/key``.
         headers: sent with each request.
         url_rewrite: what to put in place of the prefix.
+        keep_query: names of query parameters that are stored, though they look like secrets
+            (see `rasteret_sql.secrets`).
         signer: ``planetary_computer``, ``earthdata``, or a function from an href to a signed
             URL or to ``(signed URL, time of expiry)``.
         token_url: where the signer asks for tokens.
-        timeout_s: longest silence of a server within a request.
+        timeout_s: longest silence of a server within a request; five minutes are the limit of
+            a request in all, which has at most 64 MiB.
         retries: after 429, 5xx and broken connections.
     """
 
@@ -64,6 +67,7 @@ class StorageOptions:
     account: str | None = None
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     url_rewrite: str | None = None
+    keep_query: Sequence[str] | None = None
     signer: str | SignHref | None = None
     token_url: str | None = None
     timeout_s: float = 30
@@ -76,6 +80,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "requester_pays": (bool,),
     "credentials": (Mapping,),
     "headers": (Mapping,),
+    "keep_query": (list, tuple),
     "timeout_s": (int, float),
     "retries": (int,),
 }
@@ -211,6 +216,10 @@ def _checked(prefix: str, options: object) -> StorageOptions:
             raise InputError.expected(
                 f"{subject} {name}", wanted, type(value).__name__, "change its type"
             )
+    if not all(isinstance(name, str) for name in options.get("keep_query") or ()):
+        raise InputError.expected(
+            f"{subject} keep_query", "names of parameters", "another value", "write ['name']"
+        )
     signer = options.get("signer")
     if isinstance(signer, str) and signer not in _SIGNERS:
         raise InputError.expected(

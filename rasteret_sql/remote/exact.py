@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from rasteret_sql.remote.config import StorageOptions
+from rasteret_sql.remote.waiting import pause
 
 _CONNECT_S = 5
 _N_IDLE = 512
@@ -28,6 +29,8 @@ _N_REDIRECTS = 5
 _SHORT_BODY_BYTES = 65536
 _LONGEST_PAUSE_S = 5.0
 _RETRIES_S = 60
+_LONGEST_S = 300
+_READ_BYTES = 1 << 18
 _GOOD = frozenset({200, 206})
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
@@ -115,7 +118,7 @@ class ExactUrl:
             is_final = fault.status is not None and fault.status not in _BUSY
             if is_final or n_failed == n_tries or time.monotonic() > give_up_at:
                 raise fault
-            time.sleep(min(pause_s, _LONGEST_PAUSE_S))
+            pause(min(pause_s, _LONGEST_PAUSE_S))
         raise AssertionError  # the last round returns or raises
 
     def _send(self, method: str, asked: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
@@ -171,19 +174,34 @@ def _ranged(
     etag = response.headers.get("ETag")
     size = _length(response)
     if response.status != 206:
-        whole = response.read(whole_max_bytes + 1) if (size or 0) <= whole_max_bytes else b""
+        whole = _body(response, whole_max_bytes + 1) if (size or 0) <= whole_max_bytes else b""
         if not whole or len(whole) > whole_max_bytes:
             many = f"{size} bytes" if size else f"over {whole_max_bytes} bytes"
             raise TransferError(f"the whole file of {many} instead of a range")
         return Answer(whole[start : start + length], len(whole), etag)
     if size is None or size > length:
         raise TransferError("a longer range than was asked for")
-    data = response.read()
+    data = _body(response, size)
     total = _total(response)
     promised = length if total is None else min(length, total - start)
     if len(data) != promised:
         raise TransferError(f"bytes {start}-{start + len(data)}", is_cut=True)
     return Answer(data, total, etag)
+
+
+def _body(response: urllib3.BaseHTTPResponse, most: int) -> bytes:
+    """Up to so many bytes, unless they take too long in all."""
+    parts, size = [], 0
+    give_up_at = time.monotonic() + _LONGEST_S
+    while size < most:
+        part = response.read1(min(most - size, _READ_BYTES))
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > give_up_at:
+            raise TransferError("no answer in time")
+    return b"".join(parts)
 
 
 def _length(response: urllib3.BaseHTTPResponse) -> int | None:

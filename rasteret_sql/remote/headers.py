@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rasteret_sql.errors import HeaderError, RasteretError
 from rasteret_sql.remote.ranges import Start, get_range, get_start
 from rasteret_sql.tiff.codecs import check_supported
 from rasteret_sql.tiff.header import read_header
@@ -84,6 +85,17 @@ def parse_asset(start: Start, pieces: list[tuple[int, bytes]] | None = None) -> 
 
 
 def _parsed(start: Start, fetch: Fetch) -> Header:
-    header = read_header(fetch, start=start.data, file_size=start.size)
-    check_supported(header.block_format(header.image))
+    """Parse; whatever a hostile header leads to, it is the fault of this file alone."""
+    try:
+        header = read_header(fetch, start=start.data, file_size=start.size)
+        check_supported(header.block_format(header.image))
+    except (RasteretError, MoreBytesNeeded):
+        raise
+    except Exception as error:
+        raise HeaderError.expected(
+            "TIFF header",
+            "values that can be",
+            f"{type(error).__name__}: {error}",
+            "the file is corrupt",
+        ) from error
     return header

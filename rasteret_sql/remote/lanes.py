@@ -33,6 +33,7 @@ class Lanes(Executor):
         self._lock = threading.Lock()
         self._n_threads = 0
         self._n_idle = 0
+        self._heir: Lanes | None = None
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Run ``fn(*args, **kwargs)`` on a lane; jobs start in the order of submission."""
@@ -53,8 +54,13 @@ class Lanes(Executor):
 
     def post(self, job: _Job) -> None:
         """Run a job that never raises and tells its result itself: a Future costs 15 us."""
+        if self._heir is not None:
+            self._heir.post(job)
+            return
         if self._n_threads == self.width:
             self._jobs.put(job)
+            if self._heir is not None:  # retired meanwhile, where nobody may look again
+                self._hand_over(self._heir)
             return
         with self._lock:
             self._jobs.put(job)
@@ -65,13 +71,45 @@ class Lanes(Executor):
                 # threading.Thread.start waits until the thread runs: 0.25 s for 512 of them
                 _thread.start_new_thread(self._work, ())
 
+    def retire(self) -> None:
+        """Have others take over: some lanes hang in requests that nobody waits for any more.
+
+        Jobs that wait go to a new pool of the width. Each lane ends with its own job.
+        """
+        with _lock:
+            key = self.role, self.width
+            if _pools.get(key) is self:
+                _pools[key] = Lanes(self.width, self.role)
+            heir = _pools.get(key)
+        if heir is None or heir is self or self._heir is not None:
+            return
+        with self._lock:
+            self._heir = heir
+            self._hand_over(heir)
+            for _ in range(self._n_threads):
+                self._jobs.put(_end)
+
+    def _hand_over(self, heir: Lanes) -> None:
+        n_ends = 0
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is _end:
+                n_ends += 1
+            else:
+                heir.post(job)
+        for _ in range(n_ends):
+            self._jobs.put(_end)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
         """Do nothing: the pool is the process's, so ``with lanes(64)`` is harmless."""
 
     def _work(self) -> None:
         threading.current_thread().name = self.role
-        while True:
-            self._next()()
+        while (job := self._next()) is not _end:
+            job()
 
     def _next(self) -> _Job:
         """Wait for a job; while there are few threads, tell that this one is idle."""
@@ -82,6 +120,10 @@ class Lanes(Executor):
                 except Empty:
                     self._n_idle += 1
         return self._jobs.get()
+
+
+def _end() -> None:
+    """What a lane of a retired pool finds after its last job."""
 
 
 _pools: dict[tuple[str, int], Lanes] = {}

@@ -12,6 +12,7 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.remote.exact import ExactUrl
 from rasteret_sql.remote.ranges import store_of, tried
 from rasteret_sql.remote.stores import Location, locate
+from rasteret_sql.remote.waiting import interruptible
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def list_files(folder: str) -> list[Listed]:
         ReadError: no answer came.
     """
     base = folder.rstrip("/")
-    inside = locate(f"{base}/_")  # a folder has no key, a file in it has
+    inside = interruptible(locate, f"{base}/_")  # a folder has no key, a file in it has
     if inside.store is None or isinstance(inside.store, ExactUrl | HTTPStore):
         raise InputError.expected(
             folder,

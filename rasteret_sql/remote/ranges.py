@@ -16,11 +16,13 @@ from rasteret_sql.remote.exact import Answer, ExactUrl, TransferError
 from rasteret_sql.remote.faults import is_cut, is_refusal, raise_local, raise_remote, status_of
 from rasteret_sql.remote.stores import (
     Location,
+    is_local,
     locate,
     sign_from_now_on,
     whole_url,
     with_credentials,
 )
+from rasteret_sql.remote.waiting import interruptible
 
 if TYPE_CHECKING:
     from obstore import Bytes
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _N_TRIES = 3
 _SMALL_FILE_BYTES = 8 << 20
 _GAP_BYTES = 16
+_MOST_BYTES = 64 << 20
+"""Of one request: with the limit of its time that is a least rate of some 200 KiB a second."""
 
 # obstore tells of a key that it can't take with a ValueError
 _FAULTS = (BaseError, OSError, ValueError, TransferError)
@@ -78,12 +82,16 @@ def get_range(href: str, start: int, length: int) -> Bytes | bytes:
         raise InputError.expected(
             "range", "start >= 0 and length >= 1", (start, length), "check the tile's offset"
         )
-    location = locate(href)
+    location = _located(href)
     what = f"bytes {start}-{start + length}"
     if location.store is None:
         data: Bytes | bytes = _local_range(location, start, length, what)
-    else:
+    elif length <= _MOST_BYTES:
         data = tried(location, what, lambda place: _remote_range(place, start, length))
+    else:
+        stop = start + length
+        firsts = range(start, stop, _MOST_BYTES)
+        data = b"".join(get_range(href, at, min(_MOST_BYTES, stop - at)) for at in firsts)
     if len(data) != length:
         raise _short(location, what, length, len(data))
     return data
@@ -97,7 +105,7 @@ def get_start(href: str, length: int = 16384) -> Start:
         AccessDeniedError: the store refuses it.
         ReadError: the bytes did not come.
     """
-    location = locate(href)
+    location = _located(href)
     what = f"the first {length} bytes"
     if location.store is None:
         return _local_start(location, length)
@@ -112,7 +120,7 @@ def stat(href: str) -> tuple[int | None, str | None]:
         AccessDeniedError: the store refuses it.
         ReadError: no answer came.
     """
-    location = locate(href)
+    location = _located(href)
     if location.store is None:
         try:
             facts = Path(location.path).stat()
@@ -157,6 +165,11 @@ def merge_ranges(
                 continue
         merged.append(MergedRange(start, stop, (i,)))
     return merged
+
+
+def _located(href: str) -> Location:
+    """As `locate`, which may ask S3 for the region of a bucket."""
+    return locate(href) if is_local(href) else interruptible(locate, href)
 
 
 def _local_start(location: Location, length: int) -> Start:
@@ -245,7 +258,7 @@ def tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
     signed: Location | None = None
     while True:
         try:
-            found = fetch(signed or location)
+            found = interruptible(fetch, signed or location)
         except _FAULTS as error:
             if signed is None and is_refusal(error):
                 signed = with_credentials(location)

@@ -199,6 +199,29 @@ def web_address(url: str) -> tuple[str, StorageOptions]:
     return target, _config.options_for(target)
 
 
+def kept_query(href: str) -> tuple[str, ...]:
+    """Names of the query parameters of an href that are stored though they look like secrets."""
+    return tuple(_config.options_for(href).keep_query or ())
+
+
+def remember_signed(plain: str, signed: str) -> None:
+    """Have an address that is stored without its secrets read with them, in this process.
+
+    Args:
+        plain: as it is stored.
+        signed: as it is asked for; the same as ``plain`` forgets it.
+    """
+    if plain == signed:
+        _signed.pop(plain, None)
+    else:
+        _signed[plain] = signed
+
+
+def signed_form(href: str) -> str:
+    """The address with the secrets that `remember_signed` was told."""
+    return _signed.get(href) or _signed.get(href.rstrip("/"), href)
+
+
 def whole_url(location: Location) -> ExactUrl | None:
     """Return the web address of a location as it stands; None if it is no plain one."""
     target = _config.rewritten(location.source)
@@ -316,6 +339,7 @@ class _Slot:
 
 _config = Storage()
 _guard: Callable[[str], None] | None = None
+_signed: dict[str, str] = {}
 _slots: dict[object, _Slot] = {}
 _refusing: set[Bucket] = set()
 _lock = threading.Lock()

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rasteret_sql.errors import DecodeError, UnsupportedTiffError
+from rasteret_sql.errors import DecodeError, RasteretError, UnsupportedTiffError
 from rasteret_sql.tiff.bits import reverse_bits
 from rasteret_sql.tiff.colours import (
     check_ycbcr,
@@ -19,7 +19,7 @@ from rasteret_sql.tiff.colours import (
     ycbcr_to_rgb,
 )
 from rasteret_sql.tiff.images import IMAGES
-from rasteret_sql.tiff.inflate import INFLATE, STOPS_EARLY
+from rasteret_sql.tiff.inflate import EXPANSION, INFLATE, STOPS_EARLY, corrupt
 from rasteret_sql.tiff.layout import BlockFormat
 from rasteret_sql.tiff.unpack import sample_dtype, unpacker
 
@@ -97,7 +97,8 @@ def decode_block(
             image. A tile always has all of its rows.
         needed_rows: How many of them are wanted, from the first. Some compressions can stop
             there. As in GDAL, a block of the last row of blocks need not have bytes beyond
-            the rows that lie in the image.
+            the rows that lie in the image. Size and checksum are verified where all rows
+            of the block are wanted; of a part of them nobody can tell.
 
     Returns:
         Shape (rows or needed_rows, ``fmt.tile_width``, ``fmt.samples``), native byte order.
@@ -107,6 +108,18 @@ def decode_block(
         UnsupportedTiffError: as `check_supported`.
         DecodeError: if the bytes are cut off or corrupt.
     """
+    try:
+        return _decoded(data, fmt, rows, needed_rows)
+    except RasteretError:
+        raise
+    except Exception as error:
+        # a header that contradicts itself, in a way that no check above knows
+        raise corrupt("sound", f"{type(error).__name__}: {error}") from error
+
+
+def _decoded(
+    data: bytes | memoryview, fmt: BlockFormat, rows: int | None, needed_rows: int | None
+) -> NDArray[Any]:
     decoder = _decoder(fmt)
     declared = fmt.tile_height if rows is None else min(rows, fmt.tile_height)
     wanted = declared if needed_rows is None else min(needed_rows, declared)
@@ -154,10 +167,11 @@ def _byte_decoder(fmt: BlockFormat) -> Decoder:
     is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED
     _check_size(widest_row if stops_early else widest_row * fmt.tile_height)
 
-    def decode(data: bytes | memoryview, wanted: int, _declared: int) -> NDArray[Any]:
+    def decode(data: bytes | memoryview, wanted: int, declared: int) -> NDArray[Any]:
         _check_size(wanted * widest_row)
         size = wanted * row_bytes
-        raw = inflate(reverse_bits(data) if is_reversed else data, size, full)
+        _check_expansion(fmt, len(data), size)
+        raw = inflate(reverse_bits(data) if is_reversed else data, size, declared * row_bytes, full)
         return unpack(_whole(raw, size), wanted)
 
     return decode
@@ -183,12 +197,22 @@ def _ycbcr_decoder(fmt: BlockFormat) -> Decoder:
     _check_size(12 * fmt.tile_width * fmt.tile_height)
     is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED
 
-    def decode(data: bytes | memoryview, wanted: int, _declared: int) -> NDArray[Any]:
-        size = -(-wanted // down) * unit_row
-        raw = inflate(reverse_bits(data) if is_reversed else data, size, full)
+    def decode(data: bytes | memoryview, wanted: int, declared: int) -> NDArray[Any]:
+        size, whole = (-(-rows // down) * unit_row for rows in (wanted, declared))
+        _check_expansion(fmt, len(data), size)
+        raw = inflate(reverse_bits(data) if is_reversed else data, size, whole, full)
         return ycbcr_to_rgb(_whole(raw, size), wanted, fmt)
 
     return decode
+
+
+def _check_expansion(fmt: BlockFormat, n_bytes: int, size: int) -> None:
+    """Refuse, before any memory is taken, a block that the bytes can't make."""
+    most = EXPANSION.get(fmt.compression)
+    if most is not None and size > most * n_bytes:
+        raise DecodeError.expected(
+            "block", f"{size} bytes", f"{n_bytes} packed ones", "the file is truncated or corrupt"
+        )
 
 
 def _whole(raw: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

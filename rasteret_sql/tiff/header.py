@@ -10,6 +10,7 @@ from rasteret_sql.tiff.georef import read_file_crs, read_georef
 from rasteret_sql.tiff.ifd import Ifd, read_start
 from rasteret_sql.tiff.layout import CHUNKY, SEPARATE, Header, Level
 from rasteret_sql.tiff.metadata import (
+    extra_samples,
     is_shown_as_rgba,
     read_band_metadata,
     read_nodata,
@@ -75,7 +76,7 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         dtype,
         samples,
         planar,
-        tuple(int(value) for value in page.numbers(tags.EXTRA_SAMPLES)),
+        extra_samples(page),
         image,
         overviews,
         mask,
@@ -136,16 +137,16 @@ def _ycbcr(page: Ifd, image: Level) -> tuple[tuple[int, int], tuple[float, ...],
     """
     if image.photometric != _YCBCR or image.compression == _JPEG:
         return (2, 2), (), ()
-    subsampling, coefficients, black_white = (
+    subsampling = page.whole_numbers(tags.YCBCR_SUBSAMPLING)
+    coefficients, black_white = (
         values if len(values := page.numbers(tag)) == count else ()
         for tag, count in (
-            (tags.YCBCR_SUBSAMPLING, 2),
             (tags.YCBCR_COEFFICIENTS, 3),
             (tags.REFERENCE_BLACK_WHITE, 6),
         )
     )
-    across, down = subsampling or (2, 2)
-    return (int(across), int(down)), coefficients, black_white
+    across, down = subsampling if len(subsampling) == 2 else (2, 2)
+    return (across, down), coefficients, black_white
 
 
 def _read_reduced(

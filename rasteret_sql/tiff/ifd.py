@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +172,13 @@ class Ifd:
                 n / d if d else 0.0 for n, d in zip(values[::2], values[1::2], strict=True)
             )
         return values
+
+    def whole_numbers(self, tag: int) -> tuple[int, ...]:
+        """As `numbers`, of an integer tag; () where the field type is another, as in libtiff."""
+        entry = self.entries.get(tag)
+        if entry is None or entry[1] not in _INTEGER_TYPES:
+            return ()
+        return cast("tuple[int, ...]", self.numbers(tag))
 
     def data(self, tag: int, limit: int) -> bytes:
         """The raw bytes of a tag, at most ``limit``; b'' if it is absent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -25,6 +26,14 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _LERC1_MAGIC: Final = b"CntZImage "
 _MAX_JPEG_SCANS: Final = 100
 _JPEG_SPACES: Final = {1: "GRAYSCALE", 2: "UNKNOWN", 3: "RGB", 4: "CMYK"}
+_MAX_JPEG_PIXELS: Final = 512
+"""Pixels that one byte of Huffman codes can make: a bit for each block of 64."""
+
+_JPEG_TAIL: Final = bytes((37 * n * n + 11 * n + 90) % 251 for n in range(96))
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""What ends coded data: neither a stuffed byte nor a restart."""
+
+_ARITHMETIC: Final = frozenset({0xC9, 0xCA})
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 
 
@@ -74,28 +83,59 @@ class JpegFrame(NamedTuple):
     samples: int
 
 
-def _jpeg_frame(data: bytes) -> JpegFrame:
-    """What the frame header says, read before the decoder may allocate by it.
+class _JpegParts(NamedTuple):
+    """The frame of a JPEG image, its kind, and where its coded data begin and end."""
+
+    frame: JpegFrame
+    marker: int
+    start: int
+    stop: int
+
+
+def _jpeg_parts(data: bytes) -> _JpegParts:
+    """What the headers say, read before the decoder may allocate by it.
+
+    Raises:
+        DecodeError: if there is no frame, or no end of the image behind its coded data.
 
     Source:
-        ITU-T T.81, sections B.1.1 and B.2.2.
+        ITU-T T.81, sections B.1.1, B.2.2 and B.2.3.
     """
-    position = 2
+    position, frame, kind = 2, None, 0
     while position + 10 <= len(data):
         if data[position] != 0xFF:
             position += 1
             continue
         marker = data[position + 1]
-        if marker in _FRAMES:
-            return JpegFrame(*struct.unpack_from(">BHHB", data, position + 4))
-        if marker in (0xD9, 0xDA):
+        if marker == 0xD9:
             break
         has_length = marker not in (0x00, 0x01, 0xFF) and not 0xD0 <= marker <= 0xD8
         step = 2 + int.from_bytes(data[position + 2 : position + 4]) if has_length else 1
+        if marker in _FRAMES and frame is None:
+            frame, kind = JpegFrame(*struct.unpack_from(">BHHB", data, position + 4)), marker
         position += step
+        if marker == 0xDA and frame is not None:
+            found = _JPEG_MARKER.search(data, position)
+            # Neither occurs inside of coded data; the decoder would fill a cut image with grey.
+            if found is None or data.rfind(b"\xff\xd9", found.start()) < 0:
+                raise _jpeg_ends_early(data)
+            return _JpegParts(frame, kind, position, found.start())
     raise DecodeError.expected(
         "block", "a baseline or progressive JPEG frame", f"{len(data)} bytes", "the file is corrupt"
     )
+
+
+def _jpeg_ends_early(data: bytes) -> DecodeError:
+    return DecodeError.expected(
+        "block", "a whole JPEG image", f"{len(data)} bytes of one", "the file is truncated"
+    )
+
+
+def _may_end_early(pixels: NDArray[Any], bits: int) -> bool:
+    """Whether the last pixel is what the decoder puts where there are no data: mid-grey."""
+    middle = 1 << (bits - 1)
+    corner = pixels[-1, -1].astype(np.int64)
+    return bool((np.abs(corner - middle) <= 1).all())
 
 
 def jpeg(fmt: BlockFormat) -> Decode:
@@ -117,21 +157,33 @@ def jpeg(fmt: BlockFormat) -> Decode:
 
     def decode(data: Bytes, rows: int) -> NDArray[Any]:
         raw = bytes(data)
-        frame = _jpeg_frame(raw)
+        parts = _jpeg_parts(raw)
+        frame = parts.frame
         fits = frame._replace(rows=0) == (fmt.bits_per_sample, 0, fmt.tile_width, fmt.samples)
         if not fits or not rows <= frame.rows <= fmt.tile_height:
             wanted = JpegFrame(fmt.bits_per_sample, rows, fmt.tile_width, fmt.samples)
             raise DecodeError.expected("block", str(wanted), frame, "the file is corrupt")
-        # Neither occurs inside of coded data; the decoder would fill a cut image with grey.
-        if raw.rfind(b"\xff\xd9") < 0 or raw.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-            raise DecodeError.expected(
-                "block", "a whole JPEG image", f"{len(raw)} bytes of one", "the file is truncated"
-            )
-        # The bits of signed bytes are stored as if they were unsigned.
-        out = np.zeros(_shape(fmt, frame.rows), "uint16" if fmt.bits_per_sample == 12 else "uint8")
-        pixels = _run(
-            "JPEG", imagecodecs.jpeg8_decode, raw, tables=fmt.jpeg_tables, out=out, **spaces
+        is_short = (
+            parts.marker not in _ARITHMETIC
+            and frame.rows * frame.columns > _MAX_JPEG_PIXELS * len(raw)
         )
+        if is_short or raw.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+            raise _jpeg_ends_early(raw)
+
+        def image(whole: bytes) -> NDArray[Any]:
+            # The bits of signed bytes are stored as if they were unsigned.
+            kind = "uint16" if fmt.bits_per_sample == 12 else "uint8"
+            out = np.zeros(_shape(fmt, frame.rows), kind)
+            return _run(
+                "JPEG", imagecodecs.jpeg8_decode, whole, tables=fmt.jpeg_tables, out=out, **spaces
+            )
+
+        pixels = image(raw)
+        if _may_end_early(pixels, fmt.bits_per_sample):
+            # Grey by its data, an image is the same whatever follows them.
+            longer = raw[: parts.stop] + _JPEG_TAIL + raw[parts.stop :]
+            if not np.array_equal(image(longer), pixels):
+                raise _jpeg_ends_early(raw)
         return pixels.view(fmt.dtype)
 
     return decode
@@ -254,9 +306,9 @@ def _lerc_swapped(values: NDArray[Any], fmt: BlockFormat) -> NDArray[Any]:
 def _lerc_blob(data: Bytes, bound: int) -> bytes:
     start = bytes(data[:4])
     if start == _ZSTD_MAGIC:
-        return zstd(data, bound, bound).tobytes()
+        return zstd(data, bound, bound, bound).tobytes()
     if start[:1] == b"\x78":
-        return deflate(data, bound, bound).tobytes()
+        return deflate(data, bound, bound, bound).tobytes()
     return bytes(data)
 
 

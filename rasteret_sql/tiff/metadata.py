@@ -28,6 +28,7 @@ _LIMITS: Final = {
     for name in (f"{kind}{bits}" for bits in (8, 16, 32, 64))
 }
 _MAX_TEXT: Final = 4096
+_MAX_SHORT: Final = 65535
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 _WHOLE: Final = re.compile(r"\s*[+-]?\d{1,20}")
 _ALPHA: Final = (1, 2)
@@ -174,6 +175,12 @@ def is_shown_as_rgba(image: Level, samples: int) -> bool:
     return is_cmyk and samples >= 4
 
 
+def extra_samples(page: Ifd) -> tuple[int, ...]:
+    """What tag 338 says of the samples that are no colours; () where it has no such values."""
+    values = page.whole_numbers(tags.EXTRA_SAMPLES)
+    return values if all(0 <= value <= _MAX_SHORT for value in values) else ()
+
+
 def sample_colors(page: Ifd, samples: int, image: Level) -> list[str]:
     """Colour interpretation from PhotometricInterpretation and ExtraSamples, as GDAL."""
     photometric, bits = image.photometric, image.bits_per_sample
@@ -189,7 +196,7 @@ def sample_colors(page: Ifd, samples: int, image: Level) -> list[str]:
         if photometric == 8 and samples != 3:  # GDAL turns CIELab of three samples only into RGB
             own = ()
     colors = [*own[:samples], *["undefined"] * (samples - len(own))]
-    roles = extra_roles(photometric, samples, page.numbers(tags.EXTRA_SAMPLES))
+    roles = extra_roles(photometric, samples, extra_samples(page))
     for sample, role in roles.items():
         if role in _ALPHA and len(own) <= sample < samples:
             colors[sample] = "alpha"

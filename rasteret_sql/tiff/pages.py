@@ -74,10 +74,10 @@ def read_pages(source: ByteSource, dialect: Dialect, first: int) -> Pages:
     pages = Pages(image)
     seen = {first}
     if tags.SUB_IFDS in image:
-        for offset in image.numbers(tags.SUB_IFDS):
+        for offset in image.whole_numbers(tags.SUB_IFDS):
             if offset not in seen and len(seen) < _MAX_PAGES:
-                seen.add(int(offset))
-                _read_later_page(source, dialect, int(offset), pages)
+                seen.add(offset)
+                _read_later_page(source, dialect, offset, pages)
     while following and following not in seen and len(seen) < _MAX_PAGES:
         if source.requests >= _MAX_CHAIN_REQUESTS:
             pages.warnings.append(f"pages beyond {len(seen)} are left out: they lie far apart")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import DecodeError
 from rasteret_sql.tiff.bits import reverse_bits
 from rasteret_sql.tiff.colours import is_plain_ycbcr, recolour
-from rasteret_sql.tiff.inflate import Bytes, corrupt
+from rasteret_sql.tiff.inflate import Bytes, corrupt, most_bytes, xz_inflater
 from rasteret_sql.tiff.layout import BlockFormat
 from rasteret_sql.tiff.unpack import unpacker
 
@@ -62,9 +62,11 @@ class RowStream:
     Args:
         fmt: Format of the block.
         feed: Gives the bytes of the block one after another.
+        n_rows: Rows that the block has, ``fmt.tile_height`` but in a last strip. With the
+            last of them its size and checksum are verified.
     """
 
-    def __init__(self, fmt: BlockFormat, feed: Feed) -> None:
+    def __init__(self, fmt: BlockFormat, feed: Feed, n_rows: int | None = None) -> None:
         is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED
         self._stream = _STREAMS[fmt.compression](
             (lambda: reverse_bits(feed())) if is_reversed else feed
@@ -72,6 +74,8 @@ class RowStream:
         self._unpack = unpacker(fmt)
         self._recolour = recolour(fmt)
         self._row_bytes = row_bytes(fmt)
+        self._n_rows = fmt.tile_height if n_rows is None else n_rows
+        self._most_surplus = most_bytes(self._row_bytes * fmt.tile_height)
         self.position = 0
 
     def rows(self, first: int, stop: int) -> NDArray[Any]:
@@ -89,11 +93,23 @@ class RowStream:
             while left:
                 left -= len(self._take(min(left, _SKIP_BYTES)))
             raw = self._take((stop - first) * self._row_bytes)
+            if stop >= self._n_rows:
+                self._verify_end()
         except _FAULTS as error:
             raise corrupt("compressed", error) from None
         self.position = stop
         pixels = self._unpack(np.frombuffer(raw, np.uint8), stop - first)
         return pixels if self._recolour is None else self._recolour(pixels)
+
+    def _verify_end(self) -> None:
+        """Inflate what follows the last row, so that the checksum is reached."""
+        surplus = 0
+        while surplus <= self._most_surplus and (part := self._stream.take(_SKIP_BYTES)):
+            surplus += len(part)
+        if not self._stream.is_whole():
+            raise DecodeError.expected(
+                "block", "its end behind the last row", "none", "the file is truncated or corrupt"
+            )
 
     def _take(self, size: int) -> bytes:
         parts, missing = [], size
@@ -112,6 +128,9 @@ class _Stream(Protocol):
     def take(self, most: int) -> bytes:
         """Some of the next inflated bytes; none at the end."""
 
+    def is_whole(self) -> bool:
+        """Whether the end was reached, and with it the checksum."""
+
 
 class _Deflate:
     def __init__(self, feed: Feed) -> None:
@@ -127,11 +146,14 @@ class _Deflate:
                 break
         return part
 
+    def is_whole(self) -> bool:
+        return bool(self._inflater.eof)
+
 
 class _Lzma:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._inflater = lzma.LZMADecompressor()
+        self._inflater = xz_inflater()
 
     def take(self, most: int) -> bytes:
         part = b""
@@ -141,6 +163,9 @@ class _Lzma:
                 break
             part = self._inflater.decompress(data, most)
         return part
+
+    def is_whole(self) -> bool:
+        return self._inflater.eof
 
 
 _STREAMS: Final[dict[int, Callable[[Feed], _Stream]]] = {

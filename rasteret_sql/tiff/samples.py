@@ -61,11 +61,11 @@ def _same_for_all(page: Ifd, tag: int, name: str, default: int) -> int:
     if page.count(tag) <= 1:
         return page.integer(tag, default)
     # libtiff leaves alone what is more than one value for each sample.
-    values = page.numbers(tag)[: page.integer(tags.SAMPLES_PER_PIXEL, 1)]
-    if not values:  # of a field type that TIFF does not know; libtiff leaves the tag out
+    values = page.whole_numbers(tag)[: page.integer(tags.SAMPLES_PER_PIXEL, 1)]
+    if not values:  # of no integer type; libtiff leaves the tag out
         return default
     if min(values) != max(values):
         raise UnsupportedTiffError.expected(
             f"TIFF {name}", "the same for all samples", values, "split the bands into files"
         )
-    return int(values[0])
+    return values[0]

@@ -14,6 +14,7 @@ _FIRST_REQUEST: Final = 64 * 1024
 _LARGEST_REQUEST: Final = 1024 * 1024
 _MERGE_GAP: Final = 256 * 1024
 _MAX_REQUESTS: Final = 64
+_MAX_OFFSET: Final = (1 << 63) - 1
 
 
 class ByteSource:
@@ -72,7 +73,7 @@ class ByteSource:
         )
 
     def _can_have(self, stop: int) -> bool:
-        return self.file_size is None or stop <= self.file_size
+        return stop <= (_MAX_OFFSET if self.file_size is None else self.file_size)
 
     def _read_beyond(self, offset: int, length: int) -> bytes:
         stop = offset + length

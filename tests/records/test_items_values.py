@@ -110,7 +110,7 @@ def test_no_part_of_a_signature_stays(path, kept, signature):
     assert unsigned(found) == found
 
 
-@pytest.mark.parametrize("query", ["expires=1", "signature=x", "sp=r&sv=1", "policy=b"])
+@pytest.mark.parametrize("query", ["expires=1", "sp=r&sv=1", "policy=b"])
 def test_words_of_signatures_alone_are_no_signature(query):
     assert unsigned(f"https://host/a.tif?{query}") == f"https://host/a.tif?{query}"
 

@@ -124,3 +124,42 @@ def test_a_pool_works_in_a_forked_child() -> None:
         check=False,
     )
     assert done.stdout == "True 0\n", done.stderr[-2000:]
+
+
+def test_a_retired_pool_hands_its_jobs_over_and_its_lanes_end():
+    held, running = threading.Event(), threading.Semaphore(0)
+
+    def hang():
+        running.release()
+        held.wait(10)
+
+    pool = lanes(3)
+    for _ in range(3):
+        pool.submit(hang)
+    for _ in range(3):
+        assert running.acquire(timeout=5)
+    waiting = [pool.submit(abs, -n) for n in range(20)]
+    pool.retire()
+    assert [future.result(timeout=5) for future in waiting] == list(range(20))
+    # whoever still has the old one is served too
+    assert pool.submit(abs, -7).result(timeout=5) == 7
+    assert lanes(3) is not pool
+    pool.retire()
+    assert lanes(3).submit(abs, -8).result(timeout=5) == 8
+    before = threading.active_count(), _n_lanes()
+    held.set()
+    end = time.monotonic() + 5
+    while _n_lanes() > before[1] - 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert _n_lanes() == before[1] - 3
+
+
+def _n_lanes():
+    return sum(frame.f_code.co_name == "_work" for frame in _outermost())
+
+
+def _outermost():
+    for frame in sys._current_frames().values():
+        while frame is not None:
+            yield frame
+            frame = frame.f_back

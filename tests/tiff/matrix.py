@@ -50,6 +50,23 @@ LARGE_BLOCKS = (
     "- `rasteret_read_tiles` delivers a strip or tile as one row, whole; one of more than 1 GiB",
     "  of pixels is refused.",
 )
+VERIFIED = (
+    "## What is verified",
+    "",
+    "- A strip or tile of which all rows are needed is verified whole: it must have the bytes",
+    "  that its rows take, and the checksum of deflate (Adler-32), LZMA and, where it has one,",
+    "  ZSTD must fit. What lies behind the rows is inflated too, up to twice a whole block;",
+    "  damage there is an error.",
+    "- A JPEG image must have an end, and data up to it: one that ends early is an error, not",
+    "  grey. PackBits, LZW and fax have no checksum; without compression nothing but the length",
+    "  is known.",
+    "- Of a strip or tile of which only the first rows are needed (the rows of the image in the",
+    "  lowest tiles, or a small area in a large strip), only these rows are inflated with",
+    "  deflate, LZMA and LZW: they must be there, but a checksum behind them is not reached,",
+    "  and tells nothing.",
+    "- Memory is refused before it is taken: a block whose bytes can't make its pixels (1032 to",
+    "  1 at most with deflate), or of more than 1 GiB, is an error at once.",
+)
 
 
 @dataclass(frozen=True)
@@ -356,7 +373,7 @@ def render(real: list[Result], made: list[Result], overviews: list[Result]) -> s
     ]
     reasons = sorted({result.why for result in made if result.outcome == "refused"})
     lines += ["", "## Why made files are refused", "", *(f"- {reason}" for reason in reasons)]
-    lines += ["", *LARGE_BLOCKS]
+    lines += ["", *LARGE_BLOCKS, "", *VERIFIED]
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import struct
 import time
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import rasterio
 from rasterio.io import MemoryFile
 
-from rasteret_sql.errors import DecodeError, UnsupportedTiffError
+from rasteret_sql.errors import DecodeError, RasteretError, UnsupportedTiffError
 from rasteret_sql.tiff.codecs import check_supported, decode_block, supported_compressions
 from rasteret_sql.tiff.layout import BlockFormat
 
@@ -308,6 +309,122 @@ def test_a_cut_jpeg_is_an_error_and_not_half_a_picture():
     fmt, data = IMAGES["JPEG"]
     with pytest.raises(DecodeError, match="a whole JPEG image"):
         decode_block(data[: -len(data) // 3], fmt)
+
+
+@pytest.mark.parametrize("rows", [None, 5])
+@pytest.mark.parametrize("compression", [8, 32946, 34925])
+def test_a_block_that_is_read_whole_is_verified_to_its_end(compression, rows):
+    fmt = replace(PLAIN, compression=compression)
+    data = encoded(compression, rows or 16)
+    checksum_at = -1 if compression != 34925 else -30
+    for broken in (data[:-4], _flipped(data, checksum_at)):
+        with pytest.raises(DecodeError, match="corrupt"):
+            decode_block(broken, fmt, rows=rows)
+        # of a part of the rows nobody can tell
+        assert np.array_equal(
+            decode_block(broken, fmt, rows=rows, needed_rows=2)[..., 0], PIXELS[:2]
+        )
+
+
+@pytest.mark.parametrize("compression", [8, 34925])
+def test_a_last_strip_with_surplus_rows_is_verified_too(compression):
+    fmt = replace(PLAIN, compression=compression)
+    data = encoded(compression)
+    assert np.array_equal(decode_block(data, fmt, rows=5)[..., 0], PIXELS[:5])
+    for broken in (data[:-4], _flipped(data, -1 if compression == 8 else -30)):
+        with pytest.raises(DecodeError, match="corrupt"):
+            decode_block(broken, fmt, rows=5)
+
+
+def test_what_inflates_without_end_behind_the_rows_is_an_error_and_soon():
+    bomb = zlib.compress(bytes(256 << 20), 9)
+    begun = time.perf_counter()
+    with pytest.raises(DecodeError, match="without an end"):
+        decode_block(bomb, replace(PLAIN, compression=8))
+    assert time.perf_counter() - begun < 0.5
+
+
+@pytest.mark.parametrize("compression", [5, 8, 32773, 50000])
+def test_memory_that_the_bytes_can_not_fill_is_refused_before_it_is_taken(compression):
+    fmt = replace(PLAIN, compression=compression, tile_width=1 << 14, tile_height=1 << 14)
+    before = tracemalloc_peak(lambda: _refused(encoded(compression), fmt))
+    assert before < 1 << 20
+
+
+def _refused(data, fmt):
+    with pytest.raises(DecodeError, match="truncated or corrupt"):
+        decode_block(data, fmt)
+
+
+def tracemalloc_peak(action):
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _flipped(data, at):
+    broken = bytearray(data)
+    broken[at] ^= 0xFF
+    return bytes(broken)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
+def test_a_jpeg_whose_data_end_early_is_an_error_though_it_has_an_end(samples, share):
+    rng = np.random.default_rng(0)
+    shape = (128, 128, 3) if samples == 3 else (128, 128)
+    pixels = np.cumsum(rng.integers(0, 3, shape), axis=1).astype(np.uint8)
+    fmt = replace(
+        GREY, compression=7, tile_width=128, tile_height=128, samples=samples,
+        photometric=6 if samples == 3 else 1,
+    )  # fmt: skip
+    spaces = {"colorspace": "RGB", "outcolorspace": "YCBCR"} if samples == 3 else {}
+    data = imagecodecs.jpeg8_encode(pixels, 80, **spaces)
+    start = data.index(b"\xff\xda")
+    cut = start + int(share * (len(data) - start))
+    assert decode_block(data, fmt).shape == (128, 128, samples)
+    # an end of the image, and a mark that is none
+    for end in (b"\xff\xd9", b"\xff\x37" + data[cut:]):
+        with pytest.raises(DecodeError, match=r"the file is (truncated|corrupt)"):
+            decode_block(data[:cut] + end, fmt)
+
+
+def test_a_grey_jpeg_is_whole():
+    for level in (127, 128, 129):
+        for samples in (1, 3):
+            pixels = np.full((64, 64, samples), level, np.uint8).squeeze()
+            fmt = replace(GREY, compression=7, tile_width=64, tile_height=64, samples=samples)
+            data = imagecodecs.jpeg8_encode(pixels, 90, **JPEG_RGB[samples])
+            fmt = replace(fmt, photometric=6 if samples == 3 else 1)
+            assert (decode_block(data, fmt) == pixels.reshape(64, 64, samples)).all()
+
+
+JPEG_RGB = {1: {}, 3: {"colorspace": "RGB", "outcolorspace": "YCBCR"}}
+
+
+def test_a_jpeg_of_few_bytes_and_many_pixels_is_refused():
+    data = imagecodecs.jpeg8_encode(np.zeros((16, 32), np.uint8), 90)
+    place = data.index(b"\xff\xc0") + 5
+    huge = data[:place] + struct.pack(">HH", 16384, 32) + data[place + 4 :]
+    with pytest.raises(DecodeError, match="a whole JPEG image"):
+        decode_block(huge, replace(GREY, compression=7, tile_height=16384))
+
+
+@pytest.mark.parametrize(
+    "fmt",
+    [
+        replace(PLAIN, dtype="uint8", bits_per_sample=12),
+        replace(PLAIN, dtype="uint8", bits_per_sample=31, compression=8),
+        replace(PLAIN, dtype="float64", bits_per_sample=16, predictor=3),
+    ],
+)
+def test_a_format_that_contradicts_itself_is_an_error_of_ours(fmt):
+    data = encoded(fmt.compression)
+    with pytest.raises(RasteretError, match=r"expected .*, got"):
+        decode_block(data * 40, fmt)
 
 
 def _mutations(data: bytes, rng: np.random.Generator, count: int):

@@ -6,6 +6,7 @@ import random
 import struct
 import time
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 
@@ -175,3 +176,46 @@ def test_mutated_files_stay_small_in_memory(seeds):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < MEMORY_LIMIT
+
+
+NAN, INFINITE = struct.pack("<d", float("nan")), struct.pack("<d", float("inf"))
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITE, struct.pack("<d", -1e300)])
+@pytest.mark.parametrize("tag", [338, 339, 258, 330, 530])
+def test_numbers_that_are_no_integers_are_left_out_where_integers_belong(tag, value):
+    entries = [entry for entry in PLAIN if struct.unpack("<H", entry[:2])[0] != tag]
+    directory = 8 + 2 + 12 * (len(entries) + 1) + 4
+    data = _tiff(*entries, _entry(tag, 12, 2, directory), tail=value * 2)
+    header = parse_header(data + bytes(4096))
+    assert (header.image.width, header.dtype, header.extra_samples) == (64, "uint8", ())
+
+
+def _bigtiff(*entries):
+    body = struct.pack("<Q", len(entries)) + b"".join(
+        struct.pack("<HHQQ", *entry) for entry in entries
+    )
+    return b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) + body + bytes(8)
+
+
+@pytest.mark.parametrize("size", [None, 4096])
+@pytest.mark.parametrize("tag", [42112, 42113, 33550, 33922, 34264, 34735, 34736, 34737, 338, 330])
+@pytest.mark.parametrize(("count", "at"), [(2**64 - 1, 16), (4, 2**64 - 1), (2**64 - 1, 2**64 - 1)])
+def test_counts_and_places_of_64_bits_are_an_error_of_ours_or_left_out(tag, count, at, size):
+    kinds = {42112: 2, 42113: 2, 34735: 3, 34737: 2, 338: 16, 330: 16}
+    plain = [struct.unpack("<HHII", entry) for entry in PLAIN]
+    data = _bigtiff(*plain, (tag, kinds.get(tag, 12), count, at)).ljust(4096, b"\0")
+
+    def fetch(offset, length):
+        assert offset + length < 2**63  # what a file or a request can be asked for
+        return data[offset : offset + length]
+
+    header = None
+    with suppress(HeaderError):  # any other class goes up
+        header = read_header(fetch, start=data[:200], file_size=size)
+    assert header is None or header.image.width == 64
+
+
+def test_extra_samples_that_no_short_holds_are_left_out():
+    header = parse_header(_tiff(*PLAIN, _entry(338, 4, 1, 2**32 - 1)) + bytes(4096))
+    assert header.extra_samples == ()

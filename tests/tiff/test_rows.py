@@ -47,9 +47,9 @@ def block_of(fmt: BlockFormat) -> bytes:
     return np.packbits(np.unpackbits(np.frombuffer(packed, np.uint8)), bitorder="little").tobytes()
 
 
-def stream_of(fmt: BlockFormat, data: bytes, size: int) -> RowStream:
+def stream_of(fmt: BlockFormat, data: bytes, size: int, n_rows: int | None = None) -> RowStream:
     parts = iter([data[at : at + size] for at in range(0, len(data), size)])
-    return RowStream(fmt, lambda: next(parts, b""))
+    return RowStream(fmt, lambda: next(parts, b""), n_rows)
 
 
 @given(st.sampled_from(FORMATS), st.integers(1, 999), st.sets(st.integers(1, ROWS)), st.data())
@@ -69,6 +69,21 @@ def test_any_cut_into_parts_gives_the_rows_of_the_whole(fmt, size, cuts, data):
 def test_a_block_that_ends_early_says_so(fmt, kept):
     with pytest.raises(DecodeError):
         stream_of(fmt, block_of(fmt)[:kept], 64).rows(ROWS - 1, ROWS)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_end_is_verified_with_the_last_row_and_not_before(fmt):
+    block = block_of(fmt)
+    cut, rows = block[:-4], decode_block(block, fmt)
+    stream = stream_of(fmt, cut, 64)
+    np.testing.assert_array_equal(stream.rows(0, 5), rows[:5])
+    with pytest.raises(DecodeError, match="truncated"):
+        stream.rows(5, ROWS)
+    # a last strip of fewer rows, in a block as long as the others
+    strip = stream_of(fmt, cut, 64, n_rows=7)
+    with pytest.raises(DecodeError, match="truncated"):
+        strip.rows(0, 7)
+    np.testing.assert_array_equal(stream_of(fmt, block, 64, n_rows=7).rows(0, 7), rows[:7])
 
 
 def test_bytes_that_are_no_stream_say_so():

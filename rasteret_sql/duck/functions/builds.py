@@ -66,6 +66,7 @@ from rasteret_sql.records.stac.search import StacSource, read_items
 from rasteret_sql.records.table.tables import records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
+from rasteret_sql.remote.waiting import listening
 
 _STAGED_UDF = "_rasteret_build_staged"
 _REPORT = pa.struct(list(REPORT_SCHEMA))
@@ -384,6 +385,7 @@ def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
     def finish(table: pa.Table) -> dict[str, Any]:
         with (
             call.runtime.stop_event(call.caller.connection) as stop,
+            listening(stop),
             watched(recipe.options.name),
         ):
             report = make(lambda: of_rows(table), stop)

@@ -25,8 +25,9 @@ from rasteret_sql.errors import CollectionError, InputError, redact
 from rasteret_sql.records.files.footers import CollectionInfo
 from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, export
 from rasteret_sql.records.files.workspace import Workspace, check_name, read_errors
-from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.records.hrefs import local_path, unsigned, unsigned_column
+from rasteret_sql.records.upkeep.faults import check_types
+from rasteret_sql.remote.stores import is_remote, remember_signed
 from rasteret_sql.schema import BBOX, bands_of, metadata_column
 
 _MOMENT = pa.timestamp("us")
@@ -160,6 +161,7 @@ def records(call: Call, *, collection: object) -> Sql:
 def describe(call: Call, *, collection: object) -> Stream:
     """Describe a collection."""
     relation = resolve(call, collection)
+    check_types(relation.schema, f"collection {relation.label}")
     bands = bands_of(relation.schema)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -280,7 +282,9 @@ def drop(call: Call, *, name: str, workspace: str | None) -> Stream:
         Parameter(
             "path",
             "VARCHAR",
-            "folder or file of an exported collection, ours or rasteret's" + ANYWHERE,
+            "folder or file of an exported collection, ours or rasteret's"
+            + ANYWHERE
+            + "; its user, password and signature are kept for this session, never in the view",
             check=text("a folder or Parquet file", "write a path"),
         ),
         FORCE,
@@ -296,8 +300,9 @@ def load(call: Call, *, name: str, path: str, force: bool) -> Stream:
     full = path if remote else str(Path(local_path(path)).expanduser().absolute())
     if not remote and not Path(full).exists():
         raise InputError.expected("path", "an existing folder or Parquet file", path, "check it")
+    plain = unsigned(full)  # the view's text outlives the session, and others read it
     with call.cursor() as cursor:
-        check_view_can_be_made(cursor, name, full, force=force)
+        check_view_can_be_made(cursor, name, plain, force=force)
     relation = resolve(call, full, "path")
     missing = {"id", "assets", "geometry", "datetime"} - set(relation.schema.names)
     if missing:
@@ -307,15 +312,23 @@ def load(call: Call, *, name: str, path: str, force: bool) -> Stream:
             f"none of {', '.join(sorted(missing))}",
             "use rasteret_build_table for other tables",
         )
+    check_types(relation.schema, f"path {path}")
     bands = bands_of(relation.schema)
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
+        remember_signed(plain, full)
         with call.cursor() as cursor:
-            create_view(cursor, name, full)
+            create_view(cursor, name, plain)
         row = description(call, relation.slim(call).sql, name, relation.schema, bands)
         yield pa.RecordBatch.from_pylist([row], schema=DESCRIBE_SCHEMA)
 
     return Stream(DESCRIBE_SCHEMA, run)
+
+
+def without_secrets(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows, the addresses in them without user, password and signature."""
+    columns = [unsigned_column(column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 @table_function(
@@ -359,6 +372,7 @@ def export_collection(
 ) -> Stream:
     """Write a collection elsewhere."""
     relation = resolve(call, collection)
+    check_types(relation.schema, f"collection {relation.label}")
     if is_remote(path):
         raise InputError.expected(
             "path",
@@ -371,7 +385,7 @@ def export_collection(
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
         batches = (
-            batch
+            without_secrets(batch)
             for batch in relation.batches(call, columns, [])
             if not scan.check()  # type: ignore[func-returns-value]
         )

@@ -41,6 +41,7 @@ from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.records.build import strict
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.table.tables import records_from_table
+from rasteret_sql.remote.waiting import listening
 from rasteret_sql.schema import BAND_METADATA, BBOX, metadata_column
 
 _HEADERS_UDF = "_rasteret_headers"
@@ -147,7 +148,7 @@ def _make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
             return pa.array([], fallible(_HEADERS))
         caller = callers[0].as_py()
         try:
-            with runtime.stop_event(caller) as stop:
+            with runtime.stop_event(caller) as stop, listening(stop):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
         except RasteretError as error:
             named = runtime.remember(error, "rasteret_enrich", caller)

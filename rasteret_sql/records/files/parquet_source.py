@@ -32,7 +32,8 @@ from rasteret_sql.records.hrefs import local_path
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.listing import Listed, list_files
 from rasteret_sql.remote.ranges import get_range, stat
-from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.remote.stores import is_remote, signed_form
+from rasteret_sql.remote.waiting import result_of
 from rasteret_sql.schema import PARTITION_KEYS
 from rasteret_sql.units import BBox
 
@@ -81,7 +82,7 @@ class ParquetSource:
     """
 
     def __init__(self, location: str) -> None:
-        self._listed = _find(location)
+        self._listed = _find(signed_form(location))
         if not self._listed:
             raise CollectionError.expected(
                 redact(location), "Parquet files", "none", "check the path and the credentials"
@@ -190,7 +191,7 @@ class ParquetSource:
         def next_file() -> _File:
             check()
             listed, values, future = ahead.popleft()
-            file = _File(listed, future.result(), values)
+            file = _File(listed, result_of(future, lanes(_N_LANES)), values)
             self._check_columns(file)
             return file
 
@@ -296,7 +297,9 @@ class _Ranged(io.RawIOBase):
             return b""
         for first, last, future in self._spans:
             if first <= start and stop <= last:
-                return bytes(memoryview(future.result())[start - first : stop - first])
+                return bytes(
+                    memoryview(result_of(future, lanes(_N_LANES)))[start - first : stop - first]
+                )
         return bytes(get_range(self._listed.href, start, stop - start))
 
 

@@ -347,7 +347,7 @@ def without_secrets(value: object) -> object:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {str(key): without_secrets(item) for key, item in value.items()}
+        return {redact(str(key)): without_secrets(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]
     return value

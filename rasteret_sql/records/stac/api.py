@@ -21,6 +21,7 @@ from rasteret_sql.records.footprints import split_at_antimeridian
 from rasteret_sql.records.stac.documents import Item, Json, item_fault, links, parse_json, settle
 from rasteret_sql.records.stac.item_filter import ItemFilter
 from rasteret_sql.remote.stores import web_address
+from rasteret_sql.remote.waiting import within
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -29,6 +30,7 @@ PAGE_ITEMS = 200
 _SMALL_PAGE_ITEMS = 20
 _N_RETRIES = 5
 _TIMEOUT_SECONDS = 60.0
+_LONGEST_SECONDS = 600.0
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _TOO_LARGE = {400, 413, 422, 500, 502, 504}
 
@@ -203,7 +205,17 @@ class StacApi:
         target, options = web_address(url)
         headers = dict(options.headers or {})
         try:
-            text = self._io.request(target, method, headers=headers, parameters=parameters)
+            text = within(
+                _LONGEST_SECONDS,
+                self._io.request,
+                target,
+                method,
+                headers=headers,
+                parameters=parameters,
+            )
+        except TimeoutError:
+            minutes = f"none within {_LONGEST_SECONDS // 60:g} minutes"
+            raise ReadError.expected(redact(url), "an answer", minutes, "try again") from None
         except APIError as error:
             raise _of_api_error(url, error, getattr(error, "status_code", None)) from None
         return parse_json(text.encode(), url)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from rasteret_sql.errors import CollectionError, InputError, RasteretError, redact, shorten
+from rasteret_sql.errors import (
+    CollectionError,
+    InputError,
+    InterruptedReadError,
+    RasteretError,
+    redact,
+    shorten,
+)
 from rasteret_sql.records.hrefs import resolve_link
 from rasteret_sql.records.stac.documents import (
     FetchText,
@@ -20,7 +27,9 @@ from rasteret_sql.records.stac.documents import (
     read_document,
     settle,
 )
+from rasteret_sql.remote.lanes import Lanes, lanes
 from rasteret_sql.remote.stores import is_remote
+from rasteret_sql.remote.waiting import result_of
 
 _N_FETCHERS = 32
 _N_AHEAD = 256
@@ -32,6 +41,12 @@ class _Pending(NamedTuple):
     location: str
     collection: str | None
     commons: dict[str, Any]
+
+
+def _cancel(queue: Iterable[tuple[_Pending, Future[Any] | None]]) -> None:
+    for _, future in queue:
+        if future is not None:
+            future.cancel()
 
 
 class CatalogWalk:
@@ -74,13 +89,9 @@ class CatalogWalk:
         self._seen.add(root)
         n_found = 0
         self._fault: RasteretError | None = None
-        with ThreadPoolExecutor(_N_FETCHERS, thread_name_prefix="stac") as pool:
-            try:
-                for item in self._descend(_Pending(root, None, {}), document, pool):
-                    n_found += 1
-                    yield item
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        for item in self._descend(_Pending(root, None, {}), document, lanes(_N_FETCHERS)):
+            n_found += 1
+            yield item
         wanted = self._collection
         if not n_found and wanted is not None and wanted not in self._collections:
             raise InputError.expected(
@@ -94,7 +105,7 @@ class CatalogWalk:
         if not n_found and kind_of(document) in {"catalog", "collection"}:
             self._warn(root, "links no item that can be read")
 
-    def _descend(self, at: _Pending, document: object, pool: ThreadPoolExecutor) -> Iterator[Item]:
+    def _descend(self, at: _Pending, document: object, pool: Lanes) -> Iterator[Item]:
         """Depth first without recursion: a catalog may nest as deep as it likes."""
         stack = [self._enter(at, document, pool)]
         while stack:
@@ -111,7 +122,7 @@ class CatalogWalk:
         self,
         at: _Pending,
         document: Json,
-        pool: ThreadPoolExecutor,
+        pool: Lanes,
     ) -> Iterator[Item | Iterator[Any]]:
         kind = kind_of(document)
         if kind == "item":
@@ -165,9 +176,7 @@ class CatalogWalk:
                 self._seen.add(location)
                 yield _Pending(location, collection, commons)
 
-    def _read_all(
-        self, pending: Iterable[_Pending], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[_Pending, Any]]:
+    def _read_all(self, pending: Iterable[_Pending], pool: Lanes) -> Iterator[tuple[_Pending, Any]]:
         """Documents in order; remote ones are fetched ahead, local ones when needed."""
         queue: deque[tuple[_Pending, Future[Any] | None]] = deque()
         pending = iter(pending)
@@ -184,7 +193,10 @@ class CatalogWalk:
                 return
             one, future = queue.popleft()
             try:
-                yield one, future.result() if future else self._read(one.location)
+                yield one, result_of(future, pool) if future else self._read(one.location)
+            except InterruptedReadError:
+                _cancel(queue)
+                raise
             except RasteretError as error:
                 self._fault = self._fault or error
                 self._warnings.append(f"left out {error.message}")

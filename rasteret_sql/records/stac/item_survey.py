@@ -18,6 +18,7 @@ from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sampl
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
 from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
+from rasteret_sql.records.hrefs import unsigned, unsigned_values
 from rasteret_sql.records.stac.documents import LOCATION, Item
 from rasteret_sql.records.stac.item_filter import collection_of
 from rasteret_sql.records.stac.item_spool import ItemSpool
@@ -185,7 +186,7 @@ def _assets_of(item: Item, wanted_keys: set[str] | None) -> dict[str, RasterAsse
         is_wanted = is_raster(key, asset) if wanted_keys is None else key in wanted_keys
         href = _href_of(asset)
         if is_wanted and href:
-            found[key] = RasterAsset(href, sample_names(asset, item["properties"]))
+            found[key] = RasterAsset(unsigned(href), sample_names(asset, item["properties"]))
     return found
 
 
@@ -218,7 +219,11 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
             key: [asset.href, list(asset.names), asset_hints(raw_assets[key], properties)]
             for key, asset in assets.items()
         },
-        properties={name: value for name, value in properties.items() if name not in _CONSUMED},
+        properties={
+            name: unsigned_values(value)
+            for name, value in properties.items()
+            if name not in _CONSUMED
+        },
     )
 
 

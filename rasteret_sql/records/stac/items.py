@@ -17,13 +17,13 @@ from rasteret_sql.records.bands import (
     choose_bands,
     sample_index,
 )
-from rasteret_sql.records.hrefs import unsigned
+from rasteret_sql.records.hrefs import stored_href
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records, local_refused
 from rasteret_sql.records.stac.documents import Item
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.item_survey import ItemProperty, ItemRow, Notes, survey_items
 from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, to_array
-from rasteret_sql.remote.stores import is_local, rewrite
+from rasteret_sql.remote.stores import is_local
 from rasteret_sql.schema import (
     BBOX,
     COLLECTION,
@@ -142,7 +142,7 @@ class _Hrefs:
 
         A local file that a rewrite of the caller leads to is allowed.
         """
-        rewritten = rewrite(unsigned(href), self.url_rewrite)
+        rewritten = stored_href(href, self.url_rewrite)
         is_foreign = (self.is_remote or is_remote) and not self.allow_local
         if is_foreign and is_local(rewritten) and is_local(href) and rewritten == href:
             return None

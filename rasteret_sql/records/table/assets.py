@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.records.bands import is_raster
-from rasteret_sql.records.hrefs import unsigned
+from rasteret_sql.records.hrefs import stored_href
 from rasteret_sql.records.records import AssetFailure, local_refused
-from rasteret_sql.remote.stores import is_local, rewrite
+from rasteret_sql.remote.stores import is_local
 from rasteret_sql.schema import ASSET, assets_type
 
 ENTRY = pa.struct([("band", pa.string()), *ASSET])
@@ -213,12 +213,12 @@ class AssetReader:
     def stored(self, hrefs: pa.Array, *, is_rewritten: bool = True) -> pa.Array:
         """Hrefs unsigned and rewritten; Python only runs where there may be something to do."""
         mapping = self.url_rewrite if is_rewritten else {}
-        may_be_signed = pc.any(pc.match_substring_regex(hrefs, "[?@]")).as_py()
+        may_be_signed = pc.any(pc.match_substring_regex(hrefs, "[?&;#@%]")).as_py()
         if not may_be_signed and not mapping:
             return hrefs
         values = hrefs.to_pylist()
         return pa.array(
-            [None if href is None else rewrite(unsigned(href), mapping) for href in values],
+            [None if href is None else stored_href(href, mapping) for href in values],
             pa.string(),
         )
 
@@ -282,10 +282,20 @@ def _href_and_index(values: pa.Array, band: str) -> tuple[pa.Array, pa.Array] | 
     name = next((name for name in _HREF_NAMES if kind.get_field_index(name) >= 0), None)
     if name is None:
         return None
-    hrefs = pc.struct_field(values, name).cast(pa.string())
+    hrefs = _cast(pc.struct_field(values, name), pa.string(), f"assets.{band}.{name}")
     if kind.get_field_index(_INDEX) < 0:
         return hrefs, zeros
-    return hrefs, pc.coalesce(pc.struct_field(values, _INDEX).cast(pa.int32()), zeros)
+    indices = _cast(pc.struct_field(values, _INDEX), pa.int32(), f"assets.{band}.{_INDEX}")
+    return hrefs, pc.coalesce(indices, zeros)
+
+
+def _cast(values: pa.Array, kind: pa.DataType, subject: str) -> pa.Array:
+    try:
+        return values.cast(kind)
+    except pa.ArrowException:
+        raise InputError.expected(
+            subject, kind, values.type, "select it with that type, or give href_column"
+        ) from None
 
 
 def _says_no_raster(key: str, values: pa.Array) -> bool:

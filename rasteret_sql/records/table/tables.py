@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InputError
 from rasteret_sql.records.crs_hints import CrsHint, crs_hint
 from rasteret_sql.records.datetimes import to_timestamps
+from rasteret_sql.records.hrefs import unsigned_column
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records
 from rasteret_sql.records.table.assets import ENTRIES, AssetReader, refuse_local, scatter
 from rasteret_sql.records.table.footprints import (
@@ -207,7 +208,7 @@ class _Reading:
     def _pass(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         column = plain(batch.column(name))
         if name != self.assets.href_column:
-            return column
+            return unsigned_column(column)
         return self.assets.stored(column, is_rewritten=False).cast(column.type)
 
     def _ids(self, batch: pa.RecordBatch) -> pa.Array:

@@ -12,10 +12,17 @@ import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
 
-from rasteret_sql.errors import RasteretError, shorten
+from rasteret_sql.errors import CollectionError, RasteretError, shorten
 from rasteret_sql.grid.crs import crs_of
 from rasteret_sql.records.table.layout import plain
-from rasteret_sql.schema import ASSET, BBOX, PARTITION_KEYS
+from rasteret_sql.schema import (
+    ASSET,
+    BAND_METADATA,
+    BBOX,
+    PARTITION_KEYS,
+    bands_of,
+    metadata_column,
+)
 
 FAULT_SCHEMA = pa.schema([(n, pa.string()) for n in ("id", "column", "band", "fault")])
 
@@ -57,8 +64,52 @@ def _is_assets(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
         return False
     names = set(ASSET.names)
-    assets = [kind.field(i).type for i in range(kind.num_fields)]
-    return all(pa.types.is_struct(one) and names <= set(one.names) for one in assets)
+    return _are_like_assets(kind) and all(names <= set(field.type.names) for field in kind)
+
+
+def _are_like_assets(kind: pa.DataType) -> bool:
+    """Whether what there is of assets is of the right types; an index may be missing."""
+    return bool(pa.types.is_struct(kind)) and all(
+        pa.types.is_struct(field.type) and header_fault(field.type, ASSET) is None for field in kind
+    )
+
+
+def header_fault(kind: pa.DataType, expected: pa.DataType) -> str | None:
+    """The first field of a struct that is of another type than expected; None if none is.
+
+    Integers of any width fit each other, and numbers fit where fractions are expected.
+
+    Example:
+        >>> wanted = pa.struct([("a", pa.int32()), ("b", pa.list_(pa.float64()))])
+        >>> header_fault(pa.struct([("b", pa.list_(pa.string()))]), wanted)
+        'b: expected list<item: double>, got list<item: string>'
+        >>> header_fault(pa.struct([("a", pa.uint8())]), wanted) is None
+        True
+    """
+    for i in range(expected.num_fields):
+        field = expected.field(i)
+        at = kind.get_field_index(field.name)
+        if at >= 0 and not _fits(kind.field(at).type, field.type):
+            return f"{field.name}: expected {field.type}, got {kind.field(at).type}"
+    return None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
+
+
+def _fits(kind: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_null(kind):
+        return True
+    if pa.types.is_struct(expected):
+        return pa.types.is_struct(kind) and header_fault(kind, expected) is None
+    if _is_list(expected):
+        return _is_list(kind) and _fits(kind.value_type, expected.value_type)
+    if pa.types.is_floating(expected):
+        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    tests: tuple[_Test, ...] = (pa.types.is_integer, pa.types.is_boolean, _is_text, _is_wkb)
+    return any(test(kind) and test(expected) for test in tests)
 
 
 _COLUMNS: dict[str, tuple[str, _Test]] = {
@@ -88,6 +139,31 @@ def column_faults(schema: pa.Schema) -> Iterator[Fault]:
                 yield Fault(None, name, None, "is missing")
         elif not test(schema.field(name).type):
             yield Fault(None, name, None, f"expected {expected}, got {schema.field(name).type}")
+    for band in bands_of(schema):
+        fault = header_fault(schema.field(metadata_column(band)).type, BAND_METADATA)
+        if fault is not None:
+            yield Fault(None, metadata_column(band), band, fault)
+
+
+def check_types(schema: pa.Schema, label: str) -> None:
+    """Refuse a relation with a column that is named as one of the contract and is another.
+
+    Raises:
+        CollectionError: names the column.
+
+    Example:
+        >>> check_types(pa.schema([("id", pa.string())]), "s2")
+    """
+    for fault in column_faults(schema):
+        if fault.column == "assets" and fault.column in schema.names:
+            is_usable = _are_like_assets(schema.field(fault.column).type)
+        else:
+            is_usable = fault.column not in schema.names
+        if not is_usable:
+            raise CollectionError(
+                f"{label}, column {fault.column}: {fault.fault}; "
+                "build it with rasteret_build_table, or leave the column out"
+            )
 
 
 def sound_columns(schema: pa.Schema) -> list[str]:

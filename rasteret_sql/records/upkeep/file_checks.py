@@ -97,8 +97,9 @@ class FileChecks:
 
     def cancel(self) -> None:
         """Ask for nothing more."""
-        for future in self._futures.values():
-            future.cancel()
+        left = [one for one in self._futures.values() if not one.cancel() and not one.done()]
+        if left:  # some may hang
+            self._pool.retire()
 
     def _ask(self, href: str) -> FileFacts:
         if self._stop.is_set():

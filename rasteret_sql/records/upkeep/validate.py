@@ -15,10 +15,16 @@ import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, InterruptedReadError
 from rasteret_sql.records.files.footers import part_files
-from rasteret_sql.records.upkeep.faults import Fault, column_faults, record_faults, sound_columns
+from rasteret_sql.records.upkeep.faults import (
+    Fault,
+    column_faults,
+    header_fault,
+    record_faults,
+    sound_columns,
+)
 from rasteret_sql.records.upkeep.file_checks import FileChecks
 from rasteret_sql.records.upkeep.header_faults import header_faults
-from rasteret_sql.schema import bands_of, metadata_column
+from rasteret_sql.schema import BAND_METADATA, bands_of, metadata_column
 
 _N_AHEAD = 16
 _TAIL_BYTES = 8
@@ -37,8 +43,13 @@ def bands_to_check(schema: pa.Schema) -> list[str]:
 
 def checked_columns(schema: pa.Schema) -> list[str]:
     """The columns that `record_level_faults` reads."""
-    headers = [metadata_column(band) for band in bands_of(schema)]
-    return [*sound_columns(schema), *headers]
+    return [*sound_columns(schema), *map(metadata_column, _sound_bands(schema))]
+
+
+def _sound_bands(schema: pa.Schema) -> list[str]:
+    """Bands whose headers are of the types that they must have."""
+    kinds = {band: schema.field(metadata_column(band)).type for band in bands_of(schema)}
+    return [band for band, kind in kinds.items() if header_fault(kind, BAND_METADATA) is None]
 
 
 def schema_faults(schema: pa.Schema, *, require_band_metadata: bool) -> Iterator[Fault]:
@@ -74,7 +85,7 @@ def record_level_faults(
         CollectionError: from the batches.
     """
     bands = bands_to_check(schema)
-    headed = bands_of(schema)
+    headed = _sound_bands(schema)
     required = require_band_metadata
     hashes: array[int] = array("q")
     ahead: deque[pa.RecordBatch] = deque()
