@@ -101,23 +101,19 @@ class BoundRead:
         name = find_geometry_column(self.aois.schema, self.geometry_column, "aois")
         return pa.schema([one for one in self.aois.schema if one.name != name])
 
-    def other_names(self, own: Sequence[str]) -> list[str]:
-        """Names of the columns of records and areas beside a read's own."""
-        outputs, targets = self._names(own)
-        return [*outputs, *targets]
-
-    def _names(self, own: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        outputs = _free_names(self.record_columns, own, "record_")
-        if self.private is not None:
-            return outputs, {_TARGET: _NUMBER}
-        taken = [*own, *outputs]
-        return outputs, _free_names(self.target_schema.names, taken, "aoi_")
+    def record_names(self, own: Sequence[str]) -> dict[str, str]:
+        """Output names of the columns of records, unlike a read's own; and the columns."""
+        return _free_names(self.record_columns, own, "record_")
 
     def bind(self, own: pa.Schema, clashing: Sequence[str] | None) -> pa.Schema:
         """All columns of the read, given its own."""
-        names = own.names if clashing is None else [*clashing]
         self.own = own
-        self.outputs, self.target_outputs = self._names(names)
+        self.outputs = self.record_names(own.names if clashing is None else clashing)
+        if self.private is not None:
+            self.target_outputs = {_TARGET: _NUMBER}
+        else:
+            taken = [*own.names, *self.outputs]
+            self.target_outputs = _free_names(self.target_schema.names, taken, "aoi_")
         records = [
             repeated_field(self.relation.schema.field(name).with_name(output))
             for output, name in self.outputs.items()
@@ -254,9 +250,7 @@ class BoundRead:
         return found
 
 
-def bind_read(
-    call: Call, arguments: Mapping[str, Any], *, shows_targets: bool = True
-) -> BoundRead:
+def bind_read(call: Call, arguments: Mapping[str, Any], *, shows_targets: bool = True) -> BoundRead:
     """Check the arguments that reads share and find the records.
 
     Args:

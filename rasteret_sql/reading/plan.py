@@ -222,6 +222,7 @@ class Planner:
         aligned: Whether all bands must lie on one grid; else each is read on its own.
         clip: Rows and columns of the level that are wanted at all.
         crop: Windows of the targets; else whole rasters, as far as a target touches them.
+        whole_windows: Whether tiles of a window that its target does not touch are read too.
         per_band: Whether failures are told for each band; else one for each record.
         at_once: Tiles, about, in a plan.
     """
@@ -236,6 +237,7 @@ class Planner:
         aligned: bool = True,
         clip: Window | None = None,
         crop: bool = True,
+        whole_windows: bool = False,
         per_band: bool = False,
         at_once: int = _ROWS_AT_ONCE,
     ) -> None:
@@ -246,6 +248,7 @@ class Planner:
         self._aligned = aligned
         self._clip = clip
         self._crop = crop
+        self.whole_windows = whole_windows
         self._per_band = per_band or granularity is Granularity.TILE
         self.at_once = at_once
 
@@ -271,7 +274,9 @@ class Planner:
             wanted = np.unique(grids[grids >= 0])
             pairs, errors = self.footprints.pairs(table.grids, wanted)
             failures += self._errors_of_grids(table, grids, errors, band)
-            readings.append(_Reading(band, names, grids, pairs, *_ranges(pairs.grid, len(table.grids))))
+            readings.append(
+                _Reading(band, names, grids, pairs, *_ranges(pairs.grid, len(table.grids)))
+            )
         for start, stop in self._slices(table, usable, readings):
             own = [one for one in failures if start <= one.scene < stop]
             yield from self._slice(table, usable, readings, np.arange(start, stop), own)
@@ -319,7 +324,9 @@ class Planner:
             yield plan.of_windows(windows, more, failures)
             return
         told = False
-        for blocks in plan.blocks(windows, self._reference(usable, self.request.bands, table.n_scenes)):
+        for blocks in plan.blocks(
+            windows, self._reference(usable, self.request.bands, table.n_scenes)
+        ):
             yield plan.of_blocks(blocks, [] if told else failures)
             told = True
         if failures and not told:
@@ -360,9 +367,7 @@ class Planner:
         check = np.flatnonzero(at_border & ~jobs.is_whole & (jobs.target >= 0))
         keep = np.ones(len(jobs.scene), bool)
         boxes = window[check][:, [2, 0, 3, 1]].astype(np.float64)
-        keep[check] = touched(
-            self.footprints, table, jobs.grid[check], jobs.target[check], boxes
-        )
+        keep[check] = touched(self.footprints, table, jobs.grid[check], jobs.target[check], boxes)
         if not self._crop:
             whole = np.column_stack([0 * sizes[:, 1], sizes[:, 1], 0 * sizes[:, 0], sizes[:, 0]])
             jobs = jobs._replace(window=whole, is_whole=jobs.target < 0)
@@ -398,9 +403,7 @@ class Planner:
                 is_usable &= ~refused
         return _Usable(level, is_usable)
 
-    def _grids(
-        self, table: SceneTable, usable: dict[str, _Usable], names: Sequence[str]
-    ) -> Ints:
+    def _grids(self, table: SceneTable, usable: dict[str, _Usable], names: Sequence[str]) -> Ints:
         """Grid of each scene: that of the first of some bands it has; -1 without any."""
         grids = np.full(table.n_scenes, -1, np.int64)
         for name in reversed(names):
@@ -457,8 +460,8 @@ class Planner:
         band = table.bands[name]
         if band.is_present[scene] and (scene, name) not in table.faults:
             return InputError.expected(
-                "level",
-                f"at most {band.n_levels(scene) - 1} for record {table.id_of(scene)}, band {name}",
+                f"record {table.id_of(scene)}, band {name}",
+                f"a level of at most {band.n_levels(scene) - 1}",
                 self.request.level,
                 "0 is full resolution, 1 the largest overview",
             )
@@ -509,6 +512,7 @@ class _Slice:
         self._request = planner.request
         self._footprints = planner.footprints
         self._at_once = planner.at_once
+        self._whole_windows = planner.whole_windows
         self._bands = planner.bands
         self._table = table
         self._usable = usable
@@ -537,18 +541,14 @@ class _Slice:
     def _cut(self, windows: _Jobs, kind: Ints) -> _Jobs:
         cells = self._cells(windows, kind, is_delivery=True)
         jobs = windows.take(cells.job)._replace(window=cells.windows)
-        order = np.lexsort(
-            (jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene)
-        )
+        order = np.lexsort((jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene))
         return jobs.take(order)
 
     def of_blocks(self, blocks: _Jobs, failures: list[Failure]) -> TilePlan:
         """A unit for each block of the first band."""
         return self._assembled(_units(blocks), [(n, blocks, None) for n in self._bands], failures)
 
-    def of_windows(
-        self, windows: _Jobs, others: list[_Jobs], failures: list[Failure]
-    ) -> TilePlan:
+    def of_windows(self, windows: _Jobs, others: list[_Jobs], failures: list[Failure]) -> TilePlan:
         """A unit for each scene and target, of all bands."""
         units = _units(windows)
         if not others:
@@ -615,7 +615,9 @@ class _Slice:
                 own = jobs if len(chosen) == len(there) else jobs.take(chosen)
                 of = chosen if unit is None else unit[chosen]
                 found.append(self._needs(number, name, role, level, own, of))
-        return _plan_of(self._table, self._bands, self._request.level, units, found, failures, self._kinds)
+        return _plan_of(
+            self._table, self._bands, self._request.level, units, found, failures, self._kinds
+        )
 
     def _needs(
         self, number: int, name: str, role: int, level: LevelTable, jobs: _Jobs, unit: Ints
@@ -685,8 +687,7 @@ class _Slice:
                 bottom=np.minimum(cells.bottom, sizes[grid, 1]),
                 right=np.minimum(cells.right, sizes[grid, 0]),
             )
-        is_needed_whole = not self._request.masked and not is_delivery and not whole_tiles
-        if jobs.is_whole.all() or is_needed_whole:
+        if jobs.is_whole.all() or self._whole_windows:
             return cells
         several = np.bincount(cells.job, minlength=len(jobs.scene)) > 1
         check = (several & ~jobs.is_whole & (jobs.target >= 0))[cells.job]

@@ -105,7 +105,10 @@ class Targets:
                 self._is_large = np.zeros(len(self), bool)
             else:
                 self._is_large = np.array(
-                    [any(is_large(box) for box in self.aoi(n).lonlat_boxes()) for n in range(len(self))]
+                    [
+                        any(is_large(box) for box in self.aoi(n).lonlat_boxes())
+                        for n in range(len(self))
+                    ]
                 )
         return self._is_large
 
@@ -220,7 +223,9 @@ def _named_crs(field: pa.Field, shapes: NDArray[np.object_]) -> str | int | None
 
 def _shapes(column: pa.ChunkedArray, subject: str) -> NDArray[np.object_]:
     if isinstance(column.type, pa.BaseExtensionType):
-        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+        column = pa.chunked_array(
+            [chunk.storage for chunk in column.chunks], column.type.storage_type
+        )
     values = np.empty(len(column), dtype=object)
     values[:] = column.to_pylist()
     kinds = {type(value) for value in values} - {type(None)}

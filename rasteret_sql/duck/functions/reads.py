@@ -192,9 +192,7 @@ def read_windows(
         ALL_TOUCHED,
         MASKED,
         SCALED,
-        Parameter(
-            "lonlat", "BOOLEAN", "add lon, lat: the pixel centre in degrees", "false", flag
-        ),
+        Parameter("lonlat", "BOOLEAN", "add lon, lat: the pixel centre in degrees", "false", flag),
         Parameter(
             "coverage",
             "BOOLEAN",
@@ -236,7 +234,7 @@ def pixels(call: Call, *, lonlat: bool, coverage: bool, **arguments: Any) -> Str
 
 def _check_band_names(bound: BoundRead, own: Sequence[str]) -> None:
     """Refuse bands that are named like another column; to SQL, X is x."""
-    taken = {name.lower() for name in (*own, *bound.other_names(own))}
+    taken = {name.lower() for name in (*own, *bound.record_names(own))}
     clash = [band for band in bound.request.bands if band.lower() in taken]
     if clash:
         raise InputError.expected(

@@ -64,7 +64,9 @@ class Read:
         own = self.schema.get_field_index(name)
         return self.schema.field(own) if own >= 0 else self.repeated.fields[name]
 
-    def records_of(self, plan: TilePlan, scenes: list[int], targets: list[int], counts: list[int]) -> dict[str, pa.Array]:
+    def records_of(
+        self, plan: TilePlan, scenes: list[int], targets: list[int], counts: list[int]
+    ) -> dict[str, pa.Array]:
         """Columns of records and targets for parts of a batch."""
         return self.repeated.arrays(self.wanted, plan.table.batch, scenes, targets, counts)
 

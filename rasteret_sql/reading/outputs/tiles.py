@@ -158,7 +158,9 @@ def masked_values(values: Pixels, valid: Pixels, nodata: float | None) -> Pixels
 
 
 def tile_rows(
-    read: Read, records: Any, keep: pc.Expression | None  # noqa: ANN401
+    read: Read,
+    records: Any,
+    keep: pc.Expression | None,  # noqa: ANN401
 ) -> Iterator[pa.RecordBatch]:
     """Read tiles.
 
