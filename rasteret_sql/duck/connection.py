@@ -326,6 +326,7 @@ def _close_all() -> None:
     """At exit: an open connection would print what nanobind leaks, or abort in 1.5."""
     for instance in list(_by_number.values()):
         instance.close()
+    _ctrl_c.finish()
 
 
 def _stop_all() -> None:
