@@ -194,11 +194,12 @@ def _version(call: Call, text: str) -> Version | None:
     def load(with_rows: bool) -> pa.Table:  # noqa: FBT001 (a callback of one argument)
         cursor = call.cursor()
         try:
-            sql = quote_identifier(text)
-            empty = cursor.sql(f"SELECT * FROM {sql} LIMIT 0")
             rows = "" if with_rows else " LIMIT 0"
-            query = f"SELECT *{with_plain_types(empty)} FROM {sql}{rows}"
-            return cursor.sql(query).to_arrow_table()
+            found = cursor.sql(f"SELECT * FROM {quote_identifier(text)}{rows}")
+            casts = with_plain_types(found)
+            if casts:
+                found = cursor.sql(f"SELECT *{casts} FROM {quote_identifier(text)}{rows}")
+            return found.to_arrow_table()
         finally:
             cursor.close()
 

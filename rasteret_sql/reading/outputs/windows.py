@@ -20,7 +20,7 @@ from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.units import Affine, Window
 
-_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_BYTES = 1024 * 1024
 _MAX_WINDOW_BYTES = 1 << 30
 _ROW_BYTES = 256
 
