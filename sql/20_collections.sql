@@ -71,7 +71,7 @@ name            VARCHAR    name of the collection and of its view
 source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet file or folder: a path, s3://, gs://, az:// or https://
 column_map      MAP        source column to canonical column: id, datetime, geometry, bbox, assets, crs, …
 href_column     VARCHAR    column with the file's URL or path, where there is no assets column
-band_index_map  MAP        band name to sample in its file, from 0
+band_index_map  MAP        band name to sample in its file, from 0; default: a band per sample, by the files' band descriptions, else b1, b2, …
 url_rewrite     MAP        href prefix to the prefix that replaces it
 columns         VARCHAR[]  source columns to keep; default: all
 where           VARCHAR    SQL condition on the source

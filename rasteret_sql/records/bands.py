@@ -15,6 +15,7 @@ _OPAQUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"
 _NOT_DATA_ROLES = frozenset({"thumbnail", "overview"})
 _NOT_DATA_KEYS = frozenset({"thumbnail", "overview", "preview", "browse", "rendered_preview"})
 _MAX_BANDS = 1000
+_BAND_FIELDS = ("bands", "raster:bands", "eo:bands")
 
 
 class RasterAsset(NamedTuple):
@@ -76,7 +77,7 @@ def sample_names(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tup
         >>> sample_names({"eo:bands": [{"name": "red"}, {"name": "nir"}]}, {})
         ('red', 'nir')
     """
-    lists = [_band_list(asset.get(field)) for field in ("bands", "raster:bands", "eo:bands")]
+    lists = [_band_list(asset.get(field)) for field in _BAND_FIELDS]
     declared = next((bands for bands in lists if bands), [])
     if len(declared) < 2:
         return ()
@@ -87,6 +88,11 @@ def sample_names(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tup
             names[i] = names[i] or _band_name(band, of_item)
     # a name that two samples have is the first one's; the other is told by its number
     return tuple("" if name in names[:i] else name for i, name in enumerate(names))
+
+
+def has_declared_bands(asset: Mapping[str, Any]) -> bool:
+    """Whether an asset says how many samples its file has."""
+    return any(_band_list(asset.get(field)) for field in _BAND_FIELDS)
 
 
 def _band_list(value: object) -> list[Any]:
@@ -119,15 +125,15 @@ class BandSurvey:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int | str], None] = {}
-        self._variants: dict[str, set[tuple[str, ...]]] = {}
+        self._variants: dict[str, dict[tuple[str, ...], None]] = {}
 
     def add(self, assets: Mapping[str, RasterAsset]) -> None:
         """Take the raster assets of one more item into account."""
         for key, asset in assets.items():
-            variants = self._variants.setdefault(key, set())
+            variants = self._variants.setdefault(key, {})
             if asset.names in variants:
                 continue
-            variants.add(asset.names)
+            variants[asset.names] = None
             for i, name in enumerate(asset.names):
                 self._seen[key, name or i] = None
             if not asset.names:
@@ -147,6 +153,24 @@ class BandSurvey:
     def samples(self, key: str) -> set[str]:
         """Names of the samples that the asset of this key has in some item."""
         return {name for names in self._variants.get(key, ()) for name in names if name}
+
+    @property
+    def keys(self) -> list[str]:
+        """The asset keys, in order of first appearance."""
+        return list(self._variants)
+
+    def names_of(self, key: str, n_samples: int) -> tuple[str, ...]:
+        """What some item calls the samples of this asset, if it has as many there; else ()."""
+        variants = self._variants.get(key, ())
+        return next((names for names in variants if len(names) == n_samples), ())
+
+    def with_names(self, of_headers: Mapping[str, tuple[str, ...]]) -> BandSurvey:
+        """The same where assets of unknown samples have those that their headers tell."""
+        told = BandSurvey()
+        for key, variants in self._variants.items():
+            for names in variants:
+                told.add({key: RasterAsset("", names or of_headers.get(key, ()))})
+        return told
 
     def bands(self) -> dict[str, Band]:
         """Band name to where it is, in order of first appearance."""

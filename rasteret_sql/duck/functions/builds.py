@@ -133,6 +133,7 @@ def stac_recipe(
             is_remote=is_remote(stac_api),
             allow_local=allow_local,
             is_partial=is_partial,
+            has_headers=bool(options["enrich"]),
             warnings=warnings,
         )
 
@@ -151,6 +152,7 @@ def table_recipe(
     """Records of a relation, private ones included."""
     options, shape = _split(rest)
     allow_local = check_flag("allow_local", shape.get("allow_local", False))
+    has_headers = bool(options["enrich"])
     build = _build_options(
         call,
         name,
@@ -172,7 +174,9 @@ def table_recipe(
             raise InputError.expected("source", "a name, SELECT text or path", source, "write text")
 
         def of_rows(table: pa.Table) -> Records:
-            return records_from_table(table.to_reader, geo_metadata=None, **shape)
+            return records_from_table(
+                table.to_reader, geo_metadata=None, has_headers=has_headers, **shape
+            )
 
         return Recipe(build, place, None, caller_sql(source) + condition, of_rows)
     from_afar = is_remote(str(source))
@@ -184,7 +188,11 @@ def table_recipe(
             return pa.RecordBatchReader.from_batches(relation.schema, batches)
 
         return records_from_table(
-            reader, geo_metadata=relation.geo_metadata, is_remote=from_afar, **shape
+            reader,
+            geo_metadata=relation.geo_metadata,
+            is_remote=from_afar,
+            has_headers=has_headers,
+            **shape,
         )
 
     return Recipe(build, place, records)

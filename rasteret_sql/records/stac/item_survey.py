@@ -14,7 +14,13 @@ import pyarrow as pa
 from rasteret_sql.errors import shorten
 from rasteret_sql.records import progress
 from rasteret_sql.records.asset_hints import asset_hints
-from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sample_names
+from rasteret_sql.records.bands import (
+    BandSurvey,
+    RasterAsset,
+    has_declared_bands,
+    is_raster,
+    sample_names,
+)
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
 from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
@@ -27,6 +33,7 @@ from rasteret_sql.schema import DATETIME
 
 _N_SHOWN = 5
 _N_NOTES = 100
+_N_HEADERS = 3
 # Consumed by canonical columns of the same name; not kept beside them.
 _CONSUMED = frozenset({"datetime", "proj:epsg"})
 
@@ -94,6 +101,8 @@ class ItemSurvey:
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
         has_hints: whether values or grid of an asset are told of.
+        unnamed: asset key to its first hrefs in items that do not say how many samples it has,
+            each with whether the item is remote.
         id_hashes: of every id; eight bytes an item is all that grows in memory.
     """
 
@@ -105,6 +114,7 @@ class ItemSurvey:
     n_items: int = 0
     has_local: bool = False
     has_hints: bool = False
+    unnamed: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     others: BandSurvey = field(default_factory=BandSurvey)
 
     def duplicates(self) -> list[str]:
@@ -163,6 +173,10 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             found.others.add(assets)
         found.has_local |= any(is_local(asset.href) for asset in assets.values())
         row = _row_of(item, assets, notes)
+        for key, asset in assets.items():
+            firsts = found.unnamed.setdefault(key, [])
+            if len(firsts) < _N_HEADERS and not has_declared_bands(item["assets"][key]):
+                firsts.append((asset.href, row.is_remote))
         found.has_hints |= any(hints for *_, hints in row.assets.values())
         for name, value in row.properties.items():
             seen = found.properties.get(name)
