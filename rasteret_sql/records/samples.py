@@ -23,7 +23,11 @@ KnownSamples = Mapping[str, Sequence[str | None]]
 
 
 def header_reader(
-    *, n_lanes: int, stop: threading.Event, journal: HeaderJournal | None = None
+    *,
+    n_lanes: int,
+    stop: threading.Event,
+    journal: HeaderJournal | None = None,
+    headers: Headers | None = None,
 ) -> tuple[ReadHeaders, Callable[[], int]]:
     """A `ReadHeaders`, and how many requests it has made.
 
@@ -31,12 +35,13 @@ def header_reader(
         n_lanes: Requests under way at once.
         stop: Ends the work with InterruptedReadError.
         journal: Gets the headers, so that they are not requested again.
+        headers: Keeps them for the same reason, in memory; in place of the three above.
     """
     n_requests = 0
+    work = headers or Headers(n_lanes, stop, journal)
 
     def read(hrefs: Iterable[str]) -> Iterator[tuple[str, Header | None]]:
         nonlocal n_requests
-        work = Headers(n_lanes, stop, journal)
         waiting = iter(dict.fromkeys(hrefs))
         while chunk := list(islice(waiting, _AT_ONCE)):
             work.start(chunk)

@@ -1,0 +1,145 @@
+"""Footprints that records say and headers know better."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.warp import transform_bounds
+
+from rasteret_sql.records.raster_footprints import covers, widened
+from rasteret_sql.units import BBox
+
+SIDE = 64
+
+
+def write_tiff(path, epsg=32643, left=600000, top=1450000, pixel=100):
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=SIDE,
+        height=SIDE,
+        count=1,
+        dtype="uint8",
+        crs=f"EPSG:{epsg}",
+        transform=rasterio.Affine(pixel, 0, left, 0, -pixel, top),
+    ) as out:
+        out.write(np.ones((1, SIDE, SIDE), "uint8"))
+        return str(path), BBox(*transform_bounds(out.crs, "OGC:CRS84", *out.bounds))
+
+
+def items_of(tmp_path, *items):
+    whole = [
+        {"type": "Feature", "stac_version": "1.0.0", "links": [], "id": f"i{n}"}
+        | {"geometry": None, "properties": {"datetime": "2024-05-01T00:00:00Z"}}
+        | item
+        for n, item in enumerate(items)
+    ]
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": whole}))
+    return str(path)
+
+
+BUILD = "SELECT records FROM rasteret_build_stac('s', $p, force := true)"
+BOXES = "SELECT bbox.xmin, bbox.ymin, bbox.xmax, bbox.ymax FROM s ORDER BY id"
+
+
+def test_a_box_that_does_not_cover_its_raster_is_widened_and_told(rows, tmp_path):
+    path, own = write_tiff(tmp_path / "a.tif")
+    half = [own.xmin, own.ymin, (own.xmin + own.xmax) / 2, own.ymax]
+    near = [own.xmin + 1e-4, own.ymin + 1e-4, own.xmax, own.ymax]
+    assets = {"B04": {"href": path, "eo:bands": [{}]}}
+    items = items_of(
+        tmp_path,
+        {"bbox": half, "assets": assets},
+        {"bbox": near, "assets": assets},
+        {"bbox": [own.xmin - 1, own.ymin - 1, own.xmax + 1, own.ymax + 1], "assets": assets},
+    )
+    rows(BUILD, {"p": items})
+    first, second, third = rows(BOXES)
+    np.testing.assert_allclose(first, own, atol=1e-9)
+    assert second == tuple(near)
+    assert third[0] == own.xmin - 1
+    told = rows("SELECT id, band FROM rasteret_errors('s') WHERE starts_with(error, 'bbox: ')")
+    assert told == [("i0", "B04")]
+    hidden = [half[2] + 1e-3, own.ymin, own.xmax, own.ymax]
+    query = "SELECT count(*) FROM rasteret_pixels('s', bbox := $b) WHERE id = 'i0'"
+    whole = rows("SELECT count(*) FROM rasteret_pixels('s') WHERE id = 'i0'")[0][0]
+    found = rows(query, {"b": hidden})[0][0]
+    assert whole * 0.4 < found < whole * 0.55
+
+
+def test_a_refresh_keeps_the_wider_box_and_writes_nothing(rows, tmp_path):
+    path, own = write_tiff(tmp_path / "a.tif")
+    half = [own.xmin, own.ymin, (own.xmin + own.xmax) / 2, own.ymax]
+    item = {"bbox": half, "assets": {"B04": {"href": path, "eo:bands": [{}]}}}
+    rows(BUILD, {"p": items_of(tmp_path, item)})
+    before = rows(BOXES), rows("SELECT path FROM rasteret_collections()")
+    refreshed = "SELECT assets FROM rasteret_refresh('s')"
+    assert rows(refreshed) == [(0,)]
+    assert (rows(BOXES), rows("SELECT path FROM rasteret_collections()")) == before
+    item["properties"] = {"datetime": "2024-05-01T00:00:00Z", "n": 1}
+    items_of(tmp_path, item)
+    assert rows(refreshed) == [(0,)]
+    assert rows("SELECT n FROM s") == [(1,)]
+    assert rows(BOXES) == before[0]
+
+
+def test_a_raster_across_the_antimeridian_is_covered(rows, tmp_path):
+    path, own = write_tiff(tmp_path / "a.tif", epsg=32701, left=166000, top=8000000, pixel=2000)
+    assert own.xmin > own.xmax
+    item = {"bbox": [179, -19, -179.9, -18], "assets": {"B04": {"href": path, "eo:bands": [{}]}}}
+    rows(BUILD, {"p": items_of(tmp_path, item)})
+    ((west, south, east, north),) = rows(BOXES)
+    assert west > east
+    assert covers(BBox(west, south, east, north), own)
+
+
+longitude = st.integers(-180, 180)
+box = st.builds(
+    lambda west, east, south, height: BBox(west, south, east, south + height),
+    longitude,
+    longitude,
+    st.integers(-90, 80),
+    st.integers(0, 10),
+)
+
+
+def degrees_in(of):
+    """Middles of the degrees of longitude between west and east."""
+    stop = of.xmax if of.xmax >= of.xmin else of.xmax + 360
+    return {(west + 0.5 + 180) % 360 for west in range(of.xmin, stop)}
+
+
+@given(box, box)
+def test_a_widened_box_holds_both(one, other):
+    both = widened(one, other)
+    assert covers(both, one)
+    assert covers(both, other)
+    assert degrees_in(both) >= degrees_in(one) | degrees_in(other)
+    assert (both.ymin, both.ymax) == (min(one.ymin, other.ymin), max(one.ymax, other.ymax))
+    if covers(one, other):
+        assert degrees_in(one) >= degrees_in(other)
+
+
+@pytest.mark.parametrize("epsg", [32614, 32701, 3031])
+def test_outlines_are_where_geopandas_has_them(tmp_path, epsg):
+    geopandas = pytest.importorskip("geopandas")
+    from rasteret_sql.records.raster_footprints import RasterGrid, lonlat_footprint
+    from rasteret_sql.remote.headers import read_asset
+
+    path, _ = write_tiff(tmp_path / "a.tif", epsg=epsg)
+    grid = RasterGrid.of(read_asset(path).header)
+    found = shapely.from_wkb(lonlat_footprint(grid))
+    with rasterio.open(path) as known:
+        outline = shapely.segmentize(shapely.box(*known.bounds), 100)
+    crs = pyproj.CRS(epsg)
+    expected = geopandas.GeoSeries([outline], crs=crs).to_crs("OGC:CRS84")[0]
+    assert shapely.symmetric_difference(found, expected).area < 1e-3 * expected.area
