@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from rasteret_sql.errors import InputError, UnknownBandError
 
-_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".gtiff", ".geotiff", ".btf", ".tf8"})
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".gtiff", ".geotiff", ".btf", ".tf8"})
 _OPAQUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "image/*"})
 _NOT_DATA_ROLES = frozenset({"thumbnail", "overview"})
 _NOT_DATA_KEYS = frozenset({"thumbnail", "overview", "preview", "browse", "rendered_preview"})
@@ -56,7 +56,7 @@ def is_raster(key: str, asset: Mapping[str, Any]) -> bool:
     kind = media_type.lower() if isinstance(media_type, str) else ""
     if kind.split(";", 1)[0].strip() in _OPAQUE_TYPES:
         path = urlsplit(str(asset.get("href") or "")).path
-        is_tiff = PurePosixPath(path).suffix.lower() in _RASTER_SUFFIXES
+        is_tiff = PurePosixPath(path).suffix.lower() in RASTER_SUFFIXES
     else:
         is_tiff = "tiff" in kind
     if not is_tiff:

@@ -115,7 +115,7 @@ box = st.builds(
 def degrees_in(of):
     """Middles of the degrees of longitude between west and east."""
     stop = of.xmax if of.xmax >= of.xmin else of.xmax + 360
-    return {(west + 0.5 + 180) % 360 for west in range(of.xmin, stop)}
+    return {(west + 0.5 + 180) % 360 for west in range(int(of.xmin), int(stop))}
 
 
 @given(box, box)

@@ -270,12 +270,16 @@ def scatter(entries: pa.Array, bands: list[str]) -> pa.Array:
     return pa.StructArray.from_arrays(children, fields=list(kind))
 
 
-def of_samples(entries: pa.Array, bands: Mapping[str, int], survey: SampleSurvey) -> pa.Array:
-    """A column of one file per row as the assets column of these bands and samples.
+def hrefs_of(entries: pa.Array) -> pa.Array:
+    """The hrefs of a column of `ENTRIES` that has at most one in a row."""
+    return pc.struct_field(scatter(entries, ["b1"]), ["b1", "href"])
+
+
+def of_samples(hrefs: pa.Array, bands: Mapping[str, int], survey: SampleSurvey) -> pa.Array:
+    """A column of hrefs, one file per row, as the assets column of these bands and samples.
 
     A band of which a file has no sample is NULL in its rows.
     """
-    hrefs = pc.struct_field(scatter(entries, ["b1"]), ["b1", "href"])
     n_samples = np.array([survey.count(href) if href else 0 for href in hrefs.to_pylist()], int)
     children = []
     for number in bands.values():

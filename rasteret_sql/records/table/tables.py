@@ -22,6 +22,7 @@ from rasteret_sql.records.samples import KnownSamples, ReadHeaders, SampleSurvey
 from rasteret_sql.records.table.assets import (
     ENTRIES,
     AssetReader,
+    hrefs_of,
     of_samples,
     refuse_local,
     scatter,
@@ -70,6 +71,7 @@ def records_from_table(
     is_remote: bool = False,
     allow_local: bool = False,
     has_headers: bool = False,
+    samples: Mapping[str, int] | None = None,
 ) -> Records:
     """Records of a table, one a row; the table is read once, through a temporary file.
 
@@ -89,6 +91,7 @@ def records_from_table(
         allow_local: whether a remote table may name local files.
         has_headers: whether headers are going to be read; the bands of an `href_column`
             without `band_index_map` then follow from them, see `Records.of_headers`.
+        samples: with `has_headers`, the bands and their samples; a file may have fewer.
 
     Raises:
         InputError: if a column is missing or can't be understood; says which argument helps.
@@ -116,13 +119,16 @@ def records_from_table(
     records = reading.records(spool, chosen)
     if not is_of_headers:
         return records
-    return replace(records, of_headers=BandsOfHeaders(partial(_of_headers, reading, spool, bands)))
+    return replace(
+        records, of_headers=BandsOfHeaders(partial(_of_headers, reading, spool, bands, samples))
+    )
 
 
 def _of_headers(
     reading: _Reading,
     spool: TableSpool,
     wanted: list[str] | None,
+    samples: Mapping[str, int] | None,
     read: ReadHeaders,
     known: KnownSamples,
 ) -> Records:
@@ -140,9 +146,13 @@ def _of_headers(
 
     for href, header in read(unknown()):
         survey.add(href, header)
-    chosen = survey.chosen(wanted)
-    notes = survey.notes() if wanted is None else []
-    records = reading.records(spool, list(chosen), lambda found: of_samples(found, chosen, survey))
+    chosen = dict(samples) if samples else survey.chosen(wanted)
+    notes = [] if samples or wanted is not None else survey.notes()
+
+    def assets_of(entries: pa.Array) -> pa.Array:
+        return of_samples(hrefs_of(entries), chosen, survey)
+
+    records = reading.records(spool, list(chosen), assets_of)
     return replace(records, warnings=[*records.warnings, *notes])
 
 
