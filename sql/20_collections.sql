@@ -132,7 +132,7 @@ on_error        VARCHAR    'report' (NULL metadata) or 'error'
 max_concurrent  INTEGER    header requests under way at once
 returns         id (the file name, or the path below the folder that files of one name share), datetime (NULL), geometry, bbox, assets, "proj:epsg", crs, {band}_metadata STRUCT per band; bands have the files' band descriptions, else b1, b2, …
 raises          pattern: nothing found, or not to be listed; bands: unknown
-example         FROM rasteret_files('scenes/*/B04.tif')
+example         FROM rasteret_files('*/B04.tif')
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_load(

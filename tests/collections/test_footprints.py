@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import geopandas
 import numpy as np
+import pyarrow.parquet as pq
 import pyproj
 import pytest
 import rasterio
@@ -131,7 +133,6 @@ def test_a_widened_box_holds_both(one, other):
 
 @pytest.mark.parametrize("epsg", [32614, 32701, 3031])
 def test_outlines_are_where_geopandas_has_them(tmp_path, epsg):
-    geopandas = pytest.importorskip("geopandas")
     from rasteret_sql.records.raster_footprints import RasterGrid, lonlat_footprint
     from rasteret_sql.remote.headers import read_asset
 
@@ -143,3 +144,62 @@ def test_outlines_are_where_geopandas_has_them(tmp_path, epsg):
     crs = pyproj.CRS(epsg)
     expected = geopandas.GeoSeries([outline], crs=crs).to_crs("OGC:CRS84")[0]
     assert shapely.symmetric_difference(found, expected).area < 1e-3 * expected.area
+
+
+def in_utm(shape, epsg):
+    frame = geopandas.GeoSeries([shape], crs="OGC:CRS84")
+    return frame.to_crs(epsg)[0]
+
+
+def test_footprints_in_metres_become_degrees(rows, tmp_path):
+    """As the items of an s1-rtc collection have them: proj:epsg 32614, footprints in metres."""
+    degrees = shapely.box(-99.5, 40, -99, 40.5)
+    metres = in_utm(degrees, 32614)
+    assets = {"vv": {"href": "s3://b/vv.tif"}}
+    projected = {"geometry": shapely.geometry.mapping(metres), "bbox": list(metres.bounds)}
+    with_epsg = {"datetime": "2024-05-01T00:00:00Z", "proj:epsg": 32614}
+    items = items_of(
+        tmp_path,
+        projected | {"properties": with_epsg, "assets": assets},
+        projected | {"assets": assets},
+        {"bbox": list(degrees.bounds), "geometry": shapely.geometry.mapping(metres)}
+        | {"properties": with_epsg, "assets": assets},
+    )
+    rows(BUILD.replace("force", "enrich := false, force"), {"p": items})
+    stored = rows("SELECT ST_AsWKB(geometry), bbox FROM s ORDER BY id")
+    for geometry, bbox in (stored[0], stored[2]):
+        found = geopandas.GeoSeries.from_wkb([bytes(geometry)])[0]
+        assert shapely.hausdorff_distance(found, degrees) < 0.01
+        assert tuple(bbox.values()) == pytest.approx(degrees.bounds, abs=0.01)
+    assert stored[1] == (None, None)
+    told = rows("SELECT error FROM rasteret_errors('s') WHERE error LIKE 'item%'")
+    assert sorted(text for (text,) in told) == [
+        "item i0: bbox: is not in degrees; it is taken as EPSG:32614 and transformed",
+        "item i0: geometry: is not in degrees; it is taken as EPSG:32614 and transformed",
+        "item i1: bbox: is not in degrees; it is NULL",
+        "item i1: geometry: is not in degrees; it is NULL",
+        "item i2: geometry: is not in degrees; it is taken as EPSG:32614 and transformed",
+    ]
+
+
+def test_footprints_of_a_stac_geoparquet_file_follow_its_geo_key(rows, tmp_path):
+    degrees = shapely.box(15, 45, 15.5, 45.5)
+    frame = geopandas.GeoDataFrame(
+        {
+            "id": ["a"],
+            "assets": [{"B04": {"href": "s3://b/B04.tif", "type": "image/tiff"}}],
+            "bbox": [dict(zip(BBox._fields, in_utm(degrees, 32633).bounds, strict=True))],
+            "datetime": ["2024-05-01T00:00:00Z"],
+        },
+        geometry=[degrees],
+        crs="OGC:CRS84",
+    ).to_crs(32633)
+    path = tmp_path / "items.parquet"
+    frame.to_parquet(path)
+    assert pq.read_metadata(path).metadata[b"geo"]
+    rows(BUILD.replace("force", "enrich := false, force"), {"p": str(path)})
+    ((geometry, bbox),) = rows("SELECT ST_AsWKB(geometry), bbox FROM s")
+    found = geopandas.GeoSeries.from_wkb([bytes(geometry)])[0]
+    known = geopandas.read_parquet(path).to_crs("OGC:CRS84").geometry[0]
+    assert shapely.hausdorff_distance(found, known) < 0.01
+    assert tuple(bbox.values()) == pytest.approx(degrees.bounds, abs=0.01)

@@ -24,6 +24,8 @@ FetchText = Callable[[str], bytes]
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _OF_ITEMS = {"geometry", "properties", "assets"}
 LOCATION = "rasteret:location"
+GEOMETRY_CRS = "rasteret:geometry_crs"
+"""Of an item: the CRS of its geometry, where the file it comes from names one."""
 
 
 def read_bytes(location: str, fetch_text: FetchText | None) -> bytes:

@@ -14,10 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rasteret_sql.errors import CollectionError, redact
+from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
 from rasteret_sql.records.datetimes import format_micros, parse_micros
+from rasteret_sql.records.files.geo_key import geo_of_footer
 from rasteret_sql.records.files.parquet_source import ParquetSource
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.stac.documents import Item, Json
+from rasteret_sql.records.stac.documents import GEOMETRY_CRS, Item, Json
+from rasteret_sql.records.table.footprints import find_geometry
 from rasteret_sql.remote.stores import is_remote
 
 _BATCH_ROWS = 500
@@ -43,7 +46,8 @@ def read_stac_geoparquet(location: str) -> Iterator[Item]:
     """
     if is_remote(location):
         source = ParquetSource(location)
-        yield from _items(location, source.stored, source.batches)
+        crs = _geometry_crs(source.schema, source.geo_metadata)
+        yield from _items(location, source.stored, source.batches, crs)
         return
     path = Path(local_path(location))
     if path.is_dir():
@@ -57,11 +61,30 @@ def read_stac_geoparquet(location: str) -> Iterator[Item]:
             redact(location), "a Parquet file", error, "check the file"
         ) from None
     names = file.schema_arrow.names
-    yield from _items(location, names, lambda used: file.iter_batches(_BATCH_ROWS, columns=used))
+    crs = _geometry_crs(file.schema_arrow, geo_of_footer(file.metadata))
+    yield from _items(
+        location, names, lambda used: file.iter_batches(_BATCH_ROWS, columns=used), crs
+    )
+
+
+def _geometry_crs(schema: pa.Schema, geo_metadata: bytes | None) -> str | None:
+    """The CRS that the file names for its footprints, None for none and for degrees.
+
+    Raises:
+        InputError: it names one that is unknown.
+    """
+    column = find_geometry(schema, geo_metadata, None)
+    if column is None or column.crs is None or column.name != "geometry":
+        return None
+    is_degrees = is_same(column.crs, crs_of(LONLAT)) or column.crs.to_epsg() in {4326, 4979}
+    return None if is_degrees else column.crs.to_wkt()
 
 
 def _items(
-    location: str, names: list[str], batches: Callable[[list[str]], Iterator[pa.RecordBatch]]
+    location: str,
+    names: list[str],
+    batches: Callable[[list[str]], Iterator[pa.RecordBatch]],
+    geometry_crs: str | None,
 ) -> Iterator[Item]:
     missing = [name for name in ("id", "assets") if name not in names]
     if missing:
@@ -75,7 +98,10 @@ def _items(
     for batch in batches(used):
         slim = batch.set_column(used.index("assets"), "assets", _slim(batch.column("assets")))
         for row in slim.to_pylist():
-            yield _item_of(row)
+            item = _item_of(row)
+            if geometry_crs is not None:
+                item[GEOMETRY_CRS] = geometry_crs
+            yield item
 
 
 def _slim(assets: pa.Array) -> pa.Array:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import shapely
+from pyproj.exceptions import ProjError
 
-from rasteret_sql.errors import shorten
+from rasteret_sql.errors import InputError, shorten
+from rasteret_sql.grid.crs import crs_of
 from rasteret_sql.records import progress
 from rasteret_sql.records.asset_hints import asset_hints
 from rasteret_sql.records.bands import (
@@ -23,13 +26,21 @@ from rasteret_sql.records.bands import (
 )
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
-from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
-from rasteret_sql.records.stac.documents import LOCATION, Item
+from rasteret_sql.records.footprints import (
+    Geometry,
+    bbox_of,
+    geometry_of,
+    parse_bbox,
+    parse_geometry,
+)
+from rasteret_sql.records.stac.documents import GEOMETRY_CRS, LOCATION, Item
 from rasteret_sql.records.stac.item_filter import collection_of
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, PropertyType
+from rasteret_sql.records.table.footprints import LAT_LIMIT, LON_LIMIT, to_lonlat
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import DATETIME
+from rasteret_sql.units import BBox
 
 _N_SHOWN = 5
 _N_NOTES = 100
@@ -217,8 +228,8 @@ def _href_of(asset: Mapping[str, Any]) -> str | None:
 def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow:
     properties = item["properties"]
     raw_assets = item["assets"]
-    geometry, bbox = _footprint(item, notes)
     hint = crs_hint(properties, (raw_assets[key] for key in assets))
+    geometry, bbox = _footprint(item, notes, hint.crs)
     return ItemRow(
         id=item["id"],
         datetime=_datetime(item["id"], properties, notes),
@@ -252,8 +263,13 @@ def _datetime(name: str, properties: Mapping[str, Any], notes: Notes) -> int | N
     return None
 
 
-def _footprint(item: Item, notes: Notes) -> tuple[str | None, list[float] | None]:
-    """Geometry as WKB in hexadecimal, and bounds; each from the other if one is missing."""
+def _footprint(
+    item: Item, notes: Notes, raster_crs: str | None
+) -> tuple[str | None, list[float] | None]:
+    """Geometry as WKB in hexadecimal, and bounds; each from the other if one is missing.
+
+    What is not in degrees is transformed from the CRS of the rasters, or left out.
+    """
     geometry, box = None, None
     try:
         geometry = parse_geometry(item.get("geometry"))
@@ -265,8 +281,56 @@ def _footprint(item: Item, notes: Notes) -> tuple[str | None, list[float] | None
     except ValueError as error:
         text = f"bbox: expected [west, south, east, north], got {shorten(error)}"
         notes.add(f"item {item['id']}", text, "bbox that is no box")
+    declared = item.get(GEOMETRY_CRS)
+    if declared is not None:
+        # the box is in the CRS that the geometry is in, or an older one
+        box = box if geometry is None else None
+        geometry = _in_degrees(geometry, declared)
+        moved = None if box is None else _in_degrees(shapely.box(*box), declared)
+        box = None if moved is None else bbox_of(moved)
+    elif not (_is_degrees(geometry and geometry.bounds) and _is_degrees(box)):
+        geometry, box = _corrected(item["id"], geometry, box, notes, raster_crs)
     if box is None and geometry is not None:
         box = bbox_of(geometry)
     if geometry is None and box is not None:
         geometry = geometry_of(box)
     return (None if geometry is None else geometry.wkb_hex), (None if box is None else list(box))
+
+
+def _is_degrees(bounds: Sequence[float] | None) -> bool:
+    """Whether bounds can be longitudes and latitudes; None can."""
+    if bounds is None:
+        return True
+    return max(abs(bounds[0]), abs(bounds[2])) <= LON_LIMIT and (
+        max(abs(bounds[1]), abs(bounds[3])) <= LAT_LIMIT
+    )
+
+
+def _corrected(
+    name: str, geometry: Geometry | None, box: BBox | None, notes: Notes, crs: str | None
+) -> tuple[Geometry | None, BBox | None]:
+    """Geometry and box of which one is not in degrees: from the CRS of the rasters, or None."""
+    shapes = {"geometry": geometry, "bbox": None if box is None else shapely.box(*box)}
+    fixed: dict[str, Geometry | None] = {}
+    for field_name, shape in shapes.items():
+        fixed[field_name] = shape
+        if shape is None or _is_degrees(shape.bounds):
+            continue
+        fixed[field_name] = None if crs is None else _in_degrees(shape, crs)
+        text = "is not in degrees; it is "
+        text += "NULL" if fixed[field_name] is None else f"taken as {crs} and transformed"
+        notes.add(f"item {name}", f"{field_name}: {text}", f"{field_name} {text}")
+    moved = fixed["bbox"] is not shapes["bbox"]
+    if moved:
+        box = None if fixed["bbox"] is None else bbox_of(fixed["bbox"])
+    return fixed["geometry"], box
+
+
+def _in_degrees(shape: Geometry | None, crs: str) -> Geometry | None:
+    """A geometry transformed to degrees; None where it does not lie in the area of the CRS."""
+    try:
+        moved = to_lonlat(np.array([shape], object), crs_of(crs))[0]
+    except (InputError, ProjError):
+        return None
+    is_there = moved is not None and not moved.is_empty and _is_degrees(moved.bounds)
+    return moved if is_there else None

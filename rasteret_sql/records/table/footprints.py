@@ -35,8 +35,8 @@ _GEOMETRY_NAMES = ("geometry", "geom", "wkb_geometry", "geometry_wkb", "footprin
 _SEGMENTS_PER_EXTENT = 16
 _HALF_WORLD = 180.0
 _WHOLE_WORLD = 359.0
-_LON_LIMIT = 360.5
-_LAT_LIMIT = 90.5
+LON_LIMIT = 360.5
+LAT_LIMIT = 90.5
 _NESTING = {1: "linestring", 2: "polygon", 3: "multipolygon"}
 
 Shapes = NDArray[np.object_]
@@ -110,8 +110,8 @@ class GeometryColumn:
 
     def _check_degrees(self, shapes: Shapes) -> None:
         bounds = shapely.bounds(shapes)
-        outside = (np.abs(bounds[:, [0, 2]]) > _LON_LIMIT).any(axis=1)
-        outside |= (np.abs(bounds[:, [1, 3]]) > _LAT_LIMIT).any(axis=1)
+        outside = (np.abs(bounds[:, [0, 2]]) > LON_LIMIT).any(axis=1)
+        outside |= (np.abs(bounds[:, [1, 3]]) > LAT_LIMIT).any(axis=1)
         if outside.any():
             raise InputError.expected(
                 self.name,
