@@ -203,3 +203,17 @@ def test_footprints_of_a_stac_geoparquet_file_follow_its_geo_key(rows, tmp_path)
     known = geopandas.read_parquet(path).to_crs("OGC:CRS84").geometry[0]
     assert shapely.hausdorff_distance(found, known) < 0.01
     assert tuple(bbox.values()) == pytest.approx(degrees.bounds, abs=0.01)
+
+
+def test_a_box_that_does_not_cover_its_own_geometry_is_widened_and_told(rows, tmp_path):
+    shape = shapely.geometry.mapping(shapely.box(10, 10, 12, 12))
+    assets = {"B04": {"href": "s3://b/B04.tif"}}
+    items = items_of(
+        tmp_path,
+        {"geometry": shape, "bbox": [10, 10, 11, 12], "assets": assets},
+        {"geometry": shape, "bbox": [10.0005, 10, 12, 12], "assets": assets},
+    )
+    rows(BUILD.replace("force", "enrich := false, force"), {"p": items})
+    assert rows(BOXES) == [(10, 10, 12, 12), (10.0005, 10, 12, 12)]
+    told = rows("SELECT error FROM rasteret_errors('s') WHERE error LIKE '%bbox%'")
+    assert told == [("item i0: bbox: does not cover the item's geometry; it is widened",)]

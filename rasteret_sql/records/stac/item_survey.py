@@ -33,6 +33,7 @@ from rasteret_sql.records.footprints import (
     parse_bbox,
     parse_geometry,
 )
+from rasteret_sql.records.raster_footprints import covers, widened
 from rasteret_sql.records.stac.documents import GEOMETRY_CRS, LOCATION, Item
 from rasteret_sql.records.stac.item_filter import collection_of
 from rasteret_sql.records.stac.item_spool import ItemSpool
@@ -45,6 +46,8 @@ from rasteret_sql.units import BBox
 _N_SHOWN = 5
 _N_NOTES = 100
 _N_HEADERS = 3
+_ROUNDING_DEG = 1e-3
+_HALF_CIRCLE = 180.0
 # Consumed by canonical columns of the same name; not kept beside them.
 _CONSUMED = frozenset({"datetime", "proj:epsg"})
 
@@ -290,11 +293,28 @@ def _footprint(
         box = None if moved is None else bbox_of(moved)
     elif not (_is_degrees(geometry and geometry.bounds) and _is_degrees(box)):
         geometry, box = _corrected(item["id"], geometry, box, notes, raster_crs)
-    if box is None and geometry is not None:
-        box = bbox_of(geometry)
+    own = None if geometry is None else bbox_of(geometry)
+    if box is None:
+        box = own
+    elif own is not None and not _spans_half(own) and not _holds(box, own):
+        text = "bbox: does not cover the item's geometry; it is widened"
+        notes.add(f"item {item['id']}", text, text)
+        box = widened(box, own)
     if geometry is None and box is not None:
         geometry = geometry_of(box)
     return (None if geometry is None else geometry.wkb_hex), (None if box is None else list(box))
+
+
+def _holds(box: BBox, own: BBox) -> bool:
+    """Whether a box covers another, but for what rounding does."""
+    slack = _ROUNDING_DEG
+    wide = BBox(box.xmin - slack, box.ymin - slack, box.xmax + slack, box.ymax + slack)
+    return covers(wide, own)
+
+
+def _spans_half(box: BBox) -> bool:
+    """Whether a box is so wide that its geometry may cross 180 without being cut there."""
+    return box.xmax - box.xmin > _HALF_CIRCLE
 
 
 def _is_degrees(bounds: Sequence[float] | None) -> bool:
