@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
@@ -15,6 +16,8 @@ _OPAQUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"
 _NOT_DATA_ROLES = frozenset({"thumbnail", "overview"})
 _NOT_DATA_KEYS = frozenset({"thumbnail", "overview", "preview", "browse", "rendered_preview"})
 _MAX_BANDS = 1000
+_MAX_KEYS = 1_000_000
+_DATE = re.compile(r"(?<!\d)\d{4}(?:[-_.]?\d{2}(?:[-_.]?\d{2})?)?(?:T\d[\d:.]*)?Z?(?!\d)")
 _BAND_FIELDS = ("bands", "raster:bands", "eo:bands")
 
 
@@ -90,6 +93,55 @@ def sample_names(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tup
     return tuple("" if name in names[:i] else name for i, name in enumerate(names))
 
 
+class KeyAliases:
+    """Asset keys that name their item or its date, and what is the same in all of them.
+
+    A key is such a one if it is in one item only and differs from that of another item in
+    the id or in a date (``openEO_2023-06-01Z.tif``); bands are then named without these.
+
+    Example:
+        >>> found = KeyAliases()
+        >>> for name, day in (("a", "2023-06-01"), ("b", "2023-06-06")):
+        ...     found.add(name, {f"openEO_{day}Z.tif": {}, "dem": {}})
+        >>> found.aliases()
+        {'openEO_2023-06-01Z.tif': 'openEO', 'openEO_2023-06-06Z.tif': 'openEO'}
+    """
+
+    def __init__(self) -> None:
+        self._aliases: dict[str, str] | None = {}
+        self._n_items = 0
+
+    def add(self, item_id: str, assets: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take the raster assets of one more item into account."""
+        if self._aliases is None:
+            return
+        self._n_items += bool(assets)
+        labels = {key: _label(item_id, key, asset) for key, asset in assets.items()}
+        varying = {key: label for key, label in labels.items() if label != key}
+        is_clear = len(set(labels.values())) == len(labels)
+        if not is_clear or not self._aliases.keys().isdisjoint(labels):
+            self._aliases = None  # a key of several items, or two that could not be told apart
+        else:
+            self._aliases |= varying
+
+    def aliases(self) -> dict[str, str]:
+        """Asset key to the key that stands for it and its like in other items."""
+        aliases = self._aliases or {}
+        n_uses = Counter(aliases.values())
+        return {key: label for key, label in aliases.items() if n_uses[label] > 1}
+
+
+def _label(item_id: str, key: str, asset: Mapping[str, Any]) -> str:
+    """An asset key without the item's id and dates, or the name of the one band."""
+    stem = PurePosixPath(key).stem if PurePosixPath(key).suffix in RASTER_SUFFIXES else key
+    plain = _DATE.sub("", stem.replace(item_id, "") if item_id else stem)
+    if plain == stem:
+        return key
+    declared = next((found for f in _BAND_FIELDS if (found := _band_list(asset.get(f)))), [])
+    name = _band_name(declared[0], []) if len(declared) == 1 else ""
+    return name or plain.strip("_-. ") or "data"
+
+
 def has_declared_bands(asset: Mapping[str, Any]) -> bool:
     """Whether an asset says how many samples its file has."""
     return any(_band_list(asset.get(field)) for field in _BAND_FIELDS)
@@ -138,13 +190,18 @@ class BandSurvey:
                 self._seen[key, name or i] = None
             if not asset.names:
                 self._seen[key, 0] = None
-            if len(self._seen) > _MAX_BANDS:
-                raise InputError.expected(
-                    "band_map",
-                    f"at most {_MAX_BANDS} distinct raster assets and bands",
-                    "more in these items",
-                    "give MAP {band: asset key} for the assets you need",
-                )
+            if len(self._seen) > _MAX_KEYS:
+                self.check()
+
+    def check(self) -> None:
+        """Raise if there are more bands than a collection can have columns for."""
+        if len(self._seen) > _MAX_BANDS:
+            raise InputError.expected(
+                "band_map",
+                f"at most {_MAX_BANDS} distinct raster assets and bands",
+                "more in these items",
+                "give MAP {band: asset key} for the assets you need",
+            )
 
     def __bool__(self) -> bool:
         """Whether there was any asset."""
@@ -163,6 +220,14 @@ class BandSurvey:
         """What some item calls the samples of this asset, if it has as many there; else ()."""
         variants = self._variants.get(key, ())
         return next((names for names in variants if len(names) == n_samples), ())
+
+    def with_keys(self, aliases: Mapping[str, str]) -> BandSurvey:
+        """The same under other asset keys."""
+        told = BandSurvey()
+        for key, variants in self._variants.items():
+            for names in variants:
+                told.add({aliases.get(key, key): RasterAsset("", names)})
+        return told
 
     def with_names(self, of_headers: Mapping[str, tuple[str, ...]]) -> BandSurvey:
         """The same where assets of unknown samples have those that their headers tell."""

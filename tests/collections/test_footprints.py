@@ -217,3 +217,28 @@ def test_a_box_that_does_not_cover_its_own_geometry_is_widened_and_told(rows, tm
     assert rows(BOXES) == [(10, 10, 12, 12), (10.0005, 10, 12, 12)]
     told = rows("SELECT error FROM rasteret_errors('s') WHERE error LIKE '%bbox%'")
     assert told == [("item i0: bbox: does not cover the item's geometry; it is widened",)]
+
+
+WKT2 = pyproj.CRS(32643).to_wkt()
+SQUARE = shapely.box(500000, 1400000, 510000, 1410000)
+
+
+@pytest.mark.parametrize("name", ["geometry", "geom"])
+def test_the_crs_of_a_geometry_type_is_that_of_the_footprints(rows, tmp_path, name):
+    """A name like EPSG:32643 needs the spatial extension; the definition does not."""
+    path, own = write_tiff(tmp_path / "a.tif", left=500000, top=1410000)
+    kind = "GEOMETRY('" + WKT2.replace("'", "''") + "')"
+    rows(
+        f"CREATE TABLE t AS SELECT 'a' AS id, $p AS url, '{SQUARE.wkt}'::{kind} AS {name}",
+        {"p": path},
+    )
+    rows("FROM rasteret_build_table('s', 't', href_column := 'url')")
+    expected = geopandas.GeoSeries([SQUARE], crs=32643).to_crs("OGC:CRS84")
+    assert rows(BOXES)[0] == pytest.approx(tuple(expected.total_bounds), abs=1e-5)
+    ((geometry,),) = rows("SELECT ST_AsWKB(geometry) FROM s")
+    found = geopandas.GeoSeries.from_wkb([bytes(geometry)])
+    assert shapely.hausdorff_distance(found[0], expected[0]) < 1e-4
+    call = "rasteret_enrich('t', href_column := 'url', bands := ['b'])"
+    ((box,),) = rows(f"SELECT bbox FROM {call}")
+    assert covers(BBox(**box), own)
+    assert box["ymax"] < 13

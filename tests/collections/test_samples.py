@@ -6,10 +6,12 @@ import json
 
 import duckdb
 import numpy as np
+import pystac
 import pytest
 import rasterio
 from rasterio import Affine
 
+from rasteret_sql.records.bands import KeyAliases
 from rasteret_sql.records.samples import SampleSurvey, sample_names
 from rasteret_sql.remote.headers import read_asset
 
@@ -207,3 +209,48 @@ def test_a_table_of_hrefs_without_headers_has_the_first_sample(rows, tiffs):
     )
     assert report == [(["b1"],)]
     assert rows("SELECT count(assets.b1.href) FROM t") == [(3,)]
+
+
+def test_keys_that_name_the_date_of_their_item_are_one_asset(rows, tmp_path):
+    """As an openEO catalog has them: one asset per item, its key the name of its file."""
+    features = []
+    for day in ("2023-06-01", "2023-06-06", "2023-06-11"):
+        key = f"openEO_{day}Z.tif"
+        path = write_tiff(tmp_path / key, 3)
+        names = [{"name": name} for name in ("B04", "B08", "SCL")]
+        asset = {"href": path, "type": "image/tiff", "eo:bands": names}
+        features.append(
+            {"type": "Feature", "stac_version": "1.0.0", "id": key, "geometry": None, "links": []}
+            | {"properties": {"datetime": f"{day}T00:00:00Z"}, "assets": {key: asset}}
+        )
+    path = tmp_path / "openeo.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert stac_bands(rows, str(path)) == ["B04", "B08", "SCL"]
+    found = rows("SELECT id, sum(B08) FROM rasteret_pixels('s') GROUP BY id ORDER BY id")
+    assert found == [(f["id"], sum(range(64, 128))) for f in features]
+    catalog = pystac.ItemCollection.from_file(str(path))
+    hrefs = [asset.href for item in catalog for asset in item.assets.values()]
+    assert rows("SELECT assets.SCL.href FROM s ORDER BY id") == [(href,) for href in hrefs]
+    for feature in features:
+        for asset in feature["assets"].values():
+            del asset["eo:bands"]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert stac_bands(rows, str(path)) == ["b1", "b2", "b3"]
+
+
+@pytest.mark.parametrize(
+    ("items", "aliases"),
+    [
+        ({"a": ["B04", "B08"], "b": ["B04", "B08"]}, {}),
+        ({"a": ["B04"], "b": ["B08"]}, {}),
+        ({"x": ["x_B04", "x_B08", "dem"], "y": ["y_B04", "y_B08", "dem"]}, ["B04", "B08"] * 2),
+        ({"a": ["lc_2019", "lc_2020"], "b": ["lc_2019", "lc_2020"]}, {}),
+        ({"a": ["lc_2019"], "b": ["lc_2020"]}, ["lc", "lc"]),
+        ({"a": ["lc_2019"]}, {}),
+    ],
+)
+def test_only_ids_and_dates_make_keys_differ(items, aliases):
+    survey = KeyAliases()
+    for name, keys in items.items():
+        survey.add(name, {key: {} for key in keys})
+    assert list(survey.aliases().values()) == list(aliases)

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pyarrow as pa
 
 from rasteret_sql.duck.functions.collections import check_flag, workspace_of
-from rasteret_sql.duck.relations import caller_sql, find_visible, is_path
+from rasteret_sql.duck.plain_types import geometry_crs
+from rasteret_sql.duck.relations import Relation, caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import (
     Scalar,
     failed,
@@ -19,10 +20,12 @@ from rasteret_sql.duck.scalars import (
     sql_type_name,
     succeeded,
     value_or_error,
+    without_geometry_crs,
 )
 from rasteret_sql.duck.staging import SCALARS as STAGING
 from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.table_function import (
+    IS_DUCKDB_2,
     Call,
     Runtime,
     Scan,
@@ -45,6 +48,7 @@ from rasteret_sql.records.progress import watched
 from rasteret_sql.records.records import Records
 from rasteret_sql.records.stac.items import records_from_items
 from rasteret_sql.records.stac.search import StacSource, read_items
+from rasteret_sql.records.table.footprints import find_geometry
 from rasteret_sql.records.table.tables import records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
@@ -174,12 +178,16 @@ def table_recipe(
             raise InputError.expected("source", "a name, SELECT text or path", source, "write text")
 
         def of_rows(table: pa.Table) -> Records:
+            if not IS_DUCKDB_2:
+                table = pa.Table.from_batches(map(without_geometry_crs, table.to_batches()))
             return records_from_table(
                 table.to_reader, geo_metadata=None, has_headers=has_headers, **shape
             )
 
         return Recipe(build, place, None, caller_sql(source) + condition, of_rows)
     from_afar = is_remote(str(source))
+    if shape.get("geometry_crs") is None:
+        shape = shape | {"geometry_crs": footprint_crs(call, relation)}
 
     def records(_scan: Scan) -> Records:
         def reader() -> pa.RecordBatchReader:
@@ -196,6 +204,16 @@ def table_recipe(
         )
 
     return Recipe(build, place, records)
+
+
+def footprint_crs(call: Call, relation: Relation) -> str | None:
+    """The CRS that the type of a relation's footprints declares, None where Arrow tells it."""
+    if IS_DUCKDB_2 or relation.source is not None:
+        return None
+    with call.cursor() as cursor:
+        declared = geometry_crs(cursor.sql(f"SELECT * FROM {relation.given} LIMIT 0"))
+    column = find_geometry(relation.schema, None, None) if declared else None
+    return declared.get(column.name) if column is not None else None
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.duck.functions.builds import footprint_crs
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
 from rasteret_sql.duck.scalars import (
     Scalar,
@@ -24,8 +25,10 @@ from rasteret_sql.duck.scalars import (
     sql_type_name,
     succeeded,
     value_or_error,
+    without_geometry_crs,
 )
 from rasteret_sql.duck.table_function import (
+    IS_DUCKDB_2,
     Call,
     Runtime,
     Scan,
@@ -88,6 +91,7 @@ def enrich_relation(
         "href_column": href_column,
         "band_index_map": band_index_map,
         "is_whole": False,
+        "geometry_crs": footprint_crs(call, relation) if relation is not None else None,
         "on_error": on_error,
         "max_concurrent": max_concurrent,
     }
@@ -263,10 +267,13 @@ def _headers_of(
     href_column: str | None,
     band_index_map: dict[str, int] | None,
     is_whole: bool,
+    geometry_crs: str | None,
     on_error: str,
     max_concurrent: int,
 ) -> pa.Array:
     _check_columns(rows.schema.names, href_column)
+    if not IS_DUCKDB_2:
+        rows = without_geometry_crs(rows)
     if "id" not in rows.schema.names:
         rows = rows.append_column("id", pa.array(map(str, range(rows.num_rows)), pa.string()))
     records = records_from_table(
@@ -278,6 +285,7 @@ def _headers_of(
         url_rewrite=None,
         columns=None,
         bands=None if is_whole else bands,
+        geometry_crs=geometry_crs,
         has_headers=is_whole,
         samples=band_index_map if is_whole else None,
     )

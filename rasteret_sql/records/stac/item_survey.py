@@ -19,6 +19,7 @@ from rasteret_sql.records import progress
 from rasteret_sql.records.asset_hints import asset_hints
 from rasteret_sql.records.bands import (
     BandSurvey,
+    KeyAliases,
     RasterAsset,
     has_declared_bands,
     is_raster,
@@ -45,7 +46,7 @@ from rasteret_sql.units import BBox
 
 _N_SHOWN = 5
 _N_NOTES = 100
-_N_HEADERS = 3
+MAX_HEADERS = 3
 _ROUNDING_DEG = 1e-3
 _HALF_CIRCLE = 180.0
 # Consumed by canonical columns of the same name; not kept beside them.
@@ -115,6 +116,7 @@ class ItemSurvey:
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
         has_hints: whether values or grid of an asset are told of.
+        key_aliases: asset keys that are made of the item's id or date.
         unnamed: asset key to its first hrefs in items that do not say how many samples it has,
             each with whether the item is remote.
         id_hashes: of every id; eight bytes an item is all that grows in memory.
@@ -128,6 +130,7 @@ class ItemSurvey:
     n_items: int = 0
     has_local: bool = False
     has_hints: bool = False
+    key_aliases: KeyAliases = field(default_factory=KeyAliases)
     unnamed: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     others: BandSurvey = field(default_factory=BandSurvey)
 
@@ -186,10 +189,11 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             assets = _assets_of(item, set(item["assets"]))
             found.others.add(assets)
         found.has_local |= any(is_local(asset.href) for asset in assets.values())
+        found.key_aliases.add(item["id"], {key: item["assets"][key] for key in assets})
         row = _row_of(item, assets, notes)
         for key, asset in assets.items():
             firsts = found.unnamed.setdefault(key, [])
-            if len(firsts) < _N_HEADERS and not has_declared_bands(item["assets"][key]):
+            if len(firsts) < MAX_HEADERS and not has_declared_bands(item["assets"][key]):
                 firsts.append((asset.href, row.is_remote))
         found.has_hints |= any(hints for *_, hints in row.assets.values())
         for name, value in row.properties.items():

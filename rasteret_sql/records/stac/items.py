@@ -30,6 +30,7 @@ from rasteret_sql.records.samples import KnownSamples, ReadHeaders, SampleSurvey
 from rasteret_sql.records.stac.documents import Item
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.item_survey import (
+    MAX_HEADERS,
     ItemProperty,
     ItemRow,
     ItemSurvey,
@@ -94,9 +95,15 @@ def records_from_items(
     if not has_rasters:
         surveyed = survey.others
         notes.add("assets", "none is a TIFF, so all are kept, but there are no pixels to read")
+    aliases = survey.key_aliases.aliases() if band_map is None and has_rasters else {}
+    if aliases:
+        surveyed = surveyed.with_keys(aliases)
+        shown = ", ".join(list(aliases)[:2])
+        notes.add("assets", f"keys that differ per item ({shown}, …) are {_listed(aliases)}")
+    surveyed.check()
     hrefs = _Hrefs(dict(url_rewrite or {}), is_remote=is_remote, allow_local=allow_local)
     is_told = band_map is not None or not has_rasters or not has_headers
-    unnamed = {} if is_told else _unnamed(survey, hrefs)
+    unnamed = {} if is_told else _unnamed(survey, aliases, hrefs)
 
     def choose(surveyed: BandSurvey, bands: list[str] | None) -> dict[str, Band]:
         return choose_bands(
@@ -125,6 +132,7 @@ def records_from_items(
             "assets", "at least one with an href", listed, "there is nothing to read"
         )
     table = _Table(survey.spool, chosen, _property_columns(survey.properties, notes), hrefs)
+    table = replace(table, aliases=aliases)
     notes.finish(survey.duplicates())
     has_refused = survey.has_local and not allow_local
 
@@ -145,14 +153,19 @@ def records_from_items(
     return replace(records_of(table), of_headers=BandsOfHeaders(with_samples, probed))
 
 
-def _unnamed(survey: ItemSurvey, hrefs: _Hrefs) -> dict[str, list[str]]:
+def _listed(aliases: Mapping[str, str]) -> str:
+    return ", ".join(dict.fromkeys(aliases.values()))
+
+
+def _unnamed(survey: ItemSurvey, aliases: Mapping[str, str], hrefs: _Hrefs) -> dict[str, list[str]]:
     """The first files of each asset that no item says the samples of, as they are stored."""
-    found = {
-        key: [hrefs.stored(href, is_remote=is_remote) for href, is_remote in firsts]
-        for key, firsts in survey.unnamed.items()
-        if key in survey.bands.keys
-    }
-    return {key: list(filter(None, firsts)) for key, firsts in found.items() if any(firsts)}
+    found: dict[str, list[str]] = {}
+    for key, firsts in survey.unnamed.items():
+        asked = found.setdefault(aliases.get(key, key), [])
+        for href, is_remote in firsts[: MAX_HEADERS - len(asked)]:
+            stored = hrefs.stored(href, is_remote=is_remote)
+            asked += [stored] if stored is not None and key in survey.bands.keys else []
+    return {key: firsts for key, firsts in found.items() if firsts}
 
 
 def _names_of_headers(
@@ -235,6 +248,7 @@ class _Table:
     columns: dict[str, tuple[str, pa.DataType | None]]
     hrefs: _Hrefs
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
@@ -300,14 +314,18 @@ class _Table:
 
     def _hints(self, row: ItemRow) -> dict[str, Any]:
         found = {}
+        told = {self.aliases.get(key, key): asset[2] for key, asset in row.assets.items()}
         for band, (_, sample) in self._located(row):
-            hint = asset_hints.hint_of(row.assets[self.bands[band].key][2], sample)
+            hint = asset_hints.hint_of(told[self.bands[band].key], sample)
             found[band] = None if hint is None else hint._asdict()
         return found
 
     def _located(self, row: ItemRow) -> Iterator[tuple[str, tuple[str, int]]]:
+        assets = row.assets
+        if self.aliases:
+            assets = {self.aliases.get(key, key): asset for key, asset in assets.items()}
         for band, where in self.bands.items():
-            found = row.assets.get(where.key)
+            found = assets.get(where.key)
             if found is None:
                 continue
             asset = RasterAsset(found[0], tuple(found[1]) or self.names.get(where.key, ()))
