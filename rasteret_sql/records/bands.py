@@ -177,6 +177,7 @@ class BandSurvey:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int | str], None] = {}
+        self.renamed: dict[str, str] = {}
         self._variants: dict[str, dict[tuple[str, ...], None]] = {}
 
     def add(self, assets: Mapping[str, RasterAsset]) -> None:
@@ -258,6 +259,8 @@ class BandSurvey:
             while unique.casefold() in taken:
                 n += 1
                 unique = f"{name}_{n}"
+            if unique != name:
+                self.renamed[unique] = name
             taken.add(unique.casefold())
             named[unique] = Band(key, sample)
         return named

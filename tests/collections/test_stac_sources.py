@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import duckdb
+import geopandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -178,3 +180,34 @@ def test_assets_of_which_none_is_a_raster_are_kept_without_a_request(
     assert again == [(6, 0, 0)]
     with pytest.raises(Exception, match="doc"):
         con.execute("FROM rasteret_pixels('docs', bands := ['doc'])").fetchall()
+
+
+def test_ids_that_are_not_found_are_told(rows, served_items):
+    path = served_items()
+    known = json.loads(Path(path).read_text())["features"][0]["id"]
+    query = "SELECT records FROM rasteret_build_stac('s', $p, ids := $ids, enrich := false)"
+    assert rows(query, {"p": path, "ids": [known, "nowhere"]}) == [(1,)]
+    assert ("ids: nowhere: not found",) in rows("SELECT error FROM rasteret_errors('s')")
+
+
+@pytest.mark.parametrize("name", ["text", "name", "sql"])
+def test_a_source_is_never_a_python_variable_of_ours(con, rows, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a folder of the name would be the source
+    query = f"FROM rasteret_build_table('t', '{name}', href_column := 'url')"
+    with pytest.raises(duckdb.Error) as raised:
+        rows(query)
+    assert "Python Object" not in str(raised.value)
+    con.register(name, pa.table({"id": ["a"], "url": ["s3://b/a.tif"]}))
+    assert len(rows(query)) == 1
+
+
+def test_a_geoparquet_file_is_a_table(rows, tmp_path, monkeypatch):
+    path = tmp_path / "scenes.geoparquet"
+    geopandas.GeoDataFrame(
+        {"id": ["a"], "url": ["s3://b/a.tif"]}, geometry=[shapely.box(1, 2, 3, 4)], crs=4326
+    ).to_parquet(path)
+    query = "SELECT records FROM rasteret_build_table($n, $s, href_column := 'url')"
+    assert rows(query, {"n": "one", "s": str(path)}) == [(1,)]
+    monkeypatch.chdir(tmp_path)
+    assert rows(query, {"n": "two", "s": path.name}) == [(1,)]
+    assert rows("SELECT bbox.xmax FROM two") == [(3.0,)]

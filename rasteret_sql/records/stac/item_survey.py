@@ -41,7 +41,7 @@ from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, PropertyType
 from rasteret_sql.records.table.footprints import LAT_LIMIT, LON_LIMIT, to_lonlat
 from rasteret_sql.remote.stores import is_local, is_remote
-from rasteret_sql.schema import DATETIME
+from rasteret_sql.schema import COLLECTION, DATETIME
 from rasteret_sql.units import BBox
 
 _N_SHOWN = 5
@@ -237,12 +237,13 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
     raw_assets = item["assets"]
     hint = crs_hint(properties, (raw_assets[key] for key in assets))
     geometry, bbox = _footprint(item, notes, hint.crs)
+    collection = collection_of(item)
     return ItemRow(
         id=item["id"],
         datetime=_datetime(item["id"], properties, notes),
         geometry=geometry,
         bbox=bbox,
-        collection=collection_of(item),
+        collection=collection,
         epsg=hint.epsg,
         crs=hint.crs,
         is_remote=is_remote(str(item.get(LOCATION, ""))),
@@ -250,7 +251,11 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
             key: [asset.href, list(asset.names), asset_hints(raw_assets[key], properties)]
             for key, asset in assets.items()
         },
-        properties={name: value for name, value in properties.items() if name not in _CONSUMED},
+        properties={
+            name: value
+            for name, value in properties.items()
+            if name not in _CONSUMED and (name != COLLECTION.name or value != collection)
+        },
     )
 
 

@@ -131,6 +131,8 @@ def records_from_items(
         raise InputError.expected(
             "assets", "at least one with an href", listed, "there is nothing to read"
         )
+    for band, name in surveyed.renamed.items():
+        notes.add(f"band {band}", f"is {name} in the items, a name that another band has")
     table = _Table(survey.spool, chosen, _property_columns(survey.properties, notes), hrefs)
     table = replace(table, aliases=aliases)
     notes.finish(survey.duplicates())
@@ -205,8 +207,6 @@ def _property_columns(
     taken = {field.name for field in canonical} | {"bbox", "assets", *PARTITION_KEYS}
     columns: dict[str, tuple[str, pa.DataType | None]] = {}
     for name, seen in properties.items():
-        if name == COLLECTION.name:
-            continue
         column = name
         if name.endswith(METADATA_SUFFIX) or name.casefold() in taken or not name:
             column = f"{name}{_RENAMED_SUFFIX}"

@@ -31,6 +31,8 @@ _DOUBLE_LIMIT = 2**1023
 _SCALARS = {
     frozenset({"bool"}): pa.bool_(),
     frozenset({"int"}): pa.int64(),
+    frozenset({"wide"}): pa.int64(),
+    frozenset({"int", "wide"}): pa.int64(),
     frozenset({"float"}): pa.float64(),
     frozenset({"int", "float"}): pa.float64(),
     frozenset({"big", "float"}): pa.float64(),
@@ -69,7 +71,9 @@ class PropertyType:
             self._scalars.add("bool")
         elif isinstance(value, int):
             is_double = abs(value) < _DOUBLE_LIMIT
-            self._scalars.add("int" if value in _INT64 else "big" if is_double else "huge")
+            is_exact = is_double and int(float(value)) == value
+            kinds = ("int", "wide") if value in _INT64 else ("big", "huge")
+            self._scalars.add(kinds[not is_exact])
         elif isinstance(value, float):
             self._scalars.add("float")
         elif isinstance(value, dict):
@@ -97,7 +101,8 @@ class PropertyType:
     def arrow(self) -> pa.DataType | None:
         """The type that holds all values; None if only JSON text does.
 
-        Nothing but NULL is text. Integers with floats are DOUBLE.
+        Nothing but NULL is text. Integers with floats are DOUBLE, but for integers that no
+        DOUBLE holds: those are JSON text.
         """
         shapes = (bool(self._scalars), self._element is not None, self._fields is not None)
         if sum(shapes) > 1:
