@@ -13,7 +13,7 @@ from pyproj.exceptions import ProjError
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import LONLAT, crs_of, transformer
 from rasteret_sql.grid.windows import bounds_of
-from rasteret_sql.records.table.footprints import to_lonlat
+from rasteret_sql.records.footprints import to_lonlat
 from rasteret_sql.tiff.layout import Header
 from rasteret_sql.units import Affine, BBox
 

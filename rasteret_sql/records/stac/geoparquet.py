@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rasteret_sql.errors import CollectionError, redact
+from rasteret_sql.errors import CollectionError, InputError, redact
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
 from rasteret_sql.records.datetimes import format_micros, parse_micros
 from rasteret_sql.records.files.geo_key import geo_of_footer
 from rasteret_sql.records.files.parquet_source import ParquetSource
 from rasteret_sql.records.hrefs import local_path
 from rasteret_sql.records.stac.documents import GEOMETRY_CRS, Item, Json
-from rasteret_sql.records.table.footprints import find_geometry
 from rasteret_sql.remote.stores import is_remote
 
 _BATCH_ROWS = 500
@@ -46,7 +45,7 @@ def read_stac_geoparquet(location: str) -> Iterator[Item]:
     """
     if is_remote(location):
         source = ParquetSource(location)
-        crs = _geometry_crs(source.schema, source.geo_metadata)
+        crs = _geometry_crs(source.geo_metadata)
         yield from _items(location, source.stored, source.batches, crs)
         return
     path = Path(local_path(location))
@@ -61,23 +60,32 @@ def read_stac_geoparquet(location: str) -> Iterator[Item]:
             redact(location), "a Parquet file", error, "check the file"
         ) from None
     names = file.schema_arrow.names
-    crs = _geometry_crs(file.schema_arrow, geo_of_footer(file.metadata))
+    crs = _geometry_crs(geo_of_footer(file.metadata))
     yield from _items(
         location, names, lambda used: file.iter_batches(_BATCH_ROWS, columns=used), crs
     )
 
 
-def _geometry_crs(schema: pa.Schema, geo_metadata: bytes | None) -> str | None:
+def _geometry_crs(geo_metadata: bytes | None) -> str | None:
     """The CRS that the file names for its footprints, None for none and for degrees.
 
     Raises:
-        InputError: it names one that is unknown.
+        CollectionError: it names one that is unknown.
     """
-    column = find_geometry(schema, geo_metadata, None)
-    if column is None or column.crs is None or column.name != "geometry":
+    try:
+        named = json.loads(geo_metadata or b"{}")["columns"]["geometry"]["crs"]
+    except (ValueError, KeyError, TypeError):
         return None
-    is_degrees = is_same(column.crs, crs_of(LONLAT)) or column.crs.to_epsg() in {4326, 4979}
-    return None if is_degrees else column.crs.to_wkt()
+    if not named:
+        return None
+    try:
+        crs = crs_of(named if isinstance(named, str) else json.dumps(named))
+    except InputError:
+        raise CollectionError.expected(
+            "geometry", "a CRS in the key geo", named, "correct the metadata of the file"
+        ) from None
+    is_degrees = is_same(crs, crs_of(LONLAT)) or crs.to_epsg() in {4326, 4979}
+    return None if is_degrees else str(crs.to_wkt())
 
 
 def _items(

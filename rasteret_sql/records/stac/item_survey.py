@@ -28,18 +28,20 @@ from rasteret_sql.records.bands import (
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
 from rasteret_sql.records.footprints import (
+    LAT_LIMIT,
+    LON_LIMIT,
     Geometry,
     bbox_of,
     geometry_of,
     parse_bbox,
     parse_geometry,
+    to_lonlat,
 )
 from rasteret_sql.records.raster_footprints import covers, widened
 from rasteret_sql.records.stac.documents import GEOMETRY_CRS, LOCATION, Item
 from rasteret_sql.records.stac.item_filter import collection_of
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, PropertyType
-from rasteret_sql.records.table.footprints import LAT_LIMIT, LON_LIMIT, to_lonlat
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import COLLECTION, DATETIME
 from rasteret_sql.units import BBox

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InputError
 from rasteret_sql.records.crs_hints import CrsHint, crs_hint
 from rasteret_sql.records.datetimes import to_timestamps
+from rasteret_sql.records.footprints import Shapes
 from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, BandsOfHeaders, Records
 from rasteret_sql.records.samples import KnownSamples, ReadHeaders, SampleSurvey
 from rasteret_sql.records.table.assets import (
@@ -30,7 +31,6 @@ from rasteret_sql.records.table.assets import (
 from rasteret_sql.records.table.footprints import (
     BBOX_COLUMNS,
     GeometryColumn,
-    Shapes,
     boxes_of,
     find_geometry,
     read_boxes,
