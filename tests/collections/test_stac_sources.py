@@ -211,3 +211,40 @@ def test_a_geoparquet_file_is_a_table(rows, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert rows(query, {"n": "two", "s": path.name}) == [(1,)]
     assert rows("SELECT bbox.xmax FROM two") == [(3.0,)]
+
+
+TYPED = {
+    "decimal": pa.array(["1.10", None], pa.string()).cast(pa.decimal128(9, 2)),
+    "day": pa.array([19000, None], pa.date32()),
+    "at": pa.array([1_700_000_000_123_456, None], pa.timestamp("us", "UTC")),
+    "clock": pa.array([3_600_000_001, None], pa.time64("us")),
+    "large": pa.array([2**64 - 1, None], pa.uint64()),
+    "small": pa.array([7, None], pa.int16()),
+    "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int32())),
+    "bytes": pa.array([b"\x00\xff", None], pa.binary()),
+    "nested": pa.array([{"x": [b"1"]}, None], pa.struct([("x", pa.list_(pa.binary()))])),
+    "nothing": pa.nulls(2, pa.float32()),
+    "text": pa.array(["a", None]),
+}
+
+
+def test_columns_of_stac_geoparquet_keep_their_types(rows, tmp_path):
+    table = pa.table(
+        {
+            "id": ["a", "b"],
+            "datetime": pa.array([0, 1], pa.timestamp("ms", "UTC")),
+            "geometry": [shapely.Point(1, 2).wkb] * 2,
+            "assets": [{"B04": {"href": "s3://b/a.tif", "type": "image/tiff"}}] * 2,
+            **TYPED,
+        }
+    )
+    path = tmp_path / "typed.parquet"
+    pq.write_table(table, path)
+    report = rows(
+        "SELECT path FROM rasteret_build_stac('s', $p, enrich := false)", {"p": str(path)}
+    )
+    (part,) = Path(report[0][0]).resolve().rglob("*.parquet")
+    stored = pq.ParquetFile(part).read().sort_by("id")
+    for name, column in TYPED.items():
+        assert stored.schema.field(name).type == column.type, name
+        assert stored[name].to_pylist() == column.to_pylist(), name

@@ -18,6 +18,9 @@ Json = Any
 Item = dict[str, Any]
 """A STAC item as JSON; `LOCATION` says where it was read, its geometry may be WKB bytes."""
 
+COLUMN_TYPES = "rasteret:column_types"
+"""Of an item: property to Arrow type, where the file it comes from has columns of them."""
+
 FetchText = Callable[[str], bytes]
 """Reads a whole remote document."""
 

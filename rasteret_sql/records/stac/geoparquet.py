@@ -19,7 +19,8 @@ from rasteret_sql.records.datetimes import format_micros, parse_micros
 from rasteret_sql.records.files.geo_key import geo_of_footer
 from rasteret_sql.records.files.parquet_source import ParquetSource
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.stac.documents import GEOMETRY_CRS, Item, Json
+from rasteret_sql.records.stac.documents import COLUMN_TYPES, GEOMETRY_CRS, Item, Json
+from rasteret_sql.records.stac.property_types import column_type, passes_through
 from rasteret_sql.remote.stores import is_remote
 
 _BATCH_ROWS = 500
@@ -103,13 +104,27 @@ def _items(
             "import a table of other columns with rasteret_build_table",
         )
     used = [name for name in names if name not in _UNUSED]
+    types: dict[str, pa.DataType] | None = None
     for batch in batches(used):
         slim = batch.set_column(used.index("assets"), "assets", _slim(batch.column("assets")))
+        if types is None:
+            types = _property_types(batch.schema)
         for row in slim.to_pylist():
             item = _item_of(row)
+            item[COLUMN_TYPES] = types
             if geometry_crs is not None:
                 item[GEOMETRY_CRS] = geometry_crs
             yield item
+
+
+def _property_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The columns that are properties of items, and keep their types."""
+    types = {field.name: column_type(field.type) for field in schema}
+    return {
+        name: kind
+        for name, kind in types.items()
+        if name not in _TOP_LEVEL | {"collection", "properties"} and passes_through(kind)
+    }
 
 
 def _slim(assets: pa.Array) -> pa.Array:

@@ -38,7 +38,7 @@ from rasteret_sql.records.footprints import (
     to_lonlat,
 )
 from rasteret_sql.records.raster_footprints import covers, widened
-from rasteret_sql.records.stac.documents import GEOMETRY_CRS, LOCATION, Item
+from rasteret_sql.records.stac.documents import COLUMN_TYPES, GEOMETRY_CRS, LOCATION, Item
 from rasteret_sql.records.stac.item_filter import collection_of
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, PropertyType
@@ -52,7 +52,7 @@ MAX_HEADERS = 3
 _ROUNDING_DEG = 1e-3
 _HALF_CIRCLE = 180.0
 # Consumed by canonical columns of the same name; not kept beside them.
-_CONSUMED = frozenset({"datetime", "proj:epsg"})
+CONSUMED = frozenset({"datetime", "proj:epsg"})
 
 
 class Notes:
@@ -118,6 +118,7 @@ class ItemSurvey:
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
         has_hints: whether values or grid of an asset are told of.
+        column_types: of the properties that are columns of the same type in all files.
         key_aliases: asset keys that are made of the item's id or date.
         unnamed: asset key to its first hrefs in items that do not say how many samples it has,
             each with whether the item is remote.
@@ -132,9 +133,20 @@ class ItemSurvey:
     n_items: int = 0
     has_local: bool = False
     has_hints: bool = False
+    column_types: dict[str, pa.DataType] = field(default_factory=dict)
     key_aliases: KeyAliases = field(default_factory=KeyAliases)
     unnamed: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     others: BandSurvey = field(default_factory=BandSurvey)
+
+    def declare(self, types: Mapping[str, pa.DataType]) -> None:
+        """Take the columns of one more file into account; other items name their own types."""
+        if not types or (self.n_items and not self.column_types):
+            self.column_types = {}
+        elif not self.n_items:
+            self.column_types = dict(types)
+        else:
+            both = self.column_types.items() & types.items()
+            self.column_types = {name: kind for name, kind in types.items() if (name, kind) in both}
 
     def duplicates(self) -> list[str]:
         """Ids that more than one item has, in order of first repetition."""
@@ -183,6 +195,7 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             as there were none, all that have an href.
     """
     found = ItemSurvey(ItemSpool(), BandSurvey(), {}, {}, array("q"))
+    declared: dict[str, pa.DataType] | None = None
     for item in items:
         found.keys |= dict.fromkeys(item["assets"])
         assets = _assets_of(item, wanted_keys)
@@ -198,6 +211,9 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             if len(firsts) < MAX_HEADERS and not has_declared_bands(item["assets"][key]):
                 firsts.append((asset.href, row.is_remote))
         found.has_hints |= any(hints for *_, hints in row.assets.values())
+        if item.get(COLUMN_TYPES) is not declared:
+            declared = item.get(COLUMN_TYPES)
+            found.declare(declared or {})
         for name, value in row.properties.items():
             seen = found.properties.get(name)
             if seen is None:
@@ -256,7 +272,7 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
         properties={
             name: value
             for name, value in properties.items()
-            if name not in _CONSUMED and (name != COLLECTION.name or value != collection)
+            if name not in CONSUMED and (name != COLLECTION.name or value != collection)
         },
     )
 

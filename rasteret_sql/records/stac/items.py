@@ -30,6 +30,7 @@ from rasteret_sql.records.samples import KnownSamples, ReadHeaders, SampleSurvey
 from rasteret_sql.records.stac.documents import Item
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.item_survey import (
+    CONSUMED,
     MAX_HEADERS,
     ItemProperty,
     ItemRow,
@@ -133,7 +134,7 @@ def records_from_items(
         )
     for band, name in surveyed.renamed.items():
         notes.add(f"band {band}", f"is {name} in the items, a name that another band has")
-    table = _Table(survey.spool, chosen, _property_columns(survey.properties, notes), hrefs)
+    table = _Table(survey.spool, chosen, _property_columns(survey, notes), hrefs)
     table = replace(table, aliases=aliases)
     notes.finish(survey.duplicates())
     has_refused = survey.has_local and not allow_local
@@ -196,7 +197,7 @@ def _names_of_headers(
 
 
 def _property_columns(
-    properties: Mapping[str, ItemProperty], notes: Notes
+    survey: ItemSurvey, notes: Notes
 ) -> dict[str, tuple[str, pa.DataType | None]]:
     """Column name to property and type; None is JSON text.
 
@@ -206,7 +207,8 @@ def _property_columns(
     canonical = (ID, DATETIME, GEOMETRY, COLLECTION, EPSG, CRS)
     taken = {field.name for field in canonical} | {"bbox", "assets", *PARTITION_KEYS}
     columns: dict[str, tuple[str, pa.DataType | None]] = {}
-    for name, seen in properties.items():
+    unseen = {name: ItemProperty(name) for name in survey.column_types if name not in CONSUMED}
+    for name, seen in (survey.properties | unseen | survey.properties).items():
         column = name
         if name.endswith(METADATA_SUFFIX) or name.casefold() in taken or not name:
             column = f"{name}{_RENAMED_SUFFIX}"
@@ -217,7 +219,8 @@ def _property_columns(
         if name in DATETIME_PROPERTIES and not seen.is_time:
             notes.add(f"property {name}", "is not a time in every item, so it stays as it is")
         taken.add(column.casefold())
-        columns[column] = (name, seen.arrow())
+        kind = None if seen.is_time else survey.column_types.get(name)
+        columns[column] = (name, kind or seen.arrow())
     return columns
 
 
