@@ -242,3 +242,14 @@ def test_the_crs_of_a_geometry_type_is_that_of_the_footprints(rows, tmp_path, na
     ((box,),) = rows(f"SELECT bbox FROM {call}")
     assert covers(BBox(**box), own)
     assert box["ymax"] < 13
+
+
+def test_a_private_table_takes_the_crs_of_its_footprints_as_an_argument(rows):
+    kind = "GEOMETRY('" + WKT2.replace("'", "''") + "')"
+    rows(
+        "CREATE TEMP TABLE private AS SELECT 'a' AS id, 's3://b/a.tif' AS url, "
+        f"'{SQUARE.wkt}'::{kind} AS geometry"
+    )
+    rows("FROM rasteret_build_table('s', 'private', href_column := 'url', geometry_crs := 32643)")
+    expected = geopandas.GeoSeries([SQUARE], crs=32643).to_crs("OGC:CRS84")
+    assert rows(BOXES)[0] == pytest.approx(tuple(expected.total_bounds), abs=1e-5)
