@@ -290,7 +290,7 @@ def _exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     except duckdb.CatalogException:
         return False
     except duckdb.BinderException as error:
-        if "does not exist" in str(error):
+        if "does not exist" in str(error) or "capable of reading the file" in str(error):
             return False
         raise
     return True
@@ -300,7 +300,7 @@ def is_path(text: object) -> bool:
     """Whether a relation argument that is no name can be a path."""
     if not isinstance(text, str) or _QUERY.match(text):
         return False
-    return text.endswith(".parquet") or "/" in text or Path(text).is_dir()
+    return is_parquet_name(text) or "/" in text or Path(text).is_dir()
 
 
 def parquet_sql(path: str) -> str:

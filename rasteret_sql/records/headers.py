@@ -66,6 +66,11 @@ class Headers:
         self._used_bytes = 0
         self._flushed = time.monotonic()
 
+    def continued(self, stop: threading.Event) -> Headers:
+        """The same headers under another stop event; nothing may be under way."""
+        self._stop = stop
+        return self
+
     def start(self, hrefs: Sequence[str]) -> None:
         """Begin to read the headers that are not under way or known; an href may come again."""
         new = [href for href in dict.fromkeys(hrefs) if href not in self._slots]
