@@ -212,8 +212,8 @@ class BoundRead:
             found = {}
             for name in bands:
                 level = table.bands[name].level(0)
-                kinds = [] if level is None else np.unique(level.kind[chosen & (level.kind >= 0)])
-                found[name] = sorted({table.kinds[kind].dtype for kind in kinds}) or ["uint8"]
+                used = [] if level is None else level.kind[chosen & (level.kind >= 0)].tolist()
+                found[name] = sorted({table.kinds[n].dtype for n in set(used)}) or ["uint8"]
             return found
         return self._scanned_dtypes(boxes)
 

@@ -113,7 +113,7 @@ class Version:
             )
             self._unknown = bbox.is_null().to_numpy(zero_copy_only=False)
         xmin, ymin, xmax, ymax = self._bounds.T
-        met = self._unknown.copy()
+        met: Mask = self._unknown.copy()
         with np.errstate(invalid="ignore"):
             for box in boxes:
                 west_of, east_of = xmin <= box.xmax, xmax >= box.xmin
@@ -202,7 +202,7 @@ def _key(folder: str) -> tuple[object, ...] | None:
     """What tells a version from all others: its folder, and when that was written."""
     try:
         target = os.readlink(folder.rstrip("/"))  # noqa: PTH115 (pathlib costs as much again)
-        if _VERSIONS not in target.split(os.sep):
+        if _VERSIONS not in Path(target).parts:
             return None
         real = os.path.realpath(folder)
         facts = os.stat(os.path.join(real, _BUILD_FILE))  # noqa: PTH116, PTH118

@@ -11,6 +11,7 @@ requests, which start few and double with each delivery so that a LIMIT costs li
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -133,9 +134,9 @@ class _Chunk:
         self._tiles: list[Tile | None] = [None] * len(tiles.file)
         self._columns = [column.tolist() for column in tiles]
         order = np.argsort(tiles.request, kind="stable")
-        edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
+        request_edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
         self._by_request = order.tolist()
-        self._request_edges = edges.tolist()
+        self._request_edges = request_edges.tolist()
         self._versions: dict[tuple[int, int], str | None] = {}
 
     def tile(self, number: int) -> Tile:
@@ -299,7 +300,7 @@ class Pipeline:
                 group = Group(chunk, 0, 0, 0)
                 group.batch, group.is_done = self._output.failed(plan, plan.failures), True
                 yield group
-            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            for start, stop in itertools.pairwise(edges):
                 yield Group(chunk, start, stop, int(weights[start:stop].sum()))
             del chunk, plan
 
@@ -592,7 +593,8 @@ def _groups_of_tiles(plan: TilePlan, edges: list[int]) -> list[int]:
     stored = plan.needs.tile >= 0
     group = np.searchsorted(edges, plan.needs.unit[stored], side="right") - 1
     pairs = np.unique(plan.needs.tile[stored] * len(edges) + group)
-    return np.bincount(pairs // len(edges), minlength=len(plan.tiles.file)).tolist()
+    n_groups: list[int] = np.bincount(pairs // len(edges), minlength=len(plan.tiles.file)).tolist()
+    return n_groups
 
 
 def _may_have_more(tile: Tile) -> bool:

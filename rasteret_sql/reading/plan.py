@@ -264,7 +264,9 @@ class Planner:
                 table.bands[name].mask(self.request.level)
         failures = self._failures(table, usable)
         if self._granularity is Granularity.TILE or not self._aligned:
-            asked = [(name, [name], self._grids(table, usable, [name])) for name in self.bands]
+            asked: list[tuple[str | None, list[str], Ints]] = [
+                (name, [name], self._grids(table, usable, [name])) for name in self.bands
+            ]
         else:
             grids = self._grids(table, usable, self.request.bands)
             self._check_grids(table, usable, grids)
@@ -298,7 +300,7 @@ class Planner:
                 for weights in (high * wide, high, wide)
             )
             tall, broad = kinds.tile_height[kind], kinds.tile_width[kind]
-            estimate = area / (tall * broad) + high / tall + wide / broad + one.count[grid]
+            estimate = area / (tall * broad) + high / tall + wide / broad + one.n_pairs[grid]
             n_tiles[there] += estimate * len(one.names)
         run = np.cumsum(n_tiles) // self.at_once
         edges = np.flatnonzero(np.diff(run, prepend=-1, append=-1))
@@ -337,7 +339,7 @@ class Planner:
         grids = one.grids[scenes]
         there = grids >= 0
         scenes, grids = scenes[there], grids[there]
-        of, place = _spread(one.first[grids], one.count[grids])
+        of, place = _spread(one.first[grids], one.n_pairs[grids])
         window = one.pairs.window[place]
         if self._clip is not None:
             clip = self._clip
@@ -492,7 +494,7 @@ class _Reading(NamedTuple):
         grids: Grid of each scene, -1 without one.
         pairs: Grids and targets, sorted by grid.
         first: Where the pairs of each grid begin.
-        count: How many there are.
+        n_pairs: How many there are.
     """
 
     band: str | None
@@ -500,7 +502,7 @@ class _Reading(NamedTuple):
     grids: Ints
     pairs: Pairs
     first: Ints
-    count: Ints
+    n_pairs: Ints
 
 
 class _Slice:
@@ -567,18 +569,19 @@ class _Slice:
 
     def of_tiles(self, jobs: list[tuple[int, _Jobs]], failures: list[Failure]) -> TilePlan:
         """A unit for each tile of each band."""
-        parts, bands = [], []
-        for band, windows in jobs:
-            level = self._usable[self._bands[band]].level
+        parts: list[_Jobs] = []
+        numbers: list[Ints] = []
+        for number, windows in jobs:
+            level = self._usable[self._bands[number]].level
             if level is None:
                 continue
             cells = self._cells(windows, level.kind[windows.scene], whole_tiles=True)
             parts.append(windows.take(cells.job)._replace(window=cells.windows))
-            bands.append(np.full(len(cells.job), band, np.int64))
+            numbers.append(np.full(len(cells.job), number, np.int64))
         if not parts:
-            parts, bands = [_no_jobs()], [np.empty(0, np.int64)]
+            parts, numbers = [_no_jobs()], [np.empty(0, np.int64)]
         tiles = _Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        band = np.concatenate(bands)
+        band = np.concatenate(numbers)
         # Several targets may need the same tile, which is one unit.
         columns = (tiles.window[:, 2], tiles.window[:, 0], band, tiles.scene)
         order = np.lexsort(columns)
@@ -588,7 +591,7 @@ class _Slice:
         tiles = tiles._replace(
             target=np.full(len(band), -1, np.int64), is_whole=np.ones(len(band), bool)
         )
-        asked = []
+        asked: list[tuple[str, _Jobs, Ints | None]] = []
         for number, name in enumerate(self._bands):
             own = np.flatnonzero(band == number)
             asked.append((name, tiles.take(own), own))
@@ -597,7 +600,7 @@ class _Slice:
     def _assembled(
         self,
         units: Units,
-        asked: list[tuple[str, _Jobs, Ints | None]],
+        asked: Sequence[tuple[str, _Jobs, Ints | None]],
         failures: list[Failure],
     ) -> TilePlan:
         """Needs and tiles of units; windows of one band each, with the number of their unit."""
@@ -653,7 +656,7 @@ class _Slice:
             scene=scene,
             file=self._table.bands[name].file[scene],
             offset=level.offsets[place],
-            count=level.counts[place],
+            byte_count=level.counts[place],
             part=cells.part,
             rows=rows,
             tile_row=cells.tile_row,
@@ -716,7 +719,7 @@ class _Pieces(NamedTuple):
     scene: Ints
     file: Ints
     offset: Ints
-    count: Ints
+    byte_count: Ints
     part: Ints
     rows: Ints
     tile_row: Ints
@@ -840,7 +843,8 @@ def _plan_of(
 ) -> TilePlan:
     """Sort the needs by unit, tell tiles apart, number requests."""
     if not found:
-        found = [_Pieces(*([np.empty(0, np.int64)] * 12), np.empty((0, 4), np.int64))]
+        nothing = np.empty(0, np.int64)
+        found = [_Pieces._make([*[nothing] * 12, np.empty((0, 4), np.int64)])]
     joined = found[0]
     if len(found) > 1:
         joined = _Pieces(*(np.concatenate(column) for column in zip(*found, strict=True)))
@@ -866,7 +870,7 @@ def _plan_of(
 def _tiles_of(pieces: _Pieces, kinds: _KindColumns) -> tuple[Ints, Tiles]:
     """Number of the tile of each piece, -1 of a sparse one; and the tiles."""
     tile = np.full(len(pieces.unit), -1, np.int64)
-    stored = np.flatnonzero(pieces.count > 0)
+    stored = np.flatnonzero(pieces.byte_count > 0)
     keys = (pieces.part[stored], pieces.offset[stored], pieces.file[stored])
     order = np.lexsort(keys)
     sorted_keys = [key[order] for key in keys]
@@ -882,7 +886,7 @@ def _tiles_of(pieces: _Pieces, kinds: _KindColumns) -> tuple[Ints, Tiles]:
         start = np.minimum.reduceat(start, first)
         stop = np.maximum.reduceat(stop, first)
     at = at[first]
-    kind, offset, count = pieces.kind[at], pieces.offset[at], pieces.count[at]
+    kind, offset, count = pieces.kind[at], pieces.offset[at], pieces.byte_count[at]
     is_random, is_streamed_ = kinds.is_random[kind], kinds.is_streamed[kind]
     start = np.where(is_random | is_streamed_, start, 0)
     fetch_start, fetch_stop = offset.copy(), offset + count
@@ -922,7 +926,8 @@ def _request_numbers(file: Ints, start: Ints, stop: Ints, is_alone: Mask) -> Int
     first = np.searchsorted(run, run)
     piece = (stop - start[first] - 1) // _REQUEST_BYTES
     new = np.append(True, (np.diff(run) != 0) | (np.diff(piece) != 0))
-    return np.cumsum(new) - 1
+    numbers: Ints = np.cumsum(new) - 1
+    return numbers
 
 
 def _spread(first: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -935,7 +940,8 @@ def _spread(first: Ints, count: Ints) -> tuple[Ints, Ints]:
 def _last_of(group: Ints, values: Ints) -> Ints:
     """The value of the last of each run of equal groups, for all of the run."""
     ends = np.append(np.flatnonzero(np.diff(group)), len(group) - 1)
-    return values[ends][np.searchsorted(ends, np.arange(len(group)))]
+    of_group: Ints = values[ends][np.searchsorted(ends, np.arange(len(group)))]
+    return of_group
 
 
 def _units(jobs: _Jobs) -> Units:

@@ -99,9 +99,7 @@ class Targets:
     def is_large(self) -> NDArray[np.bool_]:
         """Which areas are too large to be transformed to a projection made for elsewhere."""
         if self._is_large is None:
-            if self.crs is None:
-                self._is_large = np.zeros(len(self), bool)
-            elif not any(is_large(box) for box in self.lonlat_boxes()):
+            if self.crs is None or not any(is_large(box) for box in self.lonlat_boxes()):
                 self._is_large = np.zeros(len(self), bool)
             else:
                 self._is_large = np.array(
@@ -189,10 +187,10 @@ def find_geometry_column(schema: pa.Schema, wanted: str | None, argument: str) -
         return wanted
     typed = [field.name for field in schema if _is_geometry(field)]
     if len(typed) == 1:
-        return typed[0]
+        return str(typed[0])
     named = [n for n in schema.names if n.lower() in ("geometry", "geom", "wkb_geometry")]
     if len(named) >= 1:
-        return named[0]
+        return str(named[0])
     raise InputError.expected(
         argument,
         "a column of geometries (GEOMETRY, or named geometry, geom or wkb_geometry)",

@@ -21,6 +21,9 @@ from rasteret_sql.reading.scenes import SceneTable, scene_table
 
 ERROR = pa.field("error", pa.string())
 
+Records = Callable[[], Iterator[SceneTable]]
+"""Gives the records of a read as scene tables, from the first on each time it is called."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -119,7 +122,7 @@ def run(
     read: Read,
     output: Output,
     planner: Planner,
-    records: Callable[[], Iterator[SceneTable]],
+    records: Records,
     checked: Planner | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Plan and run a read.
@@ -142,9 +145,7 @@ def run(
     yield from pipeline.run(plans)
 
 
-def check_max_bytes(
-    read: Read, planner: Planner, records: Callable[[], Iterator[SceneTable]]
-) -> None:
+def check_max_bytes(read: Read, planner: Planner, records: Records) -> None:
     """Refuse a read that would fetch too much, before its first request."""
     most = read.request.max_bytes
     if most is None:

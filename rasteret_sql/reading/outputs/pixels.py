@@ -18,11 +18,11 @@ from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import pixel_centres
 from rasteret_sql.reading.columns import to_arrow
 from rasteret_sql.reading.footprints import Inside
-from rasteret_sql.reading.outputs.common import ERROR, Read, run
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = (
@@ -192,10 +192,10 @@ class PixelRows:
 def pixel_rows(
     read: Read,
     bands: Sequence[str],
-    records: Any,
+    records: Records,
     *,
     coverage: bool,
-    clip: Window | None,  # noqa: ANN401
+    clip: Window | None,
 ) -> Iterator[pa.RecordBatch]:
     """Read pixels as rows.
 

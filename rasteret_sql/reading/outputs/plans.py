@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.outputs.common import ERROR, Read, check_max_bytes
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
 from rasteret_sql.reading.plan import MASK, Granularity, Planner, TilePlan
 
 PLAN_SCHEMA = pa.schema(
@@ -31,7 +31,7 @@ PLAN_SCHEMA = pa.schema(
 _ROWS_AT_ONCE = 1 << 18
 
 
-def plan_rows(read: Read, records: Any) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
+def plan_rows(read: Read, records: Records) -> Iterator[pa.RecordBatch]:
     """Plan a read; nothing is requested.
 
     Args:

@@ -13,11 +13,12 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import blobs, common_type, to_arrow
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.outputs.common import ERROR, Read, run
-from rasteret_sql.reading.patches import Patch, Pixels, fill_value, pixels_of, valid_pixels
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
+from rasteret_sql.reading.patches import Patch, fill_value, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, Window
 
 _BATCH_BYTES = 1024 * 1024
@@ -224,7 +225,7 @@ def window_rows(
     read: Read,
     bands: Sequence[str],
     options: WindowOptions,
-    records: Any,  # noqa: ANN401
+    records: Records,
 ) -> Iterator[pa.RecordBatch]:
     """Read windows.
 
