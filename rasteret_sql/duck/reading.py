@@ -41,6 +41,7 @@ from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_field
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.outputs.common import Read, tables
+from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
@@ -188,6 +189,7 @@ class BoundRead:
         """One execution of the read."""
         targets = self.found_targets(scan)
         columns = targets.columns if targets is not None and self.target_outputs else None
+        counters = scan.counters = Counters()
         return Read(
             request=self.request,
             footprints=Footprints(targets, all_touched=self.request.all_touched),
@@ -198,7 +200,7 @@ class BoundRead:
             wanted=scan.columns,
             stop=scan.stop,
             check=scan.check,
-            counters=scan.counters,
+            counters=counters,
         )
 
     def dtypes(self) -> dict[str, list[str]]:
