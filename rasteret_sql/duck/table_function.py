@@ -222,7 +222,7 @@ class Runtime:
             connection, thread = call.caller.connection, threading.get_ident()
             self._bound[connection] = thread, math.inf
             try:
-                texts.append(self._bind_one(call, _to_python(values) or {}))
+                texts.append(self._bind_one(call, _to_python(values)))
             except RasteretError as error:
                 texts.append(_failing(error))
             finally:
