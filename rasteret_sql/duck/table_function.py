@@ -99,6 +99,14 @@ class Scan:
         self._conjuncts = [part for part in self._conjuncts if part not in taken]
         return combine(taken)
 
+    def bounds(self, column: str) -> tuple[float, float]:
+        """Between which values a column lies in all rows that are kept, ends included."""
+        of_column = [p.interval for p in self._conjuncts if p.interval and column in p.columns]
+        return (
+            max((one.low for one in of_column), default=-math.inf),
+            min((one.high for one in of_column), default=math.inf),
+        )
+
     @property
     def remaining(self) -> pc.Expression | None:
         """What nobody took over."""
