@@ -135,7 +135,8 @@ class BoundRead:
         boxes = None if targets is None else targets.lonlat_boxes() or None
         if targets is not None and not len(targets):
             return lambda: iter(())
-        version = self.relation.version
+        current = self.relation.renewed(self.call)
+        version = current.version
         if version is not None and version.is_whole:
             wanted = record_filter(self.relation, boxes, self.dates, self.ids)
 
@@ -147,7 +148,7 @@ class BoundRead:
                     yield version.scenes(self.request.bands, chosen)
 
             return indexed
-        relation = self.relation.near(self.call, boxes)
+        relation = current.near(self.call, boxes)
         conditions = record_conditions(self.call, relation, boxes, self.dates, self.ids)
         wanted_columns = [name for out, name in self.outputs.items() if out in scan.columns]
         if keep is not None:
