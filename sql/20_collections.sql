@@ -48,7 +48,7 @@ CREATE OR REPLACE MACRO rasteret_describe(
 COMMENT ON MACRO TABLE rasteret_describe IS $doc$
 Describe a collection.
 
-collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 returns     one row: name, records, bands, epsg, crs, bounds, start_datetime, end_datetime, data_source, null_metadata MAP(band, count), size_bytes
 raises      collection: unknown (the known ones are listed)
 example     FROM rasteret_describe('s2')
@@ -126,7 +126,7 @@ CREATE OR REPLACE MACRO rasteret_export(
 COMMENT ON MACRO TABLE rasteret_export IS $doc$
 Write a collection, or any subset of one, as hive-partitioned GeoParquet.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 path             VARCHAR    folder to write
 partition_by     VARCHAR[]  hive partition columns; [] for none
 compression      VARCHAR    Parquet codec
@@ -246,7 +246,7 @@ href_column     VARCHAR    column with the file's URL or path, where there is no
 band_index_map  MAP        band name to sample in its file, from 0
 on_error        VARCHAR    'report' (NULL metadata) or 'error' (in a statement that selects a column it adds: only then are headers read)
 max_concurrent  INTEGER    header requests under way at once
-returns         every input column; assets, "proj:epsg", crs, bbox and a {band}_metadata STRUCT per band; id (the file name), datetime (NULL) and geometry (the raster's outline) where the source has none, so that all reads take it as a collection. Of a relation that only this connection sees, give id, datetime and geometry yourself
+returns         every input column; assets, "proj:epsg", crs, bbox and a {band}_metadata STRUCT per band; id (the file name without its ending), datetime (NULL) and geometry (the raster's outline) where the source has none, so that all reads take it as a collection. Of a relation that only this connection sees, give id, datetime and geometry yourself
 raises          source: not found, or without assets; bands: not given with an href_column of a TEMP table or registered frame
 example         CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', href_column := 'url', bands := ['B04'])
 $doc$;
@@ -267,7 +267,7 @@ pattern         any        path, URL, folder or pattern (*, ?, [a-z], **) of ras
 bands           VARCHAR[]  bands to keep, or a new name for each sample; default: all
 on_error        VARCHAR    'report' (NULL metadata) or 'error'
 max_concurrent  INTEGER    header requests under way at once
-returns         id (the file name, or the path below the folder that files of one name share), datetime (NULL), geometry, bbox, assets, "proj:epsg", crs, {band}_metadata STRUCT per band; bands have the files' band descriptions, else b1, b2, …
+returns         id (the file name without its ending, or the path below the folder that files of one name share), datetime (NULL), geometry, bbox, assets, "proj:epsg", crs, {band}_metadata STRUCT per band; bands have the files' band descriptions, else b1, b2, …
 raises          pattern: nothing found, or not to be listed; bands: unknown
 example         FROM rasteret_files('*/B04.tif')
 $doc$;

@@ -53,7 +53,7 @@ CREATE OR REPLACE MACRO rasteret_plan(
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
 The tiles that a read would fetch, of uncompressed ones the rows under the area; no request is made.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -90,7 +90,7 @@ CREATE OR REPLACE MACRO rasteret_read_tiles(
 COMMENT ON MACRO TABLE rasteret_read_tiles IS $doc$
 Decoded tiles: one row per record, band and tile under the area.
 
-collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands           VARCHAR[]  bands to read, in this order; default: all
 bbox            DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry        any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -128,7 +128,7 @@ CREATE OR REPLACE MACRO rasteret_read(
 COMMENT ON MACRO TABLE rasteret_read IS $doc$
 Windows: one row per record and area, with an array of each band.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -174,7 +174,7 @@ CREATE OR REPLACE MACRO rasteret_pixels(
 COMMENT ON MACRO TABLE rasteret_pixels IS $doc$
 Pixels as rows: plain SQL does band math, time series, GROUP BY and joins.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY

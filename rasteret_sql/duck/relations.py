@@ -1,7 +1,8 @@
-"""What a relation argument names: a table, view or collection, query text, or Parquet path."""
+"""What a relation argument names: table, view, collection, query text, Parquet or rasters."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from rasteret_sql.duck.partition_keys import follow_datetime
 from rasteret_sql.duck.plain_types import with_plain_types
+from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -28,6 +30,7 @@ from rasteret_sql.errors import (
     InputError,
     UnknownBandError,
     UnknownCollectionError,
+    redact,
 )
 from rasteret_sql.reading.index import INDEX, RecordFilter, Version
 from rasteret_sql.records.datetimes import Instants, format_micros
@@ -36,6 +39,7 @@ from rasteret_sql.records.files.geo_key import geo_of_footer
 from rasteret_sql.records.files.parquet_source import ParquetSource, is_parquet_name
 from rasteret_sql.records.files.partitions import hive_types_of
 from rasteret_sql.records.files.workspace import Workspace
+from rasteret_sql.records.rasters import KEPT, is_raster_name
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
 from rasteret_sql.units import BBox
@@ -53,6 +57,9 @@ _COLLECTION_VIEW = re.compile(
 )
 """A view as `duck.views.create_view` makes it, and nothing more."""
 _BATCH_ROWS = 2048
+_MAX_FILES = 5000
+"""Rasters of one pattern whose headers are read when a statement is bound."""
+_N_LANES = 300
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
     """
     if not isinstance(text, str) or not text.strip():
         raise InputError.expected(
-            argument, "a name, SELECT text or Parquet path", text, "write it as a text constant"
+            argument, "a name, SELECT text or path", text, "write it as a text constant"
         )
     version = _version(call, text)
     if version is not None:
@@ -179,9 +186,12 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         call.runtime.check_query(text)
     cursor = call.cursor()
     try:
-        source = _source(cursor, text)
+        is_rasters = _is_rasters(cursor, text)
+        source = None if is_rasters else _source(cursor, text)
         if source is not None:
             sql: str | None = _ranged_sql(call, source)
+        elif is_rasters:
+            sql = _rasters_sql(call, text, argument)
         else:
             sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
@@ -390,6 +400,33 @@ def _source(cursor: duckdb.DuckDBPyConnection, text: str) -> ParquetSource | Non
     ).fetchall()
     found = _REMOTE_VIEW.search(views[0][0]) if views else None
     return ParquetSource(found[1].replace("''", "'")) if found else None
+
+
+def _is_rasters(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
+    """Whether a text is the path, URL or pattern of rasters, and no name of a relation."""
+    if _QUERY.match(text) or not is_raster_name(text):
+        return False
+    name = None if is_remote(text) else parse_name(text)
+    return name is None or not _exists(cursor, name)
+
+
+def _rasters_sql(call: Call, pattern: str, argument: str) -> str:
+    """What stands after FROM for rasters that are a collection of their own."""
+    with call.runtime.stop_event(call.caller.connection) as stop:
+        files = KEPT.find(pattern)
+        if len(files) > _MAX_FILES:
+            raise InputError.expected(
+                argument,
+                f"at most {_MAX_FILES} rasters",
+                f"{len(files)} for {redact(pattern)}",
+                "build a collection: rasteret_build_table(name, 'FROM rasteret_files(…)')",
+            )
+        records = KEPT.open(files, _N_LANES, stop)
+    if records.n_failed == len(files) and records.first_failure is not None:
+        raise records.first_failure
+    stream = raster_stream(records, records.bands, "report")
+    what = hashlib.sha256(repr(records.files).encode()).hexdigest()
+    return f"({call.runtime.expose(call, stream, what)})"
 
 
 def _ranged_sql(call: Call, source: ParquetSource, boxes: Sequence[BBox] = ()) -> str:

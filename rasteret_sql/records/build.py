@@ -108,7 +108,7 @@ def build_collection(
     """
     began = time.monotonic()
     bands = [f.name for f in records.schema.field("assets").type]
-    result = Enrichment(failures=list(records.failures))
+    result = Enrichment()
     info = {"name": options.name, "data_source": options.data_source, "description": ""}
     with (
         workspace.build(options.name, options.kind, force=options.force) as build,
@@ -120,6 +120,7 @@ def build_collection(
             records = records.of_headers.records(read, {})
             bands = [f.name for f in records.schema.field("assets").type]
             result.requests += n_requests()
+        result.failures += records.failures
         rows = records.for_enrichment() if is_enriched else records.batches()
         schema, batches = records.schema, _checked(_some(rows, records.warnings), stop)
         if is_enriched:

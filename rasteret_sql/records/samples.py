@@ -136,11 +136,14 @@ class SampleSurvey:
     def chosen(self, bands: Sequence[str] | None) -> dict[str, int]:
         """The bands that are asked for, and their samples.
 
-        Names that no sample has rename the samples, in order, if there are as many.
+        Names that no sample has rename the samples, in order, if there are as many. Where
+        there is no file, any names do.
 
         Raises:
             UnknownBandError: a name that no sample has; the known ones are listed.
         """
+        if not self._samples:
+            return {name: number for number, name in enumerate(dict.fromkeys(bands or ["b1"]))}
         names = self.names()
         if bands is None:
             return {name: number for number, name in enumerate(names)}

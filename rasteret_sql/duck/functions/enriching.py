@@ -24,6 +24,7 @@ from rasteret_sql.duck.functions.parameters import (
     MAX_CONCURRENT,
     ON_ERROR,
 )
+from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
 from rasteret_sql.duck.scalars import (
     Scalar,
@@ -39,18 +40,18 @@ from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
     Runtime,
-    Scan,
     Sql,
     Stream,
     quote_identifier,
     quote_text,
 )
 from rasteret_sql.errors import InputError, RasteretError, redact
+from rasteret_sql.records.bands import RASTER_SUFFIXES
 from rasteret_sql.records.build import strict
 from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.records.headers import Headers
 from rasteret_sql.records.hrefs import unsigned
-from rasteret_sql.records.rasters import RasterRecords, file_name, find_rasters
+from rasteret_sql.records.rasters import KEPT, file_name
 from rasteret_sql.records.samples import ReadHeaders, SampleSurvey, header_reader
 from rasteret_sql.records.table.assets import AssetReader
 from rasteret_sql.records.table.layout import plain
@@ -102,9 +103,9 @@ _N_FIRST_BATCHES = 8
         "adds: only then are headers read)",
     ),
     returns='every input column; assets, "proj:epsg", crs, bbox and a {band}_metadata STRUCT per '
-    "band; id (the file name), datetime (NULL) and geometry (the raster's outline) where the "
-    "source has none, so that all reads take it as a collection. Of a relation that only this "
-    "connection sees, give id, datetime and geometry yourself",
+    "band; id (the file name without its ending), datetime (NULL) and geometry (the raster's "
+    "outline) where the source has none, so that all reads take it as a collection. Of a "
+    "relation that only this connection sees, give id, datetime and geometry yourself",
     raises="source: not found, or without assets; bands: not given with an href_column of a TEMP "
     "table or registered frame",
     example="CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', href_column := 'url', "
@@ -167,8 +168,7 @@ def _made_columns(
     """
     made: dict[str, str] = {}
     if given is not None and "id" not in given:
-        path = f"split_part({quote_identifier(href_column)}, '?', 1)" if href_column else ""
-        made["id"] = f"regexp_extract({path}, '([^/]+)/*$', 1)" if href_column else "_headers.id"
+        made["id"] = _name_sql(quote_identifier(href_column)) if href_column else "_headers.id"
     if given is not None and "datetime" not in given:
         has_start = "start_datetime" in given
         made["datetime"] = "_headers.datetime" if has_start else "NULL::TIMESTAMP"
@@ -184,6 +184,13 @@ def _made_columns(
         metadata_column(name): f"_headers.metadata[{number}]"
         for number, name in enumerate(bands, 1)
     }
+
+
+def _name_sql(href: str) -> str:
+    """SQL for the `file_name` of a column."""
+    endings = "|".join(sorted(suffix.removeprefix(".") for suffix in RASTER_SUFFIXES))
+    name = f"regexp_extract(split_part({href}, '?', 1), '([^/]+)/*$', 1)"
+    return f"regexp_replace({name}, '\\.({endings})$', '', 'i')"
 
 
 def _has_geometry(names: list[str]) -> bool:
@@ -404,7 +411,8 @@ def _interleaved(columns: list[pa.Array]) -> pa.ListArray:
         ON_ERROR.with_doc("'report' (NULL metadata) or 'error'"),
         MAX_CONCURRENT,
     ),
-    returns="id (the file name, or the path below the folder that files of one name share), "
+    returns="id (the file name without its ending, or the path below the folder that files of one "
+    "name share), "
     'datetime (NULL), geometry, bbox, assets, "proj:epsg", crs, {band}_metadata STRUCT per band; '
     "bands have the files' band descriptions, else b1, b2, …",
     raises="pattern: nothing found, or not to be listed; bands: unknown",
@@ -415,24 +423,8 @@ def files(
 ) -> Stream:
     """Records of files that need no table: their headers are read when the call is bound."""
     with call.runtime.stop_event(call.caller.connection) as stop:
-        records = RasterRecords(find_rasters(pattern), bands, max_concurrent, stop)
-
-    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        for batch in records.batches(scan.stop, on_error=on_error):
-            yield batch.cast(schema)
-
-    schema = _with_geometry(records.schema)
-    return Stream(schema, run)
-
-
-def _with_geometry(schema: pa.Schema) -> pa.Schema:
-    """The schema, its footprints known as longitude, latitude."""
-    place = schema.get_field_index("geometry")
-    metadata = {
-        b"ARROW:extension:name": b"geoarrow.wkb",
-        b"ARROW:extension:metadata": b'{"crs": "OGC:CRS84"}',
-    }
-    return schema.set(place, schema.field(place).with_metadata(metadata))
+        records = KEPT.open(KEPT.find(pattern), max_concurrent, stop)
+    return raster_stream(records, records.chosen(bands), on_error)
 
 
 SCALARS = (

@@ -154,7 +154,9 @@ def _of_headers(
         return of_samples(hrefs_of(entries), chosen, survey)
 
     records = reading.records(spool, list(chosen), assets_of)
-    return replace(records, warnings=[*records.warnings, *notes])
+    first = next(iter(chosen))  # of a file that was refused, no more samples are known
+    failures = [one._replace(band=first) for one in records.failures]
+    return replace(records, failures=failures, warnings=[*records.warnings, *notes])
 
 
 @dataclass
