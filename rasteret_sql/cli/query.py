@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1 << 20
     "--format",
     "format_",
     type=click.Choice(["table", *_SUFFIXES.values()]),
-    help="Form of the result; default: as the suffix of --output says, else table.",
+    help="Form of the result; default: as the suffix of --output says; table on stdout.",
 )
 @click.option(
     "--output",
@@ -51,7 +51,7 @@ def query(
     The collections of the workspace are views. As in DuckDB, the table shows the first and
     last rows of a long result; csv, json, parquet and arrow (an IPC stream) hold all.
     """
-    format_ = format_ or _SUFFIXES.get(output.suffix.lower() if output else "", "table")
+    format_ = format_ or ("table" if output is None else _format_of(output))
     if format_ in _BINARY and output is None and sys.stdout.isatty():
         raise click.UsageError(f"--format {format_}: expected --output FILE, got a terminal")
     text = sys.stdin.read() if sql == "-" else sql
@@ -63,6 +63,22 @@ def query(
             _put(f"{result}\n".encode(), output)
         else:
             _write(con, result, format_, output)
+
+
+def _format_of(output: Path) -> str:
+    """The format that the name of a file asks for.
+
+    Raises:
+        UsageError: it asks for none that is written here.
+    """
+    format_ = _SUFFIXES.get(output.suffix.lower())
+    if format_ is None:
+        known = ", ".join(_SUFFIXES)
+        raise click.UsageError(
+            f"--output: expected a file that ends in {known}, got {output.name!r}; "
+            "or say its format with --format"
+        )
+    return format_
 
 
 def _is_success(result: duckdb.DuckDBPyRelation) -> bool:

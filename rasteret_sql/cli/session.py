@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +15,7 @@ import duckdb
 
 from rasteret_sql import connect
 from rasteret_sql.duck.results import translated
+from rasteret_sql.errors import RasteretWarning
 
 workspace_option = click.option(
     "--workspace-dir",
@@ -33,14 +35,36 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def session(
     workspace: Path | None, database: str = ":memory:", *, read_only: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of this command; errors inside are the real ones, not DuckDB's text."""
+    """A connection of this command; errors inside are the real ones, not DuckDB's text.
+
+    Warnings are lines on stderr, once the work inside is done.
+    """
     con = connect(database, workspace, read_only=read_only)
     try:
         con.execute("SET enable_progress_bar = false")
-        with translated(con):
+        with _warnings_on_stderr(), translated(con):
             yield con
     finally:
         con.close()
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show our own warnings as a command shows its errors, whatever filters there are."""
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+    ) -> None:
+        if issubclass(category, RasteretWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            show(message, category, filename, lineno, *rest)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RasteretWarning)
+        warnings.showwarning = shown
+        yield
 
 
 def call_text(function: str, parameters: Mapping[str, object], *, first: str = "") -> str:

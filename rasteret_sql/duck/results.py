@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import duckdb
 
 from rasteret_sql.duck.connection import Connection, instance_of
-from rasteret_sql.duck.table_function import IS_DUCKDB_2
-from rasteret_sql.errors import InterruptedReadError, RasteretError
+from rasteret_sql.duck.table_function import IS_DUCKDB_2, Warned
+from rasteret_sql.errors import InterruptedReadError, RasteretError, RasteretWarning
 
 _NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
 
@@ -44,14 +46,33 @@ class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
     def __init__(self, con: Connection) -> None:
         instance = instance_of(con)
         self._errors = instance.runtime.last_errors
+        self._held = instance.runtime.held_warnings
         self._id = instance.id_of(con) or ""
+        self._warned: list[Warned] | None = None
 
     def __enter__(self) -> None:
-        """Forget earlier errors of this connection."""
+        """Forget earlier errors of this connection, hold its warnings back."""
         self._errors.pop(self._id, None)
+        if self._id not in self._held:  # else an outer one emits them
+            self._warned = self._held[self._id] = []
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the real error in place of DuckDB's."""
+        """Raise the real error in place of DuckDB's, then emit warnings.
+
+        Raises:
+            RasteretError: the error.
+            RasteretWarning: a filter makes the warning an error, and there is no other.
+        """
+        if self._warned is not None:
+            del self._held[self._id]
+        try:
+            self._raise_cause(error)
+        finally:
+            for warned in self._warned or ():
+                with contextlib.suppress(*([RasteretWarning] if error else [])):
+                    warned.emit()
+
+    def _raise_cause(self, error: BaseException | None) -> None:
         if not isinstance(error, (duckdb.Error, RuntimeError)):
             return
         cause = self._errors.pop(self._id, None)

@@ -118,6 +118,7 @@ def _prepare(
     runtime = instance.runtime
     gate = Gate(con)
     runtime.check_query = gate.check
+    runtime.shares_warnings = False
     runtime.functions = {
         name: confined(function, may_build=allow_building) for name, function in FUNCTIONS.items()
     }
