@@ -176,8 +176,9 @@ CREATE OR REPLACE MACRO rasteret_warnings(
 COMMENT ON MACRO TABLE rasteret_warnings IS $doc$
 The last warnings of this database instance, the oldest first.
 
-A read that matches no record returns no row, which is no error. What was expected is told here,
-as a Python warning (rasteret_sql.errors.RasteretWarning), and on stderr of the command line.
+A read that matches no record returns no row, which is no error. What was expected is
+told here, as a Python warning (rasteret_sql.errors.RasteretWarning), and on stderr of
+the command line.
 
 newest   BIGINT  so many of the last ones
 returns  function, connection (current_connection_id() of the caller), message, time (UTC)

@@ -41,6 +41,7 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_field
 from rasteret_sql.reading.footprints import Footprints
+from rasteret_sql.reading.index import Version
 from rasteret_sql.reading.outputs.common import Read, tables
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
@@ -149,8 +150,7 @@ class BoundRead:
 
             def indexed() -> Iterator[SceneTable]:
                 chosen = version.chosen(wanted)
-                ids = pc.filter(version.records.column("id"), pa.array(chosen))
-                unmatched.tell(int(chosen.sum()), set(ids.to_pylist()) if self.ids else set())
+                unmatched.tell(int(chosen.sum()), self._ids_of(version, chosen))
                 if keep is not None and version.records is not None:
                     chosen &= self._mask(version.records, keep)
                 if chosen.any():
@@ -171,6 +171,13 @@ class BoundRead:
             yield from tables(batches, self.request.bands, scan.check, may_request=may_request)
 
         return scanned
+
+    def _ids_of(self, version: Version, chosen: np.ndarray[Any, Any]) -> set[str]:
+        """Ids of the chosen records, where the call names ids."""
+        if self.ids is None or version.records is None:
+            return set()
+        ids = pc.filter(version.records.column("id"), pa.array(chosen))
+        return set(ids.cast(pa.string()).to_pylist())
 
     def _unmatched(self, boxes: Sequence[BBox] | None) -> Unmatched:
         """What tells the user that the arguments of one execution match no record."""
@@ -273,9 +280,7 @@ class BoundRead:
         return found
 
 
-def bind_read(
-    call: Call, arguments: Mapping[str, Any], *, shows_targets: bool = True
-) -> BoundRead:
+def bind_read(call: Call, arguments: Mapping[str, Any], *, shows_targets: bool = True) -> BoundRead:
     """Check the arguments that reads share and find the records.
 
     Args:

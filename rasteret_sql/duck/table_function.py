@@ -17,9 +17,9 @@ bind function is quick and has no side effects; work starts with the first batch
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import math
-import sys
 import threading
 import time
 import traceback
@@ -61,6 +61,9 @@ _KEPT_SOURCES = 1024 if IS_DUCKDB_2 else 48
 
 _KEPT_WARNINGS = 100
 """Rows of ``rasteret_warnings()``."""
+
+_UNRAISABLE = ctypes.PYFUNCTYPE(None)
+"""Makes a function whose exceptions go to ``sys.unraisablehook``, as those of a callback do."""
 
 _CHECK_SECONDS = 0.01
 _IDLE_CHECKS = 3
@@ -276,12 +279,7 @@ class Runtime:
             if held is not None:
                 held.append(warned)
                 return
-        try:
-            warned.emit()
-        except RasteretWarning as error:
-            where = f"Exception ignored in {call.name}"
-            parts = (type(error), error, error.__traceback__, where, None)
-            sys.unraisablehook(sys.UnraisableHookArgs(parts))  # type: ignore[arg-type]
+        _UNRAISABLE(warned.emit)()
 
     def stop(self, connection: str | None = None) -> None:
         """Stop the scans of one connection, or all of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -151,7 +152,7 @@ class Unmatched:
             f"({_shown(bounds)}), got {got}; {todo}"
         )
 
-    def _facts(self) -> dict[str, object]:
+    def _facts(self) -> dict[str, Any]:
         """Counts of what each argument matches alone, and the bounds of the collection."""
 
         def counted(conditions: list[str]) -> str:
@@ -188,9 +189,7 @@ def _shown(box: BBox) -> str:
         >>> _shown(BBox(77.96, 13.0, 78.03, 13.04))
         'longitude 77.96 to 78.03, latitude 13 to 13.04'
     """
-    return (
-        f"longitude {box.xmin:.6g} to {box.xmax:.6g}, latitude {box.ymin:.6g} to {box.ymax:.6g}"
-    )
+    return f"longitude {box.xmin:.6g} to {box.xmax:.6g}, latitude {box.ymin:.6g} to {box.ymax:.6g}"
 
 
 def _moments(dates: Instants) -> str:

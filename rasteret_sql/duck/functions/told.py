@@ -28,8 +28,8 @@ _SCHEMA = pa.schema(
     returns="function, connection (current_connection_id() of the caller), message, time (UTC)",
     example="SELECT function, message FROM rasteret_warnings()",
     notes=(
-        "A read that matches no record returns no row, which is no error. What was expected is "
-        "told here,\nas a Python warning (rasteret_sql.errors.RasteretWarning), and on stderr of "
+        "A read that matches no record returns no row, which is no error. What was expected is",
+        "told here, as a Python warning (rasteret_sql.errors.RasteretWarning), and on stderr of",
         "the command line.",
     ),
 )
