@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.cli.session import database_option, session, workspace_option
+from rasteret_sql.duck.results import translated
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _COPY_OPTIONS = {"csv": "FORMAT csv, HEADER true", "json": "FORMAT json, ARRAY true"} | {
@@ -56,7 +57,8 @@ def query(
         raise click.UsageError(f"--format {format_}: expected --output FILE, got a terminal")
     text = sys.stdin.read() if sql == "-" else sql
     with session(workspace_dir, database, read_only=read_only) as con:
-        result = con.sql(text)
+        with translated(con, text):
+            result = con.sql(text)
         if result is None or not result.columns or _is_success(result):
             return
         if format_ == "table":

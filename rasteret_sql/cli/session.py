@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import duckdb
 
 from rasteret_sql import connect
 from rasteret_sql.duck.results import translated
-from rasteret_sql.errors import RasteretWarning
+from rasteret_sql.errors import RasteretError, RasteretWarning
 
 workspace_option = click.option(
     "--workspace-dir",
@@ -29,6 +30,9 @@ database_option = click.option(
     help="DuckDB file; default: in memory.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+_SWITCH = re.compile(r"\b(force|enrich|allow_local) := true\b")
 
 
 @contextmanager
@@ -106,9 +110,23 @@ def call(
         Its rows, column name to value.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
-    result = con.execute(call_text(function, given, first=first), given)
-    names = [column[0] for column in result.description or []]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    try:
+        with translated(con):
+            result = con.execute(call_text(function, given, first=first), given)
+            names = [column[0] for column in result.description or []]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    except RasteretError as error:
+        raise type(error)(_with_options(error.message)) from error
+
+
+def _with_options(message: str) -> str:
+    """A message that advises an argument of SQL, with the option of this command instead.
+
+    Example:
+        >>> _with_options("name: expected a new name, got 's2'; pass force := true to replace it")
+        "name: expected a new name, got 's2'; pass --force to replace it"
+    """
+    return _SWITCH.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
 
 
 def to_json(value: object) -> str:

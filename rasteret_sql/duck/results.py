@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import duckdb
 
 from rasteret_sql.duck.connection import Connection, instance_of
 from rasteret_sql.duck.table_function import IS_DUCKDB_2, Warned
-from rasteret_sql.errors import InterruptedReadError, RasteretError, RasteretWarning
+from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
 
+_COLUMN_ARGUMENT = re.compile(
+    r'function "query" does not support lateral join column parameters - .* column "(.*?)" in'
+)
+"""Our macros are calls of DuckDB's ``query``."""
+_SUBQUERY_ARGUMENT = "Table function cannot contain subqueries"
 _NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
 
 
@@ -30,7 +36,7 @@ def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDB
         duckdb.Error: an error of DuckDB's own.
         KeyboardInterrupt: Ctrl-C.
     """
-    with translated(con):
+    with translated(con, query):
         relation: duckdb.DuckDBPyRelation | None = con.sql(query, params=parameters)
         if relation is None:  # in 1.5 for all that is no query, in 2.0 for no statement
             relation = con.sql(_NO_ROWS)
@@ -41,9 +47,15 @@ def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDB
 
 
 class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
-    """Turn DuckDB's text-only errors into the error that caused them."""
+    """Turn DuckDB's text-only errors into the error that caused them.
 
-    def __init__(self, con: Connection) -> None:
+    Args:
+        con: A registered connection.
+        query: What runs inside, where it is known.
+    """
+
+    def __init__(self, con: Connection, query: str = "") -> None:
+        self._query = query
         instance = instance_of(con)
         self._errors = instance.runtime.last_errors
         self._held = instance.runtime.held_warnings
@@ -82,3 +94,22 @@ class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
             return
         if isinstance(cause, RasteretError):
             raise cause from cause.__cause__
+        if isinstance(error, duckdb.BinderException):
+            _explain_column(error, self._query)
+
+
+def _explain_column(error: duckdb.BinderException, query: str) -> None:
+    """Say what to write where a column or subquery is an argument; DuckDB says only that it is.
+
+    Raises:
+        InputError: it was one.
+    """
+    column = _COLUMN_ARGUMENT.search(str(error))
+    is_subquery = _SUBQUERY_ARGUMENT in str(error) and "rasteret_" in query
+    if column is None and not is_subquery:
+        return
+    got = f"the column {column[1]}" if column else "a subquery"
+    raise InputError(
+        f"arguments: expected constants, got {got}; for areas pass their table or query as aois, "
+        "else SET VARIABLE v = (SELECT …) and getvariable('v')"
+    ) from error

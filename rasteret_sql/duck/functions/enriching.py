@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from rasteret_sql.duck.checks import rows_not_raster
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.parameters import (
     BAND_INDEX_MAP,
@@ -65,6 +66,7 @@ _HEADERS = pa.struct(
                 "source",
                 "VARCHAR",
                 "table, view, TEMP table or registered frame; SELECT text; Parquet path",
+                check=rows_not_raster,
             ),
             BANDS,
             HREF_COLUMN,
