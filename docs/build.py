@@ -13,6 +13,16 @@ import rasteret_sql
 from rasteret_sql.duck.declarations import SQL_FILES, sql_file
 
 ROOT = Path(__file__).parents[1]
+HEAD = """\
+# Functions
+
+Arguments are constants: literals, prepared parameters (`?`, `$1`) or `getvariable('x')`, after
+`SET VARIABLE x = (SELECT …)`. Columns and subqueries are refused by DuckDB. What takes many values
+at once takes a relation by its name, as `aois` of the reads. A parameter of your own macro needs
+its type there: `geometry := area::VARCHAR`. How the reads are used: [reading.md](reading.md).
+
+Written by `docs/build.py` from the comments in `sql/`.
+"""
 BEGIN = "<!-- functions: written by docs/build.py -->"
 END = "<!-- end of functions -->"
 
@@ -37,7 +47,7 @@ def table() -> str:
 
 def reference() -> str:
     """The whole manual as Markdown."""
-    parts = ["# Functions\n\nWritten by `docs/build.py` from the comments in `sql/`.\n"]
+    parts = [HEAD]
     for name, _, signature, _, text in manual():
         parts.append(f"## {name}\n\n`{signature}`\n\n```text\n{text.strip()}\n```\n")
     return "\n".join(parts)

@@ -9,6 +9,8 @@
     |- NotRegisteredError               the SQL functions are missing on this connection
     `- InterruptedReadError                  the caller stopped the statement
 
+`RasteretWarning` is none of them: a read that found nothing to read is no failure.
+
 A message is one line, ``subject: expected X, got Y; what to do``. The table-function
 engine puts the name of the SQL function in front. URLs enter a message through
 `redact`, so a token or a signed query string never does; what a text brings along,
@@ -109,6 +111,13 @@ class NotRegisteredError(RasteretError):
 
 class InterruptedReadError(RasteretError):
     """The statement was stopped: Ctrl-C, ``con.interrupt()``, or the connection closed."""
+
+
+class RasteretWarning(UserWarning):
+    """A read whose arguments match no record, or that is likely not what was meant.
+
+    The rows are what they are without it. It is a row of ``rasteret_warnings()`` too.
+    """
 
 
 _SQL_WORDS = {None: "NULL", True: "true", False: "false"}

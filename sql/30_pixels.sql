@@ -197,3 +197,24 @@ returns          the record's columns, the area's columns, x, y (pixel centre, C
 raises           collection, bands: unknown; bands of unlike grid; files of one band that no column holds exactly together, as int64 and uint64; a tile that can't be read, unless on_error
 example          SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', bands := ['B04', 'B08'], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY 1
 $doc$;
+
+CREATE OR REPLACE MACRO rasteret_warnings(
+    newest := 100
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_warnings',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {newest: newest}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_warnings IS $doc$
+The last warnings of this database instance, the oldest first.
+
+A read that matches no record returns no row, which is no error. What was expected is
+told here, as a Python warning (rasteret_sql.errors.RasteretWarning), and on stderr of
+the command line.
+
+newest   BIGINT  so many of the last ones
+returns  function, connection (current_connection_id() of the caller), message, time (UTC)
+example  SELECT function, message FROM rasteret_warnings()
+$doc$;

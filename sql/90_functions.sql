@@ -16,6 +16,9 @@ CREATE OR REPLACE MACRO rasteret_functions() AS TABLE
 COMMENT ON MACRO TABLE rasteret_functions IS $doc$
 Every public function: the manual inside the database.
 
+Arguments of all functions are constants: literals, prepared parameters, or getvariable('x')
+after SET VARIABLE x = (SELECT …). Columns are refused; many areas at once are aois := 'table'.
+
 returns  name, kind ('table' or 'scalar'), signature, description, example, manual
 example  SELECT name, description FROM rasteret_functions()
 $doc$;

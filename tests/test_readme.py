@@ -1,15 +1,19 @@
-"""README and generated pages are true: fences run in order, tables are up to date."""
+"""README and generated pages are true: what they say to type works, tables are up to date."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import rasteret_sql
-from rasteret_sql.demo.scenes import write_scenes
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,21 +27,64 @@ def build():
     return module
 
 
-def test_every_fence_runs_and_gives_what_stands_below_it(tmp_path, monkeypatch):
-    write_scenes(tmp_path)
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def shell(tmp_path):
+    """Run lines of a shell in an empty folder, with `rasteret-sql` on PATH."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    command = bin_ / "rasteret-sql"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "empty").mkdir()
+    paths = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{bin_}:{os.environ['PATH']}"}
+
+    def run(text):
+        done = subprocess.run(
+            ["bash", "-e", "-c", text],
+            cwd=tmp_path / "empty",
+            env=paths,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run.folder = tmp_path / "empty"
+    return run
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of rasterio's affine
+def test_what_a_reader_types_in_an_empty_folder_gives_what_stands_below_it(shell, monkeypatch):
+    monkeypatch.chdir(shell.folder)
     names: dict = {}
     found, checked = None, 0
-    for kind, text in FENCE.findall((ROOT / "README.md").read_text()):
-        if kind == "python":
-            exec(text, names)
+    install, *fences = FENCE.findall((ROOT / "README.md").read_text())
+    assert install == ("sh", "pip install .\n")  # `make wheel` does that
+    for kind, text in fences:
+        if kind == "sh":
+            assert shell(text)
+        elif kind == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(text, names)
+            found = printed.getvalue()
         elif kind == "sql":
-            found = names["con"].execute(text).fetchall()
+            found = str(names["con"].sql(text))
         elif kind == "text":
-            assert repr(found) == text.strip()
+            assert found.strip() == text.strip()
             checked += 1
     names["con"].close()
-    assert checked >= 4
+    assert checked == 6
+
+
+def test_rasterio_and_sql_give_the_same_numbers():
+    fences = FENCE.findall((ROOT / "README.md").read_text())
+    shown = {text for kind, text in fences if kind == "text"}
+    (sql,) = (text for text in shown if "ndvi" in text and "│" in text)
+    (theirs,) = (text for text in shown if re.match(r"2024-\d\d-\d\d 0", text))
+    rows = re.findall(r"│ (\S+) +│ +([\d.]+) │", sql)
+    assert [" ".join(row) for row in rows] == theirs.split("\n")[: len(rows)]
+    assert len(rows) == 2
 
 
 def test_the_table_and_the_reference_are_up_to_date(build):

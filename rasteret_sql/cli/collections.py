@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rasteret_sql.cli import options, text
+from rasteret_sql.cli import options, reports, text
 from rasteret_sql.cli.failures import FAILED, Failure
 from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
@@ -44,7 +43,8 @@ def collections() -> None:
 @json_option
 def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
     """Build a collection NAME from STAC: metadata and headers of every asset."""
-    _build("rasteret_build_stac", name, workspace_dir, arguments, as_json=as_json)
+    parameters = {"name": name, **arguments}
+    reports.build("rasteret_build_stac", parameters, workspace_dir, first="name", as_json=as_json)
 
 
 @collections.command("import")
@@ -73,23 +73,8 @@ def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: 
 @json_option
 def import_(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
     """Build a collection NAME from a table with one row per scene."""
-    _build("rasteret_build_table", name, workspace_dir, arguments, as_json=as_json)
-
-
-def _build(
-    function: str,
-    name: str,
-    workspace_dir: Path | None,
-    arguments: Mapping[str, object],
-    *,
-    as_json: bool,
-) -> None:
-    with shown(f"building {name}"), session(workspace_dir) as con:
-        report = call(con, function, {"name": name, **arguments}, first="name")[0]
-    if as_json:
-        click.echo(to_json(report))
-        return
-    text.report(report)
+    parameters = {"name": name, **arguments}
+    reports.build("rasteret_build_table", parameters, workspace_dir, first="name", as_json=as_json)
 
 
 @collections.command()

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import options, text
-from rasteret_sql.cli.progress import shown
+from rasteret_sql.cli import options, reports, text
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
 from rasteret_sql.records.catalog.dataset import ACCESS
 from rasteret_sql.records.catalog.registry import find_dataset
@@ -67,12 +66,7 @@ def info(dataset_id: str, *, as_json: bool) -> None:
 def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **arguments: Any) -> None:  # noqa: ANN401
     """Build a collection from the data set ID."""
     parameters = {"dataset_id": dataset_id, **arguments}
-    with shown(f"building {dataset_id}"), session(workspace_dir) as con:
-        row = call(con, "rasteret_build", parameters, first="dataset_id")[0]
-    if as_json:
-        click.echo(to_json(row))
-    else:
-        text.report(row)
+    reports.build("rasteret_build", parameters, workspace_dir, first="dataset_id", as_json=as_json)
 
 
 @datasets.command()

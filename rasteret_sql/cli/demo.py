@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import click
+
+_COMMAND = "rasteret-sql"
 
 
 @click.command()
@@ -30,5 +35,19 @@ def demo(folder: Path | None, *, live: bool) -> None:
     folder = folder or Path(tempfile.mkdtemp(prefix="rasteret-sql-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     run(folder, click.echo, live=live)
+    workspace = shlex.quote(str(folder / "workspace"))
     click.echo(f"-- The files are in {folder}; go on with\n-- ", nl=False)
-    click.echo(f"rasteret-sql query --workspace-dir {folder / 'workspace'} 'FROM s2'")
+    click.echo(f"{_own_command()} query --workspace-dir {workspace} 'FROM s2'")
+
+
+def _own_command() -> str:
+    """How a shell calls this command from where it stands."""
+    script = Path(sys.executable).with_name(_COMMAND)
+    on_path = shutil.which(_COMMAND)
+    if on_path is not None and (not script.exists() or Path(on_path).samefile(script)):
+        return _COMMAND
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m rasteret_sql"
+    here = Path.cwd()
+    shown = script.relative_to(here) if script.is_relative_to(here) else script
+    return shlex.quote(str(shown))

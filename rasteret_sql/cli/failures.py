@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 from typing import IO, Any
@@ -34,19 +36,30 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; with ``--debug`` its exception comes through as it is."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except (KeyboardInterrupt, click.Abort):
             raise _interrupted(ctx) from None
         except (click.ClickException, click.exceptions.Exit):
             raise
         except BrokenPipeError:
-            raise  # click ends quietly when the reader of stdout has gone
+            _leave_stdout()
+            raise click.exceptions.Exit(0) from None
         except Exception as error:
             if _is_interrupt(error):
                 raise _interrupted(ctx) from None
             if ctx.params.get("debug"):
                 raise
             raise Failure(one_line(error)) from error
+        return result
+
+
+def _leave_stdout() -> None:
+    """The reader has what it wants, as `head`; nothing may fail when Python flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):  # a stdout that is no file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _interrupted(ctx: click.Context) -> click.exceptions.Exit:

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.cli.session import database_option, session, workspace_option
+from rasteret_sql.duck.results import translated
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _COPY_OPTIONS = {"csv": "FORMAT csv, HEADER true", "json": "FORMAT json, ARRAY true"} | {
@@ -27,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
     "--format",
     "format_",
     type=click.Choice(["table", *_SUFFIXES.values()]),
-    help="Form of the result; default: as the suffix of --output says, else table.",
+    help="Form of the result; default: as the suffix of --output says; table on stdout.",
 )
 @click.option(
     "--output",
@@ -51,18 +52,35 @@ def query(
     The collections of the workspace are views. As in DuckDB, the table shows the first and
     last rows of a long result; csv, json, parquet and arrow (an IPC stream) hold all.
     """
-    format_ = format_ or _SUFFIXES.get(output.suffix.lower() if output else "", "table")
+    format_ = format_ or ("table" if output is None else _format_of(output))
     if format_ in _BINARY and output is None and sys.stdout.isatty():
         raise click.UsageError(f"--format {format_}: expected --output FILE, got a terminal")
     text = sys.stdin.read() if sql == "-" else sql
     with session(workspace_dir, database, read_only=read_only) as con:
-        result = con.sql(text)
+        with translated(con, text):
+            result = con.sql(text)
         if result is None or not result.columns or _is_success(result):
             return
         if format_ == "table":
             _put(f"{result}\n".encode(), output)
         else:
             _write(con, result, format_, output)
+
+
+def _format_of(output: Path) -> str:
+    """The format that the name of a file asks for.
+
+    Raises:
+        UsageError: it asks for none that is written here.
+    """
+    format_ = _SUFFIXES.get(output.suffix.lower())
+    if format_ is None:
+        known = ", ".join(_SUFFIXES)
+        raise click.UsageError(
+            f"--output: expected a file that ends in {known}, got {output.name!r}; "
+            "or say its format with --format"
+        )
+    return format_
 
 
 def _is_success(result: duckdb.DuckDBPyRelation) -> bool:

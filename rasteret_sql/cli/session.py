@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import duckdb
 
 from rasteret_sql import connect
 from rasteret_sql.duck.results import translated
+from rasteret_sql.errors import RasteretError, RasteretWarning
 
 workspace_option = click.option(
     "--workspace-dir",
@@ -29,18 +32,48 @@ database_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+_SWITCH = re.compile(r"\b(force|enrich|allow_local) := true\b")
+
+
 @contextmanager
 def session(
     workspace: Path | None, database: str = ":memory:", *, read_only: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of this command; errors inside are the real ones, not DuckDB's text."""
+    """A connection of this command; errors inside are the real ones, not DuckDB's text.
+
+    Warnings are lines on stderr, once the work inside is done.
+    """
     con = connect(database, workspace, read_only=read_only)
     try:
         con.execute("SET enable_progress_bar = false")
-        with translated(con):
+        with _warnings_on_stderr(), translated(con):
             yield con
     finally:
         con.close()
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show our own warnings as a command shows its errors, whatever filters there are."""
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, RasteretWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RasteretWarning)
+        warnings.showwarning = shown
+        yield
 
 
 def call_text(function: str, parameters: Mapping[str, object], *, first: str = "") -> str:
@@ -77,9 +110,23 @@ def call(
         Its rows, column name to value.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
-    result = con.execute(call_text(function, given, first=first), given)
-    names = [column[0] for column in result.description or []]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    try:
+        with translated(con):
+            result = con.execute(call_text(function, given, first=first), given)
+            names = [column[0] for column in result.description or []]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    except RasteretError as error:
+        raise type(error)(_with_options(error.message)) from error
+
+
+def _with_options(message: str) -> str:
+    """A message that advises an argument of SQL, with the option of this command instead.
+
+    Example:
+        >>> _with_options("name: expected a new name, got 's2'; pass force := true to replace it")
+        "name: expected a new name, got 's2'; pass --force to replace it"
+    """
+    return _SWITCH.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
 
 
 def to_json(value: object) -> str:

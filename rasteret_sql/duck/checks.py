@@ -101,6 +101,23 @@ def texts(what: str, todo: str = "write [ ] around them") -> Check:
     return check
 
 
+def rows_not_raster(name: str, value: object) -> object:
+    """A relation; the path of a raster is none.
+
+    Example:
+        >>> rows_not_raster("source", "scenes.parquet")
+        'scenes.parquet'
+    """
+    if isinstance(value, str) and value.lower().endswith((".tif", ".tiff")):
+        raise InputError.expected(
+            name,
+            "a table with a row per file",
+            value,
+            f"{name} := $$SELECT 'a' AS id, '…' AS href$$, href_column := 'href' makes one",
+        )
+    return value
+
+
 def record_ids(name: str, value: object) -> list[str]:
     """Ids as texts; numbers are ids too, a NULL among them is none.
 

@@ -22,6 +22,7 @@ whether a server lets its clients call the function (`TableFunction.writes`).
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
@@ -36,6 +37,9 @@ REQUIRED = ""
 _Bind = TypeVar("_Bind", bound=Callable[..., Any])
 _RESERVED = frozenset({"where"})
 _WIDTH = 100
+_MACRO_PARAMETER = re.compile(r"\d+_macro_parameters(.*)\.([^.]+)")
+"""What DuckDB passes for a parameter of a macro, while it makes that macro."""
+_CASTS = {"any": "VARCHAR", "MAP": "MAP(VARCHAR, VARCHAR)"}
 _CALLER = (
     "{database: current_database(), schema: current_schema(), "
     "connection: current_connection_id()::VARCHAR}"
@@ -82,6 +86,15 @@ class Parameter:
         Raises:
             InputError: what was expected.
         """
+        named = _MACRO_PARAMETER.fullmatch(value) if isinstance(value, str) else None
+        if named is not None:
+            macro, parameter = named.groups()
+            raise InputError.expected(
+                self.name,
+                "a constant",
+                f"{parameter}, a parameter of the macro {macro}, without a type",
+                f"write {parameter}::{_CASTS.get(self.sql_type, self.sql_type)}",
+            )
         if self.check is None or (value is None and self.default == "NULL"):
             return value
         return self.check(self.name, value)

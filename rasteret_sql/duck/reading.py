@@ -36,10 +36,12 @@ from rasteret_sql.duck.table_function import (
     quote_identifier,
     quote_text,
 )
+from rasteret_sql.duck.unmatched import Unmatched
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_field
 from rasteret_sql.reading.footprints import Footprints
+from rasteret_sql.reading.index import Version
 from rasteret_sql.reading.outputs.common import Read, tables
 from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import ReadRequest
@@ -47,6 +49,7 @@ from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
 from rasteret_sql.records.datetimes import Instants, parse_range
 from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
+from rasteret_sql.units import BBox
 
 Run = Callable[["BoundRead", Scan], Iterator[pa.RecordBatch]]
 
@@ -71,6 +74,7 @@ class BoundRead:
         aois: The relation of areas, as it is seen by a connection of our own.
         geometry_crs: CRS of the areas.
         geometry_column: Of the areas.
+        area_argument: The one that gave the area: bbox, geometry or aois.
         private: Where areas arrive that only the caller's connection sees.
         record_columns: Columns of the records that are returned.
     """
@@ -84,6 +88,7 @@ class BoundRead:
     aois: Relation | None
     geometry_crs: object
     geometry_column: str | None
+    area_argument: str
     private: Staged | None
     private_sql: str
     record_columns: Sequence[str]
@@ -137,11 +142,13 @@ class BoundRead:
             return lambda: iter(())
         current = self.relation.renewed(self.call)
         version = current.version
+        unmatched = self._unmatched(boxes)
         if version is not None and version.is_whole:
             wanted = record_filter(self.relation, boxes, self.dates, self.ids)
 
             def indexed() -> Iterator[SceneTable]:
                 chosen = version.chosen(wanted)
+                unmatched.tell(int(chosen.sum()), self._ids_of(version, chosen))
                 if keep is not None and version.records is not None:
                     chosen &= self._mask(version.records, keep)
                 if chosen.any():
@@ -156,12 +163,31 @@ class BoundRead:
         columns = reading_columns(relation, self.request.bands, wanted_columns)
 
         def scanned() -> Iterator[SceneTable]:
-            batches = relation.batches(self.call, columns, conditions)
+            batches = unmatched.watched(relation.batches(self.call, columns, conditions))
             if keep is not None:
                 batches = (batch.filter(pa.array(self._mask(batch, keep))) for batch in batches)
             yield from tables(batches, self.request.bands, scan.check, may_request=may_request)
 
         return scanned
+
+    def _ids_of(self, version: Version, chosen: np.ndarray[Any, Any]) -> set[str]:
+        """Ids of the chosen records, where the call names ids."""
+        if self.ids is None or version.records is None:
+            return set()
+        ids = pc.filter(version.records.column("id"), pa.array(chosen))
+        return set(ids.cast(pa.string()).to_pylist())
+
+    def _unmatched(self, boxes: Sequence[BBox] | None) -> Unmatched:
+        """What tells the user that the arguments of one execution match no record."""
+        return Unmatched(
+            call=self.call,
+            relation=self.relation,
+            boxes=boxes,
+            dates=self.dates,
+            ids=self.ids,
+            argument=self.area_argument,
+            has_crs=self.geometry_crs is not None,
+        )
 
     def _mask(self, batch: pa.RecordBatch, keep: pc.Expression) -> np.ndarray[Any, Any]:
         """Which records a predicate over output columns keeps."""
@@ -290,6 +316,7 @@ def bind_read(call: Call, arguments: Mapping[str, Any], *, shows_targets: bool =
         aois=areas,
         geometry_crs=crs,
         geometry_column=column,
+        area_argument="aois" if aois is not None else "bbox" if bbox is not None else "geometry",
         private=private,
         private_sql="" if private is None else caller_sql(str(aois)),
         record_columns=_record_columns(relation, columns),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+
 import duckdb
 
 from rasteret_sql.duck.connection import Connection, instance_of
-from rasteret_sql.duck.table_function import IS_DUCKDB_2
-from rasteret_sql.errors import InterruptedReadError, RasteretError
+from rasteret_sql.duck.table_function import IS_DUCKDB_2, Warned
+from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
 
+_COLUMN_ARGUMENT = re.compile(
+    r'function "query" does not support lateral join column parameters - .* column "(.*?)" in'
+)
+"""Our macros are calls of DuckDB's ``query``."""
+_SUBQUERY_ARGUMENT = "Table function cannot contain subqueries"
 _NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
 
 
@@ -28,7 +36,7 @@ def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDB
         duckdb.Error: an error of DuckDB's own.
         KeyboardInterrupt: Ctrl-C.
     """
-    with translated(con):
+    with translated(con, query):
         relation: duckdb.DuckDBPyRelation | None = con.sql(query, params=parameters)
         if relation is None:  # in 1.5 for all that is no query, in 2.0 for no statement
             relation = con.sql(_NO_ROWS)
@@ -39,19 +47,44 @@ def sql(con: Connection, query: str, parameters: object = None) -> duckdb.DuckDB
 
 
 class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
-    """Turn DuckDB's text-only errors into the error that caused them."""
+    """Turn DuckDB's text-only errors into the error that caused them.
 
-    def __init__(self, con: Connection) -> None:
+    Args:
+        con: A registered connection.
+        query: What runs inside, where it is known.
+    """
+
+    def __init__(self, con: Connection, query: str = "") -> None:
+        self._query = query
         instance = instance_of(con)
         self._errors = instance.runtime.last_errors
+        self._held = instance.runtime.held_warnings
         self._id = instance.id_of(con) or ""
+        self._warned: list[Warned] | None = None
 
     def __enter__(self) -> None:
-        """Forget earlier errors of this connection."""
+        """Forget earlier errors of this connection, hold its warnings back."""
         self._errors.pop(self._id, None)
+        if self._id not in self._held:  # else an outer one emits them
+            self._warned = self._held[self._id] = []
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise the real error in place of DuckDB's."""
+        """Raise the real error in place of DuckDB's, then emit warnings.
+
+        Raises:
+            RasteretError: the error.
+            RasteretWarning: a filter makes the warning an error, and there is no other.
+        """
+        if self._warned is not None:
+            del self._held[self._id]
+        try:
+            self._raise_cause(error)
+        finally:
+            for warned in self._warned or ():
+                with contextlib.suppress(*([RasteretWarning] if error else [])):
+                    warned.emit()
+
+    def _raise_cause(self, error: BaseException | None) -> None:
         if not isinstance(error, (duckdb.Error, RuntimeError)):
             return
         cause = self._errors.pop(self._id, None)
@@ -61,3 +94,22 @@ class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
             return
         if isinstance(cause, RasteretError):
             raise cause from cause.__cause__
+        if isinstance(error, duckdb.BinderException):
+            _explain_column(error, self._query)
+
+
+def _explain_column(error: duckdb.BinderException, query: str) -> None:
+    """Say what to write where a column or subquery is an argument; DuckDB says only that it is.
+
+    Raises:
+        InputError: it was one.
+    """
+    column = _COLUMN_ARGUMENT.search(str(error))
+    is_subquery = _SUBQUERY_ARGUMENT in str(error) and "rasteret_" in query
+    if column is None and not is_subquery:
+        return
+    got = f"the column {column[1]}" if column else "a subquery"
+    raise InputError(
+        f"arguments: expected constants, got {got}; for areas pass their table or query as aois, "
+        "else SET VARIABLE v = (SELECT …) and getvariable('v')"
+    ) from error

@@ -17,11 +17,13 @@ bind function is quick and has no side effects; work starts with the first batch
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import math
 import threading
 import time
 import traceback
+import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
@@ -38,7 +40,7 @@ import pyarrow.compute as pc
 from rasteret_sql.duck.declarations import FUNCTIONS, TableFunction
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
-from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
+from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
 from rasteret_sql.reading.columns import copied_views, select_rows, without_views
 from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.remote.waiting import listening
@@ -57,6 +59,12 @@ _KEPT_READS = 100
 _KEPT_SOURCES = 1024 if IS_DUCKDB_2 else 48
 """Sources kept for statements bound earlier. 1.5 needs an attached catalog for each, and
 600 of them add 0.3 ms to every query; 2.0 needs a few kB."""
+
+_KEPT_WARNINGS = 100
+"""Rows of ``rasteret_warnings()``."""
+
+_UNRAISABLE = ctypes.PYFUNCTYPE(None)
+"""Makes a function whose exceptions go to ``sys.unraisablehook``, as those of a callback do."""
 
 _CHECK_SECONDS = 0.01
 _IDLE_CHECKS = 3
@@ -138,6 +146,33 @@ class Sql:
     text: str
 
 
+@dataclass(frozen=True)
+class Warned:
+    """A warning that a call gave.
+
+    Attributes:
+        function: SQL name.
+        connection: DuckDB's number of the connection.
+        message: As Python's `warnings` get it.
+        time: When, in UTC.
+    """
+
+    function: str
+    connection: str
+    message: str
+    time: datetime
+
+    def emit(self) -> None:
+        """Hand it to Python's `warnings`.
+
+        Raises:
+            RasteretWarning: a filter makes it an error.
+        """
+        warnings.warn_explicit(
+            self.message, RasteretWarning, f"<{self.function}>", 1, module="rasteret_sql"
+        )
+
+
 class Connections(Protocol):
     """Where the engine gets a connection of its own; never the caller's, which is busy."""
 
@@ -196,6 +231,9 @@ class Runtime:
 
     Attributes:
         functions: The table functions that may be called, by SQL name.
+        warned: The last warnings of all connections, the oldest first.
+        shares_warnings: Whether a connection sees the warnings of the others.
+        held_warnings: By connection, warnings that wait for `duck.results.translated`.
         check_query: Asked before query text in an argument is bound; raises to refuse it.
         on_work: Called before a statement is bound and before a scan starts, on the thread
             that does so.
@@ -206,6 +244,9 @@ class Runtime:
         self.connections = connections
         self.last_errors: dict[str, BaseException] = {}
         self.functions: Mapping[str, TableFunction] = FUNCTIONS
+        self.warned: deque[Warned] = deque(maxlen=_KEPT_WARNINGS)
+        self.held_warnings: dict[str, list[Warned]] = {}
+        self.shares_warnings = True
         self.check_query: Callable[[str], None] = lambda _query: None
         self.on_work: Callable[[], None] = lambda: None
         self.on_idle: Callable[[], None] = lambda: None
@@ -243,6 +284,27 @@ class Runtime:
         named.__cause__ = error
         self.last_errors[connection] = named
         return named
+
+    def warn(self, call: Call, message: str) -> None:
+        """Tell the user something that is no error: a warning of Python, a row of a function.
+
+        May be called while DuckDB runs a scan, on any thread. Where a filter of Python makes
+        the warning an error, the statement goes on: `duck.results` raises it afterwards, and
+        of a statement run otherwise ``sys.unraisablehook`` gets it.
+
+        Args:
+            call: The call that it is about.
+            message: ``subject: expected X, got Y; what to do``.
+        """
+        connection = call.caller.connection
+        warned = Warned(call.name, connection, f"{call.name}: {message}", datetime.now(UTC))
+        with self._lock:
+            self.warned.append(warned)
+            held = self.held_warnings.get(connection)
+            if held is not None:
+                held.append(warned)
+                return
+        _UNRAISABLE(warned.emit)()
 
     def stop(self, connection: str | None = None) -> None:
         """Stop the scans of one connection, or all of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +17,7 @@ LONLAT: Final = "OGC:CRS84"
 
 _contexts: dict[int, object] = {}
 
+_CODE = re.compile(r"[A-Za-z]+:\w+")
 _FORMS = "an EPSG code, 'EPSG:n', 'OGC:CRS84', WKT or PROJJSON"
 
 
@@ -50,6 +52,9 @@ def _crs(text: str) -> pyproj.CRS:
 
 
 def _not_a_crs(value: object) -> InputError:
+    if isinstance(value, str) and _CODE.fullmatch(value):
+        todo = f"PROJ {pyproj.proj_version_str} has no such code, check it at epsg.org"
+        return InputError.expected("geometry_crs", "a code of a CRS", value, todo)
     todo = "'EPSG:32643' is an example, 'OGC:CRS84' is longitude, latitude"
     return InputError.expected("geometry_crs", _FORMS, value, todo)
 

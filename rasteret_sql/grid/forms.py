@@ -20,6 +20,7 @@ from rasteret_sql.errors import InputError
 
 _EXPECTED = "WKT, WKB, GeoJSON or a GEOMETRY"
 _EWKT = re.compile(r"\s*SRID\s*=\s*(\d+)\s*;(.*)", re.IGNORECASE | re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _HEX = re.compile(r"(?:0[01])(?:[0-9A-Fa-f]{2}){8,}")
 
 
@@ -39,6 +40,11 @@ def read_geometry(value: object) -> tuple[BaseGeometry, str | int | None]:
     """
     geometry, crs = _read(value)
     geometry = shapely.force_2d(geometry)
+    if geometry.is_empty and isinstance(geometry, shapely.GeometryCollection):
+        raise InputError(
+            "geometry: expected polygons, got a collection without any; leave it out to read "
+            "everything"
+        )
     if geometry.is_empty:
         raise InputError(
             "geometry: expected a Polygon or MultiPolygon, got an empty"
@@ -66,6 +72,8 @@ def _read(value: object) -> tuple[BaseGeometry, str | int | None]:
             raise _malformed(text, f"it is no JSON: {error}") from None
     if _HEX.fullmatch(text):
         return _from_wkb(bytes.fromhex(text))
+    if _NAME.fullmatch(text):
+        raise _malformed(text, "of a column, pass its table or query as aois")
     named = _EWKT.fullmatch(text)
     srid, wkt = (int(named[1]), named[2]) if named else (0, text)
     try:

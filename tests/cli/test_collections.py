@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -328,3 +329,39 @@ def test_validate_returns_1_where_there_are_faults(command, items, tmp_path):
     assert done.exit_code == 1
     assert [one["id"] for one in json.loads(done.stdout)] == [None]
     assert command("collections", "validate", "s9", "--workspace-dir", tmp_path).exit_code == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_build_without_one_readable_header_says_so_with_exit_code_1(
+    command, items, tmp_path, as_json
+):
+    found = json.loads(items.read_text())
+    for item in found["features"]:
+        item["assets"] = {"B04": {**item["assets"]["B04"], "href": "./gone.tif"}}
+    broken = tmp_path / "items.json"
+    broken.write_text(json.dumps(found))
+    form = ["--json"] if as_json else []
+    place = ["--stac-api", broken, "--workspace-dir", tmp_path / "workspace", *form]
+    done = command("collections", "build", "s2", *place)
+    assert done.exit_code == 1
+    assert re.fullmatch(
+        r"error: s2: expected headers, got 0 of 6; the first: .*gone\.tif.*\n", done.stderr
+    )
+    if as_json:
+        assert json.loads(done.stdout)["failed"] == 6
+    else:
+        assert done.stdout.startswith("s2: 6 records, ")
+    listed = command("collections", "list", "--workspace-dir", tmp_path / "workspace", "--json")
+    assert json.loads(listed.stdout)[0]["records"] == 6
+    for item in found["features"][:1]:
+        item["assets"]["B04"]["href"] = str(items.parent / item["id"] / "B04.tif")
+    broken.write_text(json.dumps(found))
+    done = command("collections", "build", "s2", *place, "--force")
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_a_build_without_headers_asked_for_or_without_assets_is_no_failure(
+    command, items, tmp_path
+):
+    place = ["--stac-api", items, "--workspace-dir", tmp_path, "--no-enrich"]
+    assert command("collections", "build", "s2", *place).exit_code == 0

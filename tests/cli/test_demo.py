@@ -22,16 +22,16 @@ from rasteret_sql.demo import statements
 
 CHECKOUT = Path(__file__).parents[2]
 CLEAR = (4, 5, 6, 7, 11)
+OURS = os.environ | {"PYTHONPATH": str(CHECKOUT)}
 
 
 def python(*arguments, **options):
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
-        env=environment,
+        env=OURS,
         **options,
     )
 
@@ -119,6 +119,44 @@ def test_every_statement_printed_is_one_that_ran_and_gives_what_is_printed(steps
 def test_it_names_the_folder_that_it_keeps(printed, folder):
     assert f"The files are in {folder}" in printed
     assert (folder / "workspace/s2_stac").is_dir()
+
+
+def test_the_command_that_it_ends_with_works_as_it_stands(printed, folder):
+    last = printed.splitlines()[-1].removeprefix("-- ")
+    done = subprocess.run(
+        ["bash", "-c", last], capture_output=True, text=True, timeout=60, env=OURS, cwd=Path.cwd()
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 rows" in done.stdout
+
+
+@pytest.mark.any_duckdb
+def test_a_command_that_is_not_on_path_is_named_by_its_path(tmp_path):
+    venv = tmp_path / "a checkout" / ".venv" / "bin"
+    venv.mkdir(parents=True)
+    script = venv / "rasteret-sql"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
+    script.chmod(0o755)
+    code = (
+        "import sys; from rasteret_sql.cli import main\n"
+        f"sys.executable = {str(venv / 'python')!r}\n"
+        "main(['demo', '--folder', 'demo files'])"
+    )
+    done = python("-c", code, cwd=venv.parents[1])
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1].removeprefix("-- ")
+    workspace = "'demo files/workspace'"
+    assert last == f".venv/bin/rasteret-sql query --workspace-dir {workspace} 'FROM s2'"
+    again = subprocess.run(
+        ["bash", "-c", last], capture_output=True, text=True, env=OURS, cwd=venv.parents[1]
+    )
+    assert again.returncode == 0, again.stderr
+    assert "6 rows" in again.stdout
+    on_path = OURS | {"PATH": f"{venv}:{OURS['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=on_path, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1].startswith("-- rasteret-sql query")
 
 
 def test_a_second_run_in_the_same_folder_prints_the_same_pixels(steps, folder):

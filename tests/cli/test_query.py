@@ -133,3 +133,19 @@ def test_an_output_folder_that_is_missing_is_one_line(command, tmp_path):
     assert done.exit_code == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["o.geojson", "o.txt", "o", "o.csv.gz"])
+def test_an_output_of_an_unknown_format_is_refused_before_anything_runs(command, tmp_path, name):
+    kept = tmp_path / "kept.csv"
+    sql = f"COPY (SELECT 1) TO '{kept}'"
+    done = command("query", sql, "--output", tmp_path / name)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert (
+        f"--output: expected a file that ends in .csv, .json, .parquet, .arrow, got '{name}'"
+        in (" ".join(done.stderr.split()))
+    )
+    assert list(tmp_path.iterdir()) == []
+    done = command("query", "SELECT 1 AS i", "--output", tmp_path / name, "--format", "csv")
+    assert done.exit_code == 0
+    assert (tmp_path / name).read_text() == "i\n1\n"

@@ -76,7 +76,7 @@ REFUSED = {
     "flatter": ({"geometry": "POLYGON ((0 0, 1 1, 2 2, 0 0))"}, "Polygon without area"),
     "no features": (
         {"geometry": '{"type": "FeatureCollection", "features": []}'},
-        "got an empty GeometryCollection",
+        "got a collection without any",
     ),
     "cut off": ({"geometry": "POLYGON ((0 0, 1 1"}, "got 'POLYGON ((0 0, 1 1'"),
     "open ring": ({"geometry": "POLYGON ((0 0, 1 0, 1 1))"}, "closed"),

@@ -7,6 +7,7 @@ from rasteret_sql.duck.functions import (
     datasets,
     enriching,
     reads,
+    told,
     upkeep,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "datasets",
     "enriching",
     "reads",
+    "told",
     "upkeep",
 ]

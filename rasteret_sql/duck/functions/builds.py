@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import flag, text
+from rasteret_sql.duck.checks import flag, rows_not_raster, text
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.collections import workspace_of
 from rasteret_sql.duck.functions.parameters import (
@@ -157,6 +157,7 @@ def build_stac(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
             "VARCHAR",
             "table, view, TEMP table or registered frame; SELECT text; Parquet file or folder: "
             "a path, s3://, gs://, az:// or https://",
+            check=rows_not_raster,
         ),
         Parameter(
             "column_map",

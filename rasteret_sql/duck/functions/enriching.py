@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.duck.checks import rows_not_raster
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.builds import footprint_crs
 from rasteret_sql.duck.functions.parameters import (
@@ -90,6 +91,7 @@ _N_FIRST_BATCHES = 8
                 "source",
                 "VARCHAR",
                 "table, view, TEMP table or registered frame; SELECT text; Parquet path",
+                check=rows_not_raster,
             ),
             BANDS,
             HREF_COLUMN,

@@ -1,0 +1,52 @@
+"""What a command that builds a collection prints and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from rasteret_sql.cli import text
+from rasteret_sql.cli.failures import Failure
+from rasteret_sql.cli.progress import shown
+from rasteret_sql.cli.session import call, session, to_json
+
+
+def build(
+    function: str,
+    parameters: Mapping[str, object],
+    workspace: Path | None,
+    *,
+    first: str,
+    as_json: bool,
+) -> None:
+    """Call a function that builds a collection and print its report.
+
+    Args:
+        function: SQL name.
+        parameters: Of the function.
+        workspace: Folder of collections.
+        first: The parameter that is passed by position.
+        as_json: Print JSON.
+
+    Raises:
+        Failure: there are headers to read, and none could be read; the report is printed.
+    """
+    with shown(f"building {parameters[first]}"), session(workspace) as con:
+        report = call(con, function, parameters, first=first)[0]
+        reason = ""
+        if report["failed"] and not report["enriched"]:
+            errors = call(
+                con, "rasteret_errors", {"collection": report["name"]}, first="collection"
+            )
+            reason = next((row["error"] for row in errors if row["band"]), "")
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        text.report(report)
+    if report["failed"] and not report["enriched"]:
+        raise Failure(
+            f"{report['name']}: expected headers, got 0 of {report['assets']}; "
+            f"the first: {reason or 'see rasteret_errors'}"
+        )
