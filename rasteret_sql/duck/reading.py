@@ -41,6 +41,7 @@ from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_field
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.outputs.common import Read, tables
+from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
@@ -134,7 +135,8 @@ class BoundRead:
         boxes = None if targets is None else targets.lonlat_boxes() or None
         if targets is not None and not len(targets):
             return lambda: iter(())
-        version = self.relation.version
+        current = self.relation.renewed(self.call)
+        version = current.version
         if version is not None and version.is_whole:
             wanted = record_filter(self.relation, boxes, self.dates, self.ids)
 
@@ -146,7 +148,7 @@ class BoundRead:
                     yield version.scenes(self.request.bands, chosen)
 
             return indexed
-        relation = self.relation.near(self.call, boxes)
+        relation = current.near(self.call, boxes)
         conditions = record_conditions(self.call, relation, boxes, self.dates, self.ids)
         wanted_columns = [name for out, name in self.outputs.items() if out in scan.columns]
         if keep is not None:
@@ -188,6 +190,7 @@ class BoundRead:
         """One execution of the read."""
         targets = self.found_targets(scan)
         columns = targets.columns if targets is not None and self.target_outputs else None
+        counters = scan.counters = Counters()
         return Read(
             request=self.request,
             footprints=Footprints(targets, all_touched=self.request.all_touched),
@@ -198,7 +201,7 @@ class BoundRead:
             wanted=scan.columns,
             stop=scan.stop,
             check=scan.check,
-            counters=scan.counters,
+            counters=counters,
         )
 
     def dtypes(self) -> dict[str, list[str]]:

@@ -89,6 +89,26 @@ class Relation:
             return self.source.geo_metadata
         return _geo_metadata(self.label)
 
+    def renewed(self, call: Call) -> Relation:
+        """The relation as it is now, where it is a version of a collection that was replaced.
+
+        Raises:
+            CollectionError: its columns are others than when the statement was bound.
+        """
+        if self.version is None or self.version.is_current:
+            return self
+        now = resolve(call, self.label)
+        lost = set(self.schema.names) - set(now.schema.names)
+        if lost:
+            raise CollectionError.expected(
+                f"{self.label}, column {min(lost)}",
+                "the columns of when the statement was prepared",
+                "none of that name",
+                "prepare it again",
+            )
+        self._check_types(pa.schema([now.schema.field(name) for name in self.schema.names]))
+        return now
+
     def near(self, call: Call, boxes: Sequence[BBox] | None) -> Relation:
         """The same without most of what lies elsewhere, where DuckDB can't see to that."""
         boxes = tuple(boxes or ())

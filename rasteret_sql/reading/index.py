@@ -53,16 +53,27 @@ class Version:
     Args:
         schema: Of its records, with types as DuckDB gives them.
         records: All of them, None of a large collection.
+
+    Attributes:
+        folder: Visible folder of the collection.
+        key: What tells the version from others.
     """
 
     def __init__(self, schema: pa.Schema, records: pa.RecordBatch | None) -> None:
         self.schema = schema
         self.records = records
         self.n_bytes = 0 if records is None else int(records.nbytes)
+        self.folder = ""
+        self.key: tuple[object, ...] | None = None
         self._lock = threading.Lock()
         self._table: SceneTable | None = None
         self._bounds: NDArray[np.float64] | None = None
         self._moments: NDArray[np.float64] | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the collection's folder still stands for it."""
+        return self.key is not None and _key(self.folder) == self.key
 
     @property
     def is_whole(self) -> bool:
@@ -165,6 +176,7 @@ class Index:
                 found = self._versions.get(key)
             if found is None:
                 found = self._loaded(str(key[0]), load)
+                found.folder, found.key = folder, key
                 self._keep(key, found)
         with self._lock:
             self._loading.pop(key, None)

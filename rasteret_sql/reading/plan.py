@@ -10,6 +10,7 @@ driver documentation (blocks may lie next to each other with 8 bytes between the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -35,6 +36,44 @@ _GRID_TOLERANCE = 1e-3
 """Pixels: by how much grids of one scene may differ and still count as the same."""
 
 DATA, MASK = 0, 1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which pixels are wanted at all: between which places, ends included.
+
+    Attributes:
+        row: Row of the level.
+        col: Column of the level.
+        x: Pixel centre in CRS units; looked at where the grid has no rotation.
+        y: Likewise.
+    """
+
+    row: tuple[float, float] = (-math.inf, math.inf)
+    col: tuple[float, float] = (-math.inf, math.inf)
+    x: tuple[float, float] = (-math.inf, math.inf)
+    y: tuple[float, float] = (-math.inf, math.inf)
+
+    def window(self, grid: Grid) -> list[int]:
+        """Rows and columns of a grid that may be wanted."""
+        rows, cols = [self.row], [self.col]
+        affine = grid.affine
+        if affine is not None and affine.is_rectilinear and affine.a and affine.e:
+            cols.append(_in_pixels(self.x, affine.c, affine.a))
+            rows.append(_in_pixels(self.y, affine.f, affine.e))
+        return [*_whole(rows, grid.height), *_whole(cols, grid.width)]
+
+
+def _in_pixels(span: tuple[float, float], origin: float, size: float) -> tuple[float, float]:
+    """Places between two map coordinates, with a pixel on either side."""
+    low, high = sorted((edge - origin) / size for edge in span)
+    return low - 2, high + 1
+
+
+def _whole(spans: Sequence[tuple[float, float]], size: int) -> tuple[int, int]:
+    low = min(max(0.0, *(low for low, _ in spans)), size)
+    high = max(min(size - 1.0, *(high for _, high in spans)), -1.0)
+    return math.ceil(low), math.floor(high) + 1
 
 
 class Granularity(Enum):
@@ -220,7 +259,7 @@ class Planner:
         granularity: What a unit is.
         bands: Bands that are fetched: those of the request, or fewer.
         aligned: Whether all bands must lie on one grid; else each is read on its own.
-        clip: Rows and columns of the level that are wanted at all.
+        clip: Which pixels are wanted at all.
         crop: Windows of the targets; else whole rasters, as far as a target touches them.
         whole_windows: Whether tiles of a window that its target does not touch are read too.
         per_band: Whether failures are told for each band; else one for each record.
@@ -235,7 +274,7 @@ class Planner:
         *,
         bands: Sequence[str] | None = None,
         aligned: bool = True,
-        clip: Window | None = None,
+        clip: Clip | None = None,
         crop: bool = True,
         whole_windows: bool = False,
         per_band: bool = False,
@@ -342,13 +381,15 @@ class Planner:
         of, place = _spread(one.first[grids], one.n_pairs[grids])
         window = one.pairs.window[place]
         if self._clip is not None:
-            clip = self._clip
+            wanted = np.array([self._clip.window(grid) for grid in table.grids], np.int64)[
+                grids[of]
+            ]
             window = np.column_stack(
                 [
-                    np.maximum(window[:, 0], clip.row_start),
-                    np.minimum(window[:, 1], clip.row_stop),
-                    np.maximum(window[:, 2], clip.col_start),
-                    np.minimum(window[:, 3], clip.col_stop),
+                    np.maximum(window[:, 0], wanted[:, 0]),
+                    np.minimum(window[:, 1], wanted[:, 1]),
+                    np.maximum(window[:, 2], wanted[:, 2]),
+                    np.minimum(window[:, 3], wanted[:, 3]),
                 ]
             )
         jobs = _Jobs(

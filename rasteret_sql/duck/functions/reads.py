@@ -30,6 +30,7 @@ from rasteret_sql.reading.outputs.windows import (
     window_rows,
     window_schema,
 )
+from rasteret_sql.reading.plan import Clip
 
 _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file's own values")
 
@@ -227,7 +228,9 @@ def pixels(call: Call, *, lonlat: bool, coverage: bool, **arguments: Any) -> Str
         if "error" not in scan.columns or on_error != "report":
             names = [name for name in names if name in scan.columns]
         read, records = bound.execution(scan), bound.records(scan)
-        yield from pixel_rows(read, names, records, coverage=coverage, clip=None)
+        clip = Clip(**{place: scan.bounds(place) for place in ("row", "col", "x", "y")})
+        some = None if clip == Clip() else clip
+        yield from pixel_rows(read, names, records, coverage=coverage, clip=some)
 
     return expose_read(bound, own, run, clashing=places.names)
 

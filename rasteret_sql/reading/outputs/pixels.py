@@ -21,7 +21,7 @@ from rasteret_sql.reading.footprints import Inside
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.plan import Clip, Failure, Granularity, Planner, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.units import Affine, Window
 
@@ -195,7 +195,7 @@ def pixel_rows(
     records: Records,
     *,
     coverage: bool,
-    clip: Window | None,
+    clip: Clip | None,
 ) -> Iterator[pa.RecordBatch]:
     """Read pixels as rows.
 
@@ -204,7 +204,7 @@ def pixel_rows(
         bands: Bands that are wanted; the others are not fetched.
         records: Gives the scene tables.
         coverage: Every touched pixel is a row, with its share inside.
-        clip: Rows and columns that are wanted at all.
+        clip: Which pixels are wanted at all.
     """
     planner = Planner(read.request, read.footprints, Granularity.BLOCK, bands=bands, clip=clip)
     least = bands or read.request.bands[:1]
