@@ -438,11 +438,13 @@ def test_when_the_owner_is_stopped_the_other_fetches_itself(files, nothing_left,
     """Also while the owner's request hangs: the other does not wait for that."""
     files.add("a", noise(64, 64), (32, 32))
     store, go, n_asked = TileStore(), threading.Event(), []
+    late = threading.Event()
 
     def first_hangs(href, start, length):
         n_asked.append(href)
         if len(n_asked) == 1:
             assert go.wait(20)
+            late.set()
         return files.get_range(href, start, length)
 
     monkeypatch.setattr(pipeline, "get_range", first_hangs)
@@ -459,12 +461,20 @@ def test_when_the_owner_is_stopped_the_other_fetches_itself(files, nothing_left,
         assert waited, "it waits for a request that nobody needs"
         assert_pixels(files, ["a"], waited[0])
         nothing_left(owner, other)
-        # what comes late must not disturb a third run that has the tile in work
-        third = Run(TileStore(0))
-        third.store = store
+        # what comes late must not disturb a third run that has the tiles in work
         store.clear()
+        files.hanging.add("a")
+        third = Run(store)
+        came, comes = in_thread(lambda: third.rows(plans_of(table_of(files, ["a"]))))
+        assert files.arrived.wait(5)
     finally:
         go.set()
+    assert late.wait(5)
+    time.sleep(0.05)
+    assert len(store._in_work) == 4
+    files.go.set()
+    comes.join(5)
+    assert_pixels(files, ["a"], came[0])
     nothing_left(owner, other, third)
 
 
