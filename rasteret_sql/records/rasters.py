@@ -197,7 +197,7 @@ def record_ids(hrefs: Sequence[str]) -> list[str]:
     paths = [href.partition("?")[0] for href in hrefs]
     alike = [path for path, name in zip(paths, names, strict=True) if n_uses[name] > 1]
     first, last = min(alike, default=""), max(alike, default="")
-    cut = commonprefix([first, last]).rfind("/") + 1
+    cut = commonprefix([first, last]).rfind("/") + 1  # noqa: RUF071 - the folder is cut out next
     n_bare = Counter(map(_bare, alike))
     below = [path[cut:] if n_bare[_bare(path)] > 1 else _bare(path[cut:]) for path in paths]
     ids = [longer if n_uses[name] > 1 else name for longer, name in zip(below, names, strict=True)]
