@@ -413,7 +413,7 @@ def _is_rasters(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
 def _rasters_sql(call: Call, pattern: str, argument: str) -> str:
     """What stands after FROM for rasters that are a collection of their own."""
     with call.runtime.stop_event(call.caller.connection) as stop:
-        files = KEPT.find(pattern)
+        files = KEPT.find(pattern, argument)
         if len(files) > _MAX_FILES:
             raise InputError.expected(
                 argument,

@@ -9,6 +9,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -70,13 +71,14 @@ def is_raster_name(text: str) -> bool:
     return PurePosixPath(path).suffix.lower() in RASTER_SUFFIXES
 
 
-def find_rasters(pattern: object) -> list[RasterFile]:
+def find_rasters(pattern: object, argument: str = "pattern") -> list[RasterFile]:
     """The files that a pattern names, sorted; a list names each file or pattern in order.
 
     ``*`` and ``?`` stop at a slash, ``**`` does not. A folder stands for the rasters below it.
 
     Args:
         pattern: a path, URL or pattern, or a list of them.
+        argument: what the pattern is given as.
 
     Raises:
         InputError: it is no text, or finds nothing.
@@ -86,15 +88,15 @@ def find_rasters(pattern: object) -> list[RasterFile]:
     found: dict[str, RasterFile] = {}
     for one in patterns:
         if not isinstance(one, str) or not one.strip():
-            raise InputError.expected("pattern", "paths, URLs or patterns", one, "write text")
+            raise InputError.expected(argument, "paths, URLs or patterns", one, "write text")
         files = _remote(one) if is_remote(one) else _local(one)
         if not files:
             raise InputError.expected(
-                "pattern", "at least one raster", f"none for {redact(one)}", "check the path"
+                argument, "at least one raster", f"none for {redact(one)}", "check the path"
             )
         found |= {file.href: file for file in files}
     if not found:
-        raise InputError.expected("pattern", "at least one raster", "an empty list", "name one")
+        raise InputError.expected(argument, "at least one raster", "an empty list", "name one")
     return list(found.values())
 
 
@@ -180,24 +182,27 @@ def _bare(path: str) -> str:
 def record_ids(hrefs: Sequence[str]) -> list[str]:
     """An id for each file: its name; where several have it, the path below their folder.
 
-    The ending is left out, but for files that differ by nothing else.
+    The ending and the query are left out, but for files that differ by nothing else.
 
     Example:
         >>> record_ids(["/d/may/B04.tif", "/d/may/B08.tif", "/d/june/B04.tif"])
         ['may/B04', 'B08', 'june/B04']
         >>> record_ids(["/d/a.tif", "/d/a.tiff"])
         ['a.tif', 'a.tiff']
+        >>> record_ids(["https://h/d/a.tif?v=1", "https://h/d/a.tif?v=2"])
+        ['a.tif?v=1', 'a.tif?v=2']
     """
     names = [file_name(href) for href in hrefs]
     n_uses = Counter(names)
     paths = [href.partition("?")[0] for href in hrefs]
     alike = [path for path, name in zip(paths, names, strict=True) if n_uses[name] > 1]
     first, last = min(alike, default=""), max(alike, default="")
-    n_shared = next((n for n, pair in enumerate(zip(first, last)) if len(set(pair)) > 1), 0)  # noqa: B905
-    cut = first.rfind("/", 0, n_shared) + 1
+    cut = commonprefix([first, last]).rfind("/") + 1  # noqa: RUF071 - the folder is cut out next
     n_bare = Counter(map(_bare, alike))
     below = [path[cut:] if n_bare[_bare(path)] > 1 else _bare(path[cut:]) for path in paths]
-    return [longer if n_uses[name] > 1 else name for longer, name in zip(below, names, strict=True)]
+    ids = [longer if n_uses[name] > 1 else name for longer, name in zip(below, names, strict=True)]
+    n_ids = Counter(ids)
+    return [one if n_ids[one] == 1 else href[cut:] for one, href in zip(ids, hrefs, strict=True)]
 
 
 class RasterRecords:
@@ -346,20 +351,20 @@ class _Kept:
         self._records: OrderedDict[tuple[RasterFile, ...], RasterRecords] = OrderedDict()
         self._found: OrderedDict[str, tuple[float, list[RasterFile]]] = OrderedDict()
 
-    def find(self, pattern: object) -> list[RasterFile]:
+    def find(self, pattern: object, argument: str = "pattern") -> list[RasterFile]:
         """As `find_rasters`; a store is not asked again within a second.
 
         A statement is bound several times, each time with the same question.
         """
         if not isinstance(pattern, str) or not is_remote(pattern):
-            return find_rasters(pattern)
+            return find_rasters(pattern, argument)
         now = time.monotonic()
         with self._lock:
             asked, files = self._found.get(pattern, (-_TRUSTED_SECONDS, []))
         if files and now - asked < _TRUSTED_SECONDS:
             locate(pattern)  # raises where it is not to be seen
             return files
-        files = find_rasters(pattern)
+        files = find_rasters(pattern, argument)
         with self._lock:
             self._found[pattern] = now, files
             self._found.move_to_end(pattern)

@@ -105,6 +105,29 @@ def test_too_many_rasters_are_a_collection_to_build(con, tmp_path, monkeypatch):
         con.execute(f"FROM rasteret_plan('{tmp_path}/*.tif')")
 
 
+@pytest.mark.parametrize("name", ["nothing.tif", "[xy]?.tiff", "**/*.TIF"])
+def test_a_pattern_without_files_names_the_argument(con, tmp_path, name):
+    with pytest.raises(duckdb.Error, match=r"rasteret_read: collection: expected at least one"):
+        con.execute(f"FROM rasteret_read('{tmp_path}/{name}')")
+
+
+def test_every_statement_about_collections_takes_rasters(con, tmp_path):
+    for n in range(2):
+        write(tmp_path / f"{n}.tif", count=2)
+    pattern = f"{tmp_path}/*.tif"
+    found = con.execute(f"SELECT records, bands, epsg FROM rasteret_describe('{pattern}')")
+    assert found.fetchall() == [(2, ["b1", "b2"], [32643])]
+    con.execute(f"FROM rasteret_build_table('built', '{pattern}')")
+    found = con.execute("SELECT id, sum(b2) FROM rasteret_pixels('built') GROUP BY id ORDER BY id")
+    assert found.fetchall() == [("0", 1200), ("1", 1200)]
+
+
+def test_a_web_server_is_asked_for_no_listing(con, server):
+    url = server.url("scenes", "kept/X.tif").replace("X", "*")
+    with pytest.raises(duckdb.Error, match=r"web server lists none.*name the file"):
+        con.execute(f"FROM rasteret_read('{url}')")
+
+
 def test_a_table_goes_before_a_file_of_its_name(con, tmp_path, monkeypatch):
     write(tmp_path / "scene.tif", 4)
     monkeypatch.chdir(tmp_path)

@@ -136,8 +136,9 @@ class _Refresh:
         self._stop = stop
         self._scratch = build.folder / _SCRATCH
         self._stored = Stored(build.current or build.folder)
-        self._result = Enrichment(failures=list(records.failures))
+        self._result = Enrichment()
         self._records = self._with_bands(records)
+        self._result.failures += self._records.failures
         self._checks = FileChecks(options.build.n_lanes, stop)
         self._schema = self._new_schema()
         self._bands = [field.name for field in self._schema.field("assets").type]
