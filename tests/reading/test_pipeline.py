@@ -137,7 +137,9 @@ def test_runs_share_the_budget(files):
 
 def test_many_targets_fetch_and_decode_a_tile_once(files, run):
     files.add("a", noise(128, 128), (32, 32), gap=64)
-    areas = [shapely.box(x, y, x + 21.5, y + 17.5) for x in range(0, 100, 5) for y in range(0, 100, 5)]
+    areas = [
+        shapely.box(x, y, x + 21.5, y + 17.5) for x in range(0, 100, 5) for y in range(0, 100, 5)
+    ]
     rows = run.rows(plans_of(table_of(files, ["a"]), areas))
     assert len(rows) == len(areas)
     assert_pixels(files, ["a"], rows)
