@@ -495,7 +495,7 @@ class Planner:
                     raise error
                 if self._per_band:
                     failures.append(Failure(scene, name, error))
-                else:
+                elif table.bands[name].is_present[scene]:
                     table.faults[scene, name] = error
         return failures
 

@@ -247,9 +247,9 @@ def test_one_broken_file_is_an_error(files, run):
     hrefs = [files.add(f"f{n}", noise(32, 32, n)) for n in range(8)]
     files.broken.add("f3")
     got = []
+    batches = run.batches(plans_of(table_of(files, hrefs)))
     with pytest.raises(ReadError, match="f3: broken"):
-        for batch in run.batches(plans_of(table_of(files, hrefs))):
-            got += batch.to_pylist()
+        got.extend(row for batch in batches for row in batch.to_pylist())
     assert [row["scene"] for row in got] == [0, 1, 2]
 
 
