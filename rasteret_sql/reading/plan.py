@@ -486,8 +486,7 @@ class Planner:
             raise self._why(table, int(nothing.argmax()), self.request.bands[0])
         if not self._per_band:
             for scene in np.flatnonzero(nothing).tolist():
-                error = self._why(table, scene, self.request.bands[0])
-                failures.append(Failure(scene, None, error))
+                failures.append(Failure(scene, None, self._why_nothing(table, scene)))
         for name in self.bands:
             for scene in np.flatnonzero(chosen & ~usable[name].is_usable).tolist():
                 error = self._why(table, scene, name)
@@ -498,6 +497,13 @@ class Planner:
                 elif table.bands[name].is_present[scene]:
                     table.faults[scene, name] = error
         return failures
+
+    def _why_nothing(self, table: SceneTable, scene: int) -> RasteretError:
+        """Why no band of a scene can be read: what its files or grids said, if anything."""
+        for name in self.request.bands:
+            if (scene, name) in table.faults or table.bands[name].is_present[scene]:
+                return self._why(table, scene, name)
+        return CollectionError("; ".join(f"{name}: no header" for name in self.request.bands))
 
     def _why(self, table: SceneTable, scene: int, name: str) -> RasteretError:
         band = table.bands[name]
