@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import CollectionError, InputError, RasteretError, UnsupportedTiffError
-from rasteret_sql.reading.blocks import DEFLATE, is_streamed, part_rows, prefix_bytes, row_size, slab_rows
+from rasteret_sql.reading.blocks import (
+    DEFLATE,
+    is_streamed,
+    part_rows,
+    prefix_bytes,
+    row_size,
+    slab_rows,
+)
 from rasteret_sql.reading.footprints import Footprints, Mask, Pairs
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import BandKind, Grid, Ints, LevelTable, SceneTable

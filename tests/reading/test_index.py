@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 
@@ -43,7 +42,7 @@ class Folder:
         (folder / "_build.json").write_text(f'{{"rows": {batch.num_rows}}}')
         link = self.root / f"{self.name}.new"
         link.symlink_to(folder)
-        os.replace(link, self.path)
+        link.replace(self.path)
         self.batch = batch
 
     def load(self, with_rows):

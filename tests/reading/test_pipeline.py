@@ -138,7 +138,9 @@ def test_runs_share_the_budget(files):
 
 def test_many_targets_fetch_and_decode_a_tile_once(files, run):
     files.add("a", noise(128, 128), (32, 32), gap=64)
-    areas = [shapely.box(x, y, x + 21.5, y + 17.5) for x in range(0, 100, 5) for y in range(0, 100, 5)]
+    areas = [
+        shapely.box(x, y, x + 21.5, y + 17.5) for x in range(0, 100, 5) for y in range(0, 100, 5)
+    ]
     rows = run.rows(plans_of(table_of(files, ["a"]), areas))
     assert len(rows) == len(areas)
     assert_pixels(files, ["a"], rows)
@@ -246,10 +248,10 @@ def test_one_broken_file_is_an_error(files, run):
     hrefs = [files.add(f"f{n}", noise(32, 32, n)) for n in range(8)]
     files.broken.add("f3")
     got = []
+    batches = run.batches(plans_of(table_of(files, hrefs)))
     with pytest.raises(ReadError, match="f3: broken"):
-        for batch in run.batches(plans_of(table_of(files, hrefs))):
-            got += batch.to_pylist()
-    assert [row["scene"] for row in got] == [0, 1, 2]
+        got.extend(batch.to_pylist() for batch in batches)
+    assert [row["scene"] for rows in got for row in rows] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", ["corrupt", "cut"])

@@ -31,6 +31,7 @@ def level_of(files, href, shape, *, divide):
     names = ("tile_width", "tile_height", "tile_offsets", "tile_byte_counts", "compression")
     head = files.headers[other]
     return {name: head[name] for name in names} | {
+        "tile_offsets": [1_000_000 + offset for offset in head["tile_offsets"]],  # behind the image
         "width": small[1],
         "height": small[0],
         "predictor": 1,
@@ -49,7 +50,9 @@ def scenes(draw):
         shape = draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
         bands = {}
         for band in ("a", "b")[: draw(st.integers(1, 2))]:
-            tile = draw(st.sampled_from([(16, 16), (32, 16), (16, 48), (1, shape[1]), (7, shape[1])]))
+            tile = draw(
+                st.sampled_from([(16, 16), (32, 16), (16, 48), (1, shape[1]), (7, shape[1])])
+            )
             n_blocks = -(-shape[0] // tile[0]) * -(-shape[1] // tile[1])
             more = {}
             if draw(st.booleans()):
@@ -135,7 +138,9 @@ def check(plan, targets, *, granularity, whole_windows=False):
     assert (tiles.stop_row <= tiles.rows).all()
     # each tile once, and only tiles that are needed
     assert np.array_equal(np.unique(at), np.arange(len(tiles.file)))
-    places = list(zip(tiles.file.tolist(), tiles.byte_offset.tolist(), tiles.part.tolist(), strict=True))
+    places = list(
+        zip(tiles.file.tolist(), tiles.byte_offset.tolist(), tiles.part.tolist(), strict=True)
+    )
     assert len(set(places)) == len(places)
     # ranges lie in their block and hold the rows of uncompressed ones
     assert (tiles.fetch_start >= tiles.byte_offset).all()
@@ -214,7 +219,11 @@ def expected_pairs(files, scenes, targets):
 
 
 @quick
-@given(made=scenes(), targets=st.lists(areas(), min_size=1, max_size=4), at_once=st.sampled_from([1, 1000]))
+@given(
+    made=scenes(),
+    targets=st.lists(areas(), min_size=1, max_size=4),
+    at_once=st.sampled_from([1, 1000]),
+)
 def test_blocks_of_a_window_are_the_window(made, targets, at_once):
     """Units of blocks are disjoint; what they leave out of a window no target touches."""
     files, bands = made

@@ -28,8 +28,9 @@ def test_scenes_on_one_grid_share_it():
     hrefs = [files.add(f"f{n}", zeros()) for n in range(4)] + [files.add("other", zeros(32, 48))]
     table = table_of(files, hrefs)
     level = table.bands["b"].level(0)
-    assert level.grid.tolist() == [0, 0, 0, 0, 1]
-    grid = table.grids[0]
+    assert len(table.grids) == len(set(level.grid.tolist())) == 2
+    assert len(set(level.grid[:4].tolist())) == 1
+    grid = table.grids[level.grid[0]]
     assert (grid.width, grid.height, grid.crs) == (48, 64, "EPSG:32633")
     assert grid.affine == Affine(PIXEL, 0, 0, 0, -PIXEL, 0)
     assert table.hrefs == hrefs
@@ -137,7 +138,7 @@ def test_a_record_without_the_band_is_absent():
     assert table.bands["y"].level(0).grid.tolist() == [-1, 0]
     error = table.missing(0, "y")
     assert isinstance(error, CollectionError)
-    assert error.message.startswith("record s0, band y: expected a cached header, got NULL; ")
+    assert error.message.startswith("record s0, band y: expected a cached header, got 'NULL'; ")
 
 
 def test_a_band_index_beyond_the_samples_is_a_fault():
@@ -170,7 +171,7 @@ def test_a_column_without_a_needed_field_is_named():
     kept = [f for f in metadata.type if f.name != "tile_width"]
     fewer = pa.StructArray.from_arrays([metadata.field(f.name) for f in kept], fields=kept)
     batch = batch.set_column(batch.schema.get_field_index("b_metadata"), "b_metadata", fewer)
-    with pytest.raises(CollectionError, match="column b_metadata.*no tile_width"):
+    with pytest.raises(CollectionError, match=r"column b_metadata.*no tile_width"):
         scene_table(batch, ["b"])
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import crs_of
+from rasteret_sql.reading import footprints as footprints_module
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
@@ -114,7 +115,10 @@ corners = st.tuples(*[st.integers(-900, 900)] * 2)
 
 
 @settings(max_examples=150, deadline=None)
-@given(places=st.lists(grids(), min_size=1, max_size=4), ends=st.lists(st.tuples(corners, corners), min_size=1, max_size=6))  # fmt: skip
+@given(
+    places=st.lists(grids(), min_size=1, max_size=4),
+    ends=st.lists(st.tuples(corners, corners), min_size=1, max_size=6),
+)
 def test_windows_of_all_pairs_are_those_of_each(places, ends):
     """The rectilinear way for all pairs gives what one area and one grid do."""
     areas = [
@@ -161,9 +165,7 @@ def test_a_mask_is_made_once_and_says_its_pixels():
 
 
 def test_masks_that_are_kept_are_bounded(monkeypatch):
-    from rasteret_sql.reading import footprints as module
-
-    monkeypatch.setattr(module, "_KEPT_BYTES", 10_000)
+    monkeypatch.setattr(footprints_module, "_KEPT_BYTES", 10_000)
     footprints = Footprints(None)
     for number in range(50):
         footprints.once((number,), lambda: np.zeros(1000, "uint8"))

@@ -165,7 +165,9 @@ steps = st.one_of(
     st.tuples(st.just("keep"), st.integers(0, 5), st.integers(1, 40), st.integers(0, 5)),
     st.tuples(st.just("find"), st.integers(0, 5), st.integers(0, 9), st.integers(1, 30)),
     st.tuples(st.just("reserve"), st.integers(0, 900)),
-    st.tuples(st.just("give"),),
+    st.tuples(
+        st.just("give"),
+    ),
     st.tuples(st.just("resize"), st.integers(0, 1500)),
 )
 
