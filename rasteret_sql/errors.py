@@ -93,6 +93,10 @@ class ReadError(RasteretError):
     """Bytes did not come from a store."""
 
 
+class TruncatedError(ReadError):
+    """The file ends before the bytes that its header promises."""
+
+
 class NotFoundError(ReadError):
     """The store says that there is no such object."""
 

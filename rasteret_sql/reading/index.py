@@ -114,15 +114,16 @@ class Version:
         """As `duck.relations.meets_box`: xmin > xmax crosses the antimeridian."""
         if self._bounds is None:
             assert self.records is not None  # noqa: S101
+            # `_bounds` last: connections look at it without a lock
             bbox = self.records.column("bbox")
             columns = [
                 pc.if_else(bbox.is_valid(), bbox.field(name), None).cast(pa.float64())
                 for name in BBox._fields
             ]
+            self._unknown = bbox.is_null().to_numpy(zero_copy_only=False)
             self._bounds = np.column_stack(
                 [pc.fill_null(c, float("nan")).to_numpy(zero_copy_only=False) for c in columns]
             )
-            self._unknown = bbox.is_null().to_numpy(zero_copy_only=False)
         xmin, ymin, xmax, ymax = self._bounds.T
         met: Mask = self._unknown.copy()
         with np.errstate(invalid="ignore"):
@@ -171,15 +172,17 @@ class Index:
                 self._versions.move_to_end(key)
                 return found
             loading = self._loading.setdefault(key, threading.Lock())
-        with loading:  # a first use by several connections reads it once
+        try:
+            with loading:  # a first use by several connections reads it once
+                with self._lock:
+                    found = self._versions.get(key)
+                if found is None:
+                    found = self._loaded(str(key[0]), load)
+                    found.folder, found.key = folder, key
+                    self._keep(key, found)
+        finally:
             with self._lock:
-                found = self._versions.get(key)
-            if found is None:
-                found = self._loaded(str(key[0]), load)
-                found.folder, found.key = folder, key
-                self._keep(key, found)
-        with self._lock:
-            self._loading.pop(key, None)
+                self._loading.pop(key, None)
         return found
 
     def clear(self) -> None:
@@ -200,8 +203,9 @@ class Index:
 
     def _keep(self, key: tuple[object, ...], version: Version) -> None:
         with self._lock:
-            for other in [k for k in self._versions if k[0] == key[0]]:
-                del self._versions[other]  # a folder of that name that is gone
+            for other, old in list(self._versions.items()):
+                if other[0] == key[0] or old.folder == version.folder:
+                    del self._versions[other]  # built again, or replaced by this version
             self._versions[key] = version
             used = sum(one.n_bytes for one in self._versions.values())
             while used > self._capacity and len(self._versions) > 1:

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError
+from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError, TruncatedError
 from rasteret_sql.reading.blocks import is_streamed, row_size
 from rasteret_sql.reading.patches import Patch, Piece
 from rasteret_sql.reading.plan import MASK, Failure, TilePlan
@@ -388,6 +388,10 @@ class Pipeline:
             self._check()
             data = memoryview(get_range(tiles[0].href, start, stop - start))
         except BaseException as error:  # noqa: BLE001 (must not leave the consumer waiting)
+            if isinstance(error, TruncatedError) and len(tiles) > 1:
+                for tile in tiles:  # those before the end of the file are there
+                    self._fetching.post(lambda tile=tile: self._fetch([tile]))  # type: ignore[misc]
+                return
             for tile in tiles:
                 self._failed(tile, _as_ours(error, "fetch"))
             return

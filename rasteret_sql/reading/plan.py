@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import CollectionError, InputError, RasteretError, UnsupportedTiffError
-from rasteret_sql.reading.blocks import DEFLATE, is_streamed, part_rows, prefix_bytes, slab_rows
+from rasteret_sql.reading.blocks import (
+    DEFLATE,
+    is_streamed,
+    part_rows,
+    prefix_bytes,
+    row_size,
+    slab_rows,
+)
 from rasteret_sql.reading.footprints import Footprints, Mask, Pairs
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import BandKind, Grid, Ints, LevelTable, SceneTable
@@ -31,6 +38,8 @@ from rasteret_sql.units import Affine, Window
 
 _GAP_BYTES = 16
 _REQUEST_BYTES = 2 << 20
+_REQUEST_PIXEL_BYTES = 32 << 20
+"""Decoded bytes of a request: all its tiles are in memory at once, however well compressed."""
 _ROWS_AT_ONCE = 1 << 14
 _GRID_TOLERANCE = 1e-3
 """Pixels: by how much grids of one scene may differ and still count as the same."""
@@ -787,6 +796,7 @@ class _KindColumns:
     is_random: Mask
     is_deflate: Mask
     row_bytes: Ints
+    row_size: Ints
 
     @classmethod
     def of(cls, kinds: list[BandKind]) -> _KindColumns:
@@ -801,6 +811,7 @@ class _KindColumns:
             np.array([row_access(f) is RowAccess.ANY for f in formats], bool),
             np.array([f.compression in DEFLATE for f in formats], bool),
             np.array([row_bytes(f) for f in formats], np.int64),
+            np.array([row_size(f) for f in formats], np.int64),
         )
 
     def _spans(
@@ -959,11 +970,19 @@ def _tiles_of(pieces: _Pieces, kinds: _KindColumns) -> tuple[Ints, Tiles]:
         stop,
         fetch_start,
         fetch_stop,
-        _request_numbers(pieces.file[at], fetch_start, fetch_stop, is_streamed_),
+        _request_numbers(
+            pieces.file[at],
+            fetch_start,
+            fetch_stop,
+            (stop - start) * kinds.row_size[kind],
+            is_streamed_,
+        ),
     )
 
 
-def _request_numbers(file: Ints, start: Ints, stop: Ints, is_alone: Mask) -> Ints:
+def _request_numbers(
+    file: Ints, start: Ints, stop: Ints, pixel_bytes: Ints, is_alone: Mask
+) -> Ints:
     """Neighbours in a file share a request, as far as it does not grow too long."""
     if not len(file):
         return file
@@ -972,7 +991,9 @@ def _request_numbers(file: Ints, start: Ints, stop: Ints, is_alone: Mask) -> Int
     run = np.cumsum(np.append(True, ~is_near))
     first = np.searchsorted(run, run)
     piece = (stop - start[first] - 1) // _REQUEST_BYTES
-    new = np.append(True, (np.diff(run) != 0) | (np.diff(piece) != 0))
+    decoded = np.cumsum(pixel_bytes)
+    share = (decoded - (decoded - pixel_bytes)[first] - 1) // _REQUEST_PIXEL_BYTES
+    new = np.append(True, (np.diff(run) != 0) | (np.diff(piece) != 0) | (np.diff(share) != 0))
     numbers: Ints = np.cumsum(new) - 1
     return numbers
 

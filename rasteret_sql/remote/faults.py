@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-from rasteret_sql.errors import AccessDeniedError, NotFoundError, ReadError, redact
+from rasteret_sql.errors import AccessDeniedError, NotFoundError, ReadError, TruncatedError, redact
 from rasteret_sql.remote.exact import TransferError
 
 _STATUS = re.compile(r"status code: (\d{3})|HTTP status (?:client|server) error \((\d{3})")
@@ -97,6 +97,8 @@ def raise_remote(href: str, expected: str, error: Exception, if_denied: str) -> 
     kind: type[ReadError] = ReadError
     if status_of(error) in {404, 410}:
         kind = NotFoundError
+    elif status_of(error) == 416 or _CUT.search(str(error)):
+        kind = TruncatedError
     elif is_refusal(error):
         kind = AccessDeniedError
     todo = if_denied if kind is AccessDeniedError else _todo(kind, reason)

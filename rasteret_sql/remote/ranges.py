@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 
-from rasteret_sql.errors import InputError, ReadError
+from rasteret_sql.errors import InputError, ReadError, TruncatedError
 from rasteret_sql.remote.exact import Answer, ExactUrl, TransferError
 from rasteret_sql.remote.faults import is_cut, is_refusal, raise_local, raise_remote, status_of
 from rasteret_sql.remote.stores import (
@@ -76,6 +76,7 @@ def get_range(href: str, start: int, length: int) -> Bytes | bytes:
     Raises:
         NotFoundError: there is no such file.
         AccessDeniedError: the store refuses it.
+        TruncatedError: the file ends before.
         ReadError: fewer bytes came, or none.
     """
     if start < 0 or length < 1:
@@ -274,6 +275,6 @@ def tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
 
 
 def _short(location: Location, what: str, expected: int, got: int) -> ReadError:
-    return ReadError(
+    return TruncatedError(
         f"{location.href} {what}: expected {expected} bytes, got {got}; the file may be truncated"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tifffile
 from reading.made import Files, Run, until
 
 from rasteret_sql.reading import pipeline, streams
@@ -38,3 +39,22 @@ def assert_nothing_left(*runs):
 def nothing_left():
     """Check that runs left nothing behind."""
     return assert_nothing_left
+
+
+@pytest.fixture
+def build(con, tmp_path):
+    """Build a collection `made` of arrays written as files without georeferencing."""
+
+    def run(**arrays):
+        rows = []
+        for name, values in arrays.items():
+            path = tmp_path / f"{name}.tif"
+            tifffile.imwrite(path, values, tile=(16, 16), metadata=None)
+            rows.append(f"('{name}', '{path}')")
+        con.execute(
+            "FROM rasteret_build_table('made', $source, href_column := 'href', "
+            "band_index_map := MAP {'b': 0}, enrich := true, force := true)",
+            {"source": f"SELECT * FROM (VALUES {', '.join(rows)}) AS files(id, href)"},
+        ).fetchall()
+
+    return run

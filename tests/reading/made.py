@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rasteret_sql.errors import ReadError
+from rasteret_sql.errors import ReadError, TruncatedError
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.patches import pixels_of
 from rasteret_sql.reading.pipeline import Counters, Pipeline
@@ -107,7 +107,7 @@ class Files:
             raise ReadError(f"{href}: broken")
         data = self.contents[href][start : start + length]
         if len(data) < length:
-            raise ReadError(f"{href}: {length - len(data)} bytes are missing")
+            raise TruncatedError(f"{href}: {length - len(data)} bytes are missing")
         return data
 
     def counts(self):

@@ -1,0 +1,38 @@
+"""Peak memory of reads that decode four times the budget."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rasteret_sql.reading.tile_store import BUDGET_BYTES
+
+SCENARIO = Path(__file__).with_name("memory_scenario.py")
+ALLOWED_MIB = 1.3 * BUDGET_BYTES / 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT avg(b) FROM rasteret_pixels('made')",
+        "SELECT id, sum(octet_length(pixels)) FROM rasteret_read_tiles('made') GROUP BY id",
+    ],
+    ids=["pixels", "tiles"],
+)
+def test_peak_memory_stays_near_the_budget(tmp_path, query):
+    done = subprocess.run(
+        [sys.executable, str(SCENARIO), str(tmp_path), query],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["decoded_mib"] >= 1000
+    assert facts["peak_mib"] <= ALLOWED_MIB, facts
