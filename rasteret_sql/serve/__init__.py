@@ -71,7 +71,9 @@ def serve(
         RasteretError: DuckDB's extension quack can't be loaded.
     """
     if host not in _LOCAL_HOSTS and not allow_network:
-        raise InputError.expected("host", "localhost", host, "allow_network (--allow-network) permits it")
+        raise InputError.expected(
+            "host", "localhost", host, "allow_network (--allow-network) permits it"
+        )
     if database is not None and not Path(database).is_file():
         raise InputError.expected("database", "a DuckDB file", str(database), "check the path")
     users = dict(tokens) if tokens else {"everyone": secrets.token_urlsafe(24)}
