@@ -48,7 +48,7 @@ CREATE OR REPLACE MACRO rasteret_describe(
 COMMENT ON MACRO TABLE rasteret_describe IS $doc$
 Describe a collection.
 
-collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 returns     one row: name, records, bands, epsg, crs, bounds, start_datetime, end_datetime, data_source, null_metadata MAP(band, count), size_bytes
 raises      collection: unknown (the known ones are listed)
 example     FROM rasteret_describe('s2')
@@ -126,7 +126,7 @@ CREATE OR REPLACE MACRO rasteret_export(
 COMMENT ON MACRO TABLE rasteret_export IS $doc$
 Write a collection, or any subset of one, as hive-partitioned GeoParquet.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 path             VARCHAR    folder to write
 partition_by     VARCHAR[]  hive partition columns; [] for none
 compression      VARCHAR    Parquet codec
@@ -208,7 +208,7 @@ name            VARCHAR    name of the collection and of its view
 source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet file or folder: a path, s3://, gs://, az:// or https://
 column_map      MAP        source column to canonical column: id, datetime, geometry, bbox, assets, crs, …
 href_column     VARCHAR    column with the file's URL or path, where there is no assets column
-band_index_map  MAP        band name to sample in its file, from 0
+band_index_map  MAP        band name to sample in its file, from 0; default: a band per sample, by the files' band descriptions, else b1, b2, …
 url_rewrite     MAP        href prefix to the prefix that replaces it
 columns         VARCHAR[]  source columns to keep; default: all
 where           VARCHAR    SQL condition on the source
@@ -241,12 +241,33 @@ COMMENT ON MACRO TABLE rasteret_enrich IS $doc$
 Read the headers of all assets of a relation, streaming; nothing is kept.
 
 source          VARCHAR    table, view, TEMP table or registered frame; SELECT text; Parquet path
-bands           VARCHAR[]  bands to enrich; default: all of assets
+bands           VARCHAR[]  bands to enrich; default: all of assets, or of an href_column those of the first 64 files
 href_column     VARCHAR    column with the file's URL or path, where there is no assets column
 band_index_map  MAP        band name to sample in its file, from 0
 on_error        VARCHAR    'report' (NULL metadata) or 'error' (in a statement that selects a column it adds: only then are headers read)
 max_concurrent  INTEGER    header requests under way at once
-returns         every input column, {band}_metadata STRUCT per band, "proj:epsg" INTEGER, crs VARCHAR, bbox STRUCT
-raises          source: not found, or without assets
+returns         every input column; assets, "proj:epsg", crs, bbox and a {band}_metadata STRUCT per band; id (the file name without its ending), datetime (NULL) and geometry (the raster's outline) where the source has none, so that all reads take it as a collection. Of a relation that only this connection sees, give id, datetime and geometry yourself
+raises          source: not found, or without assets; bands: not given with an href_column of a TEMP table or registered frame
 example         CREATE TABLE enriched AS FROM rasteret_enrich('my_scenes', href_column := 'url', bands := ['B04'])
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_files(
+    pattern, bands := NULL, on_error := 'report', max_concurrent := 300
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_files',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {pattern: pattern, bands: bands, on_error: on_error, max_concurrent: max_concurrent}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_files IS $doc$
+Rasters as records, one per file, with the headers that reads need; nothing is kept.
+
+pattern         any        path, URL, folder or pattern (*, ?, [a-z], **) of rasters, or a list of them; s3://, gs:// and az:// are listed, web servers are not
+bands           VARCHAR[]  bands to keep, or a new name for each sample; default: all
+on_error        VARCHAR    'report' (NULL metadata) or 'error'
+max_concurrent  INTEGER    header requests under way at once
+returns         id (the file name without its ending, or the path below the folder that files of one name share), datetime (NULL), geometry, bbox, assets, "proj:epsg", crs, {band}_metadata STRUCT per band; bands have the files' band descriptions, else b1, b2, …
+raises          pattern: nothing found, or not to be listed; bands: unknown
+example         FROM rasteret_files('*/B04.tif')
 $doc$;

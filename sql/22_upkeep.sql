@@ -44,7 +44,7 @@ CREATE OR REPLACE MACRO rasteret_validate(
 COMMENT ON MACRO TABLE rasteret_validate IS $doc$
 List what is wrong with a collection: its Parquet files, columns, records and cached headers, and the files they are of.
 
-collection             VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+collection             VARCHAR  name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 require_band_metadata  BOOLEAN  a band with a file but without a header is a fault
 check_remote           BOOLEAN  ask every file for its ETag and size: 'stale', 'gone' and 'unreachable' are faults
 max_concurrent         INTEGER  requests under way at once
@@ -65,7 +65,7 @@ CREATE OR REPLACE MACRO rasteret_compare_to_catalog(
 COMMENT ON MACRO TABLE rasteret_compare_to_catalog IS $doc$
 Put what the catalogue says of a data set beside what the collection is, a row for each fact.
 
-collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path
+collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 dataset_id  VARCHAR  id of the data set; default: the one the collection was built from
 returns     fact, catalog, collection (as text), agrees BOOLEAN (NULL where one side says nothing)
 raises      collection: of no data set of the catalogue, or of several

@@ -1,6 +1,40 @@
 -- Pixels: plan, tiles, rows. Each macro calls the Python function of its name.
 -- Written by `python docs/build.py` from rasteret_sql/duck/functions: edit it there.
 
+CREATE OR REPLACE MACRO rasteret_cache_stats(
+    clear := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_cache_stats',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {clear: clear}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_cache_stats IS $doc$
+The cache of decoded tiles, which all connections of the process share.
+
+clear    BOOLEAN  let go of all tiles, after counting
+returns  one row: capacity_bytes, used_bytes, tiles (in it), hits, misses, evictions (since the process began). Only tiles of files of a known version (ETag or size) are kept; reads under way take from the same memory
+example  SELECT used_bytes, hits FROM rasteret_cache_stats()
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_read_stats(
+    last := 100
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_read_stats',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {last: last}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_read_stats IS $doc$
+What the last reads of this database instance did, the newest first.
+
+last     INTEGER  how many reads, at most
+returns  function, connection (its number), started TIMESTAMP (UTC), seconds, requests, fetched_bytes, tiles_decoded, cache_hits (tiles that were in memory, or that another read was decoding)
+example  SELECT function, requests, fetched_bytes FROM rasteret_read_stats() LIMIT 1
+$doc$;
+
 CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
@@ -19,7 +53,7 @@ CREATE OR REPLACE MACRO rasteret_plan(
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
 The tiles that a read would fetch, of uncompressed ones the rows under the area; no request is made.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -56,7 +90,7 @@ CREATE OR REPLACE MACRO rasteret_read_tiles(
 COMMENT ON MACRO TABLE rasteret_read_tiles IS $doc$
 Decoded tiles: one row per record, band and tile under the area.
 
-collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands           VARCHAR[]  bands to read, in this order; default: all
 bbox            DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry        any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -94,7 +128,7 @@ CREATE OR REPLACE MACRO rasteret_read(
 COMMENT ON MACRO TABLE rasteret_read IS $doc$
 Windows: one row per record and area, with an array of each band.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -140,7 +174,7 @@ CREATE OR REPLACE MACRO rasteret_pixels(
 COMMENT ON MACRO TABLE rasteret_pixels IS $doc$
 Pixels as rows: plain SQL does band math, time series, GROUP BY and joins.
 
-collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY

@@ -45,7 +45,7 @@ OUTSIDE = {
     "pyarrow": {"schema", "records", "reading", "duck", "cli"},
     "imagecodecs": {"tiff"},
     "isal": {"tiff"},
-    "pyproj": {"grid", "tiff", "records", "duck", "demo"},
+    "pyproj": {"grid", "reading", "tiff", "records", "duck", "demo"},
     "rasterio": set(),
     "osgeo": set(),
 }

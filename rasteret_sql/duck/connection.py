@@ -32,6 +32,7 @@ from rasteret_sql.duck.ctrl_c import CtrlC
 from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
+from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.records.catalog.registry import suggest_storage_of
 from rasteret_sql.records.files.workspace import Workspace
 
@@ -144,6 +145,7 @@ def connect(
     read_only: bool = False,
     config: dict[str, Any] | None = None,
     signals: bool = True,
+    tile_cache_bytes: int | None = None,
 ) -> Connection:
     """Open a DuckDB database with every ``rasteret_*`` function.
 
@@ -157,6 +159,7 @@ def connect(
         read_only: Open the file without writing to it; views are then TEMP.
         config: DuckDB settings.
         signals: As in `register`.
+        tile_cache_bytes: As in `register`.
 
     Example:
         >>> con = connect(workspace="/nonexistent")
@@ -165,12 +168,19 @@ def connect(
         >>> con.close()
     """
     con = duckdb.connect(str(database), read_only=read_only, config=config or {})
+    _resize_cache(tile_cache_bytes)
     instance, _ = _registered(con, workspace, signals=signals)
     create_workspace_views(con, instance.workspace)
     return con
 
 
-def register(con: Connection, *, workspace: str | Path | None = None, signals: bool = True) -> None:
+def register(
+    con: Connection,
+    *,
+    workspace: str | Path | None = None,
+    signals: bool = True,
+    tile_cache_bytes: int | None = None,
+) -> None:
     """Add the functions to a connection you already have; its later cursors get them too.
 
     Safe to call again. One workspace serves all connections of a database instance: the one
@@ -195,6 +205,8 @@ def register(con: Connection, *, workspace: str | Path | None = None, signals: b
             ``~/rasteret_workspace``.
         signals: False leaves SIGINT alone, for this database instance. Ctrl-C may then wait
             until the read ends; ``con.interrupt()`` always stops it.
+        tile_cache_bytes: Of decoded tiles that are kept for later reads, in the whole process;
+            256 MiB until something else is said. 0 keeps none.
 
     Example:
         >>> con = duckdb.connect()
@@ -203,9 +215,15 @@ def register(con: Connection, *, workspace: str | Path | None = None, signals: b
         [(0.5,)]
         >>> con.close()
     """
+    _resize_cache(tile_cache_bytes)
     instance, is_changed = _registered(con, workspace, signals=signals)
     if is_changed:
         suggest_storage_of(info.data_source for info in instance.workspace.collections())
+
+
+def _resize_cache(tile_cache_bytes: int | None) -> None:
+    if tile_cache_bytes is not None:
+        STORE.resize(tile_cache_bytes)
 
 
 def instance_of(con: Connection) -> Instance:
@@ -326,6 +344,7 @@ def _close_all() -> None:
     """At exit: an open connection would print what nanobind leaks, or abort in 1.5."""
     for instance in list(_by_number.values()):
         instance.close()
+    _ctrl_c.finish()
 
 
 def _stop_all() -> None:

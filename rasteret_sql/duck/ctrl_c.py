@@ -37,6 +37,7 @@ class CtrlC:
         self._is_busy = is_busy
         self._previous: Handler | None = None
         self._leaving: threading.Timer | None = None
+        self._is_finished = False
         self._leave = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._restore)
 
     def enter(self) -> None:
@@ -52,13 +53,21 @@ class CtrlC:
 
     def leave(self) -> None:
         """Take the handler out as soon as the main thread is out of DuckDB; from any thread."""
-        if self._leaving is None and self._previous is not None:
+        if self._leaving is None and self._previous is not None and not self._is_finished:
             self._leaving = threading.Timer(_LEAVE_SECONDS, self._ask)
             self._leaving.daemon = True
             try:
                 self._leaving.start()
             except RuntimeError:  # the interpreter ends
                 self._leaving = None
+
+    def finish(self) -> None:
+        """When the interpreter ends: leave no thread that holds objects of DuckDB's."""
+        self._is_finished = True
+        leaving = self._leaving
+        if leaving is not None:
+            leaving.cancel()
+            leaving.join(1)
 
     def _ask(self) -> None:
         """Python runs a pending call on the main thread, between two of its instructions."""

@@ -13,13 +13,33 @@ the greatest number, and -0.0 is in a list with 0.0.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 _Tree = list[tuple[bytes, bytes]]
+
+
+_BOUNDS = {
+    b"equal": (True, True),
+    b"less": (False, True),
+    b"less_equal": (False, True),
+    b"greater": (True, False),
+    b"greater_equal": (True, False),
+}
+"""Comparisons, and whether they bound a column below and above."""
+
+
+class Interval(NamedTuple):
+    """Rows outside are not kept; of those inside, not all may be."""
+
+    column: str
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +49,13 @@ class Conjunct:
     Attributes:
         expression: Keeps the rows for which it is true.
         columns: Top-level columns that it reads.
+        interval: Between which values it keeps a column's rows at most, where it is a comparison
+            of one column of numbers with a number.
     """
 
     expression: pc.Expression
     columns: frozenset[str]
+    interval: Interval | None = None
 
 
 def conjuncts(expression: pc.Expression | None, columns: Sequence[str] = ()) -> list[Conjunct]:
@@ -53,11 +76,26 @@ def conjuncts(expression: pc.Expression | None, columns: Sequence[str] = ()) -> 
         batch = pa.ipc.open_file(expression.__reduce__()[1][0]).get_batch(0)
         tree = _metadata_pairs(batch.schema)
         return [
-            Conjunct(_as_duckdb(batch, part), frozenset(_columns(part)))
+            Conjunct(_as_duckdb(batch, part), frozenset(_columns(part)), _interval(batch, part))
             for part in _and_parts(tree)
         ]
     except (pa.ArrowException, LookupError, TypeError, ValueError, AttributeError):
         return [Conjunct(expression, frozenset(columns))]  # then it is applied to the output
+
+
+def _interval(batch: pa.RecordBatch, tree: _Tree) -> Interval | None:
+    """What a comparison says of a column's values."""
+    if tree[0][0] != b"call" or tree[0][1] not in _BOUNDS:
+        return None
+    children = _children(tree)
+    if [child[0][0] for child in children] != [b"field_ref", b"literal"]:
+        return None
+    value = batch.column(int(children[1][0][1]))[0].as_py()
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    has_low, has_high = _BOUNDS[tree[0][1]]
+    low = float(value) if has_low else -math.inf
+    return Interval(children[0][0][1].decode(), low, float(value) if has_high else math.inf)
 
 
 def combine(parts: list[Conjunct]) -> pc.Expression | None:

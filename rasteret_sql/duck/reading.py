@@ -43,6 +43,7 @@ from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.index import Version
 from rasteret_sql.reading.outputs.common import Read, tables
+from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
@@ -106,23 +107,19 @@ class BoundRead:
         name = find_geometry_column(self.aois.schema, self.geometry_column, "aois")
         return pa.schema([one for one in self.aois.schema if one.name != name])
 
-    def other_names(self, own: Sequence[str]) -> list[str]:
-        """Names of the columns of records and areas beside a read's own."""
-        outputs, targets = self._names(own)
-        return [*outputs, *targets]
-
-    def _names(self, own: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        outputs = _free_names(self.record_columns, own, "record_")
-        if self.private is not None:
-            return outputs, {_TARGET: _NUMBER}
-        taken = [*own, *outputs]
-        return outputs, _free_names(self.target_schema.names, taken, "aoi_")
+    def record_names(self, own: Sequence[str]) -> dict[str, str]:
+        """Output names of the columns of records, unlike a read's own; and the columns."""
+        return _free_names(self.record_columns, own, "record_")
 
     def bind(self, own: pa.Schema, clashing: Sequence[str] | None) -> pa.Schema:
         """All columns of the read, given its own."""
-        names = own.names if clashing is None else [*clashing]
         self.own = own
-        self.outputs, self.target_outputs = self._names(names)
+        self.outputs = self.record_names(own.names if clashing is None else clashing)
+        if self.private is not None:
+            self.target_outputs = {_TARGET: _NUMBER}
+        else:
+            taken = [*own.names, *self.outputs]
+            self.target_outputs = _free_names(self.target_schema.names, taken, "aoi_")
         records = [
             repeated_field(self.relation.schema.field(name).with_name(output))
             for output, name in self.outputs.items()
@@ -143,7 +140,8 @@ class BoundRead:
         boxes = None if targets is None else targets.lonlat_boxes() or None
         if targets is not None and not len(targets):
             return lambda: iter(())
-        version = self.relation.version
+        current = self.relation.renewed(self.call)
+        version = current.version
         unmatched = self._unmatched(boxes)
         if version is not None and version.is_whole:
             wanted = record_filter(self.relation, boxes, self.dates, self.ids)
@@ -157,7 +155,7 @@ class BoundRead:
                     yield version.scenes(self.request.bands, chosen)
 
             return indexed
-        relation = self.relation.near(self.call, boxes)
+        relation = current.near(self.call, boxes)
         conditions = record_conditions(self.call, relation, boxes, self.dates, self.ids)
         wanted_columns = [name for out, name in self.outputs.items() if out in scan.columns]
         if keep is not None:
@@ -218,6 +216,7 @@ class BoundRead:
         """One execution of the read."""
         targets = self.found_targets(scan)
         columns = targets.columns if targets is not None and self.target_outputs else None
+        counters = scan.counters = Counters()
         return Read(
             request=self.request,
             footprints=Footprints(targets, all_touched=self.request.all_touched),
@@ -228,7 +227,7 @@ class BoundRead:
             wanted=scan.columns,
             stop=scan.stop,
             check=scan.check,
-            counters=scan.counters,
+            counters=counters,
         )
 
     def dtypes(self) -> dict[str, list[str]]:
@@ -242,8 +241,8 @@ class BoundRead:
             found = {}
             for name in bands:
                 level = table.bands[name].level(0)
-                kinds = [] if level is None else np.unique(level.kind[chosen & (level.kind >= 0)])
-                found[name] = sorted({table.kinds[kind].dtype for kind in kinds}) or ["uint8"]
+                used = [] if level is None else level.kind[chosen & (level.kind >= 0)].tolist()
+                found[name] = sorted({table.kinds[n].dtype for n in set(used)}) or ["uint8"]
             return found
         return self._scanned_dtypes(boxes)
 

@@ -1,7 +1,8 @@
-"""What a relation argument names: a table, view or collection, query text, or Parquet path."""
+"""What a relation argument names: table, view, collection, query text, Parquet or rasters."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from rasteret_sql.duck.partition_keys import follow_datetime
 from rasteret_sql.duck.plain_types import with_plain_types
+from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -28,6 +30,7 @@ from rasteret_sql.errors import (
     InputError,
     UnknownBandError,
     UnknownCollectionError,
+    redact,
 )
 from rasteret_sql.reading.index import INDEX, RecordFilter, Version
 from rasteret_sql.records.datetimes import Instants, format_micros
@@ -36,6 +39,7 @@ from rasteret_sql.records.files.geo_key import geo_of_footer
 from rasteret_sql.records.files.parquet_source import ParquetSource, is_parquet_name
 from rasteret_sql.records.files.partitions import hive_types_of
 from rasteret_sql.records.files.workspace import Workspace
+from rasteret_sql.records.rasters import KEPT, is_raster_name
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
 from rasteret_sql.units import BBox
@@ -53,6 +57,9 @@ _COLLECTION_VIEW = re.compile(
 )
 """A view as `duck.views.create_view` makes it, and nothing more."""
 _BATCH_ROWS = 2048
+_MAX_FILES = 5000
+"""Rasters of one pattern whose headers are read when a statement is bound."""
+_N_LANES = 300
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,26 @@ class Relation:
         if self.source is not None:
             return self.source.geo_metadata
         return _geo_metadata(self.label)
+
+    def renewed(self, call: Call) -> Relation:
+        """The relation as it is now, where it is a version of a collection that was replaced.
+
+        Raises:
+            CollectionError: its columns are others than when the statement was bound.
+        """
+        if self.version is None or self.version.is_current:
+            return self
+        now = resolve(call, self.label)
+        lost = set(self.schema.names) - set(now.schema.names)
+        if lost:
+            raise CollectionError.expected(
+                f"{self.label}, column {min(lost)}",
+                "the columns of when the statement was prepared",
+                "none of that name",
+                "prepare it again",
+            )
+        self._check_types(pa.schema([now.schema.field(name) for name in self.schema.names]))
+        return now
 
     def near(self, call: Call, boxes: Sequence[BBox] | None) -> Relation:
         """The same without most of what lies elsewhere, where DuckDB can't see to that."""
@@ -150,7 +177,7 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
     """
     if not isinstance(text, str) or not text.strip():
         raise InputError.expected(
-            argument, "a name, SELECT text or Parquet path", text, "write it as a text constant"
+            argument, "a name, SELECT text or path", text, "write it as a text constant"
         )
     version = _version(call, text)
     if version is not None:
@@ -159,9 +186,12 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
         call.runtime.check_query(text)
     cursor = call.cursor()
     try:
-        source = _source(cursor, text)
+        is_rasters = _is_rasters(cursor, text)
+        source = None if is_rasters else _source(cursor, text)
         if source is not None:
             sql: str | None = _ranged_sql(call, source)
+        elif is_rasters:
+            sql = _rasters_sql(call, text, argument)
         else:
             sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
@@ -194,11 +224,12 @@ def _version(call: Call, text: str) -> Version | None:
     def load(with_rows: bool) -> pa.Table:  # noqa: FBT001 (a callback of one argument)
         cursor = call.cursor()
         try:
-            sql = quote_identifier(text)
-            empty = cursor.sql(f"SELECT * FROM {sql} LIMIT 0")
             rows = "" if with_rows else " LIMIT 0"
-            query = f"SELECT *{with_plain_types(empty)} FROM {sql}{rows}"
-            return cursor.sql(query).to_arrow_table()
+            found = cursor.sql(f"SELECT * FROM {quote_identifier(text)}{rows}")
+            casts = with_plain_types(found)
+            if casts:
+                found = cursor.sql(f"SELECT *{casts} FROM {quote_identifier(text)}{rows}")
+            return found.to_arrow_table()
         finally:
             cursor.close()
 
@@ -289,7 +320,7 @@ def _exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     except duckdb.CatalogException:
         return False
     except duckdb.BinderException as error:
-        if "does not exist" in str(error):
+        if "does not exist" in str(error) or "capable of reading the file" in str(error):
             return False
         raise
     return True
@@ -299,7 +330,7 @@ def is_path(text: object) -> bool:
     """Whether a relation argument that is no name can be a path."""
     if not isinstance(text, str) or _QUERY.match(text):
         return False
-    return text.endswith(".parquet") or "/" in text or Path(text).is_dir()
+    return is_parquet_name(text) or "/" in text or Path(text).is_dir()
 
 
 def parquet_sql(path: str) -> str:
@@ -369,6 +400,33 @@ def _source(cursor: duckdb.DuckDBPyConnection, text: str) -> ParquetSource | Non
     ).fetchall()
     found = _REMOTE_VIEW.search(views[0][0]) if views else None
     return ParquetSource(found[1].replace("''", "'")) if found else None
+
+
+def _is_rasters(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
+    """Whether a text is the path, URL or pattern of rasters, and no name of a relation."""
+    if _QUERY.match(text) or not is_raster_name(text):
+        return False
+    name = None if is_remote(text) else parse_name(text)
+    return name is None or not _exists(cursor, name)
+
+
+def _rasters_sql(call: Call, pattern: str, argument: str) -> str:
+    """What stands after FROM for rasters that are a collection of their own."""
+    with call.runtime.stop_event(call.caller.connection) as stop:
+        files = KEPT.find(pattern, argument)
+        if len(files) > _MAX_FILES:
+            raise InputError.expected(
+                argument,
+                f"at most {_MAX_FILES} rasters",
+                f"{len(files)} for {redact(pattern)}",
+                "build a collection: rasteret_build_table(name, 'FROM rasteret_files(…)')",
+            )
+        records = KEPT.open(files, _N_LANES, stop)
+    if records.n_failed == len(files) and records.first_failure is not None:
+        raise records.first_failure
+    stream = raster_stream(records, records.bands, "report")
+    what = hashlib.sha256(repr(records.files).encode()).hexdigest()
+    return f"({call.runtime.expose(call, stream, what)})"
 
 
 def _ranged_sql(call: Call, source: ParquetSource, boxes: Sequence[BBox] = ()) -> str:

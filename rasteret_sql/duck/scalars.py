@@ -95,6 +95,17 @@ def row_batch(rows: pa.StructArray | pa.ChunkedArray) -> pa.RecordBatch:
     return pa.RecordBatch.from_struct_array(whole)
 
 
+def without_geometry_crs(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """A UDF's rows without the CRS of geometries: DuckDB 1.5 puts bytes of other memory there."""
+    schema = pa.schema([field.remove_metadata() for field in rows.schema])
+    columns = [
+        column.storage if isinstance(column.type, pa.BaseExtensionType) else column
+        for column in rows.columns
+    ]
+    kinds = [field.with_type(column.type) for field, column in zip(schema, columns, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(kinds))
+
+
 def sql_type_name(kind: pa.DataType) -> str:
     """An Arrow type as SQL writes it.
 

@@ -28,10 +28,10 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import duckdb
 import pyarrow as pa
@@ -55,6 +55,7 @@ IS_DUCKDB_2 = int(duckdb.__version__.split(".")[0]) >= 2
 
 _EXTENSION_METADATA = b"ARROW:extension:metadata"
 
+_KEPT_READS = 100
 _KEPT_SOURCES = 1024 if IS_DUCKDB_2 else 48
 """Sources kept for statements bound earlier. 1.5 needs an attached catalog for each, and
 600 of them add 0.3 ms to every query; 2.0 needs a few kB."""
@@ -89,13 +90,13 @@ class Scan:
     Attributes:
         columns: Columns that batches must hold: those selected and those filtered on.
         stop: Set when the statement is interrupted or abandoned.
-        counters: What a read of pixels did.
+        counters: What a read of pixels does; None of another function.
     """
 
     columns: list[str]
     stop: threading.Event
     _conjuncts: list[Conjunct] = field(default_factory=list)
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters | None = None
 
     def take(self, available: set[str]) -> pc.Expression | None:
         """Take over the predicates that read only these columns.
@@ -105,6 +106,14 @@ class Scan:
         taken = [part for part in self._conjuncts if part.columns <= available]
         self._conjuncts = [part for part in self._conjuncts if part not in taken]
         return combine(taken)
+
+    def bounds(self, column: str) -> tuple[float, float]:
+        """Between which values a column lies in all rows that are kept, ends included."""
+        of_column = [p.interval for p in self._conjuncts if p.interval and column in p.columns]
+        return (
+            max((one.low for one in of_column), default=-math.inf),
+            min((one.high for one in of_column), default=math.inf),
+        )
 
     @property
     def remaining(self) -> pc.Expression | None:
@@ -193,6 +202,8 @@ class Call:
         cursor = self.runtime.connections.cursor()
         database, schema = (quote_identifier(n) for n in (self.caller.database, self.caller.schema))
         try:
+            # else a source called `text` or `name` is taken for our own Python variable
+            cursor.execute("SET python_enable_replacements = false")
             cursor.execute(f"USE {database}.{schema}")
             path = quote_text(f"{database}.{schema},{CATALOG}.main")
             cursor.execute(f"SET search_path = {path}")
@@ -200,6 +211,19 @@ class Call:
             cursor.close()
             raise
         return cursor
+
+
+class FinishedRead(NamedTuple):
+    """A read of pixels that has ended, with its `Counters`."""
+
+    function: str
+    connection: str
+    started: datetime
+    seconds: float
+    requests: int
+    fetched_bytes: int
+    tiles_decoded: int
+    cache_hits: int
 
 
 class Runtime:
@@ -232,6 +256,7 @@ class Runtime:
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._running: dict[threading.Event, str] = {}
         self._pulled: set[threading.Event] = set()
+        self._finished: deque[FinishedRead] = deque(maxlen=_KEPT_READS)
         self._bound: dict[str, tuple[int, float]] = {}  # by connection: thread, until when
         self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
 
@@ -376,6 +401,17 @@ class Runtime:
 
         return is_mine
 
+    def finished_reads(self) -> list[FinishedRead]:
+        """The last reads of pixels that have ended, the newest last."""
+        return list(self._finished)
+
+    def _note(self, call: Call, counters: Counters, started: datetime) -> None:
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        moment = started.replace(tzinfo=None)
+        self._finished.append(
+            FinishedRead(call.name, call.caller.connection, moment, seconds, *astuple(counters))
+        )
+
     def _is_working(self, is_mine: Callable[[object], bool]) -> bool:
         with self._lock:
             owners = [own for event, own in self._running.items() if event not in self._pulled]
@@ -465,7 +501,7 @@ class Runtime:
             stop = threading.Event()
             self._pulled.add(stop)
             with self._started(stop, call.caller.connection):
-                scan = Scan(needed, stop, parts)
+                scan, started = Scan(needed, stop, parts), datetime.now(UTC)
                 for batch in _listened(stream.run(scan), stop):
                     scan.check()
                     remaining = scan.remaining
@@ -473,6 +509,8 @@ class Runtime:
                     if kept.num_rows:
                         chosen = kept.select(columns)
                         yield chosen if IS_DUCKDB_2 else copied_views(chosen)
+                if scan.counters is not None:
+                    self._note(call, scan.counters, started)
         except RasteretError as error:
             raise _named(error, call.name) from error
 

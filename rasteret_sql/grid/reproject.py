@@ -272,7 +272,8 @@ def _follow(
     """
     rings, of_polygon = shapely.get_rings(polygons, return_index=True)
     area_of_ring = of_area[of_polygon]
-    extent = _extents(*shapely.get_coordinates(rings, return_index=True), area_of_ring)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    extent = _extents(xy, ring, area_of_ring)
     rings = shapely.segmentize(rings, np.maximum(extent / _FIRST_PARTS, 1e-300)[area_of_ring])
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     moved = _move(xy, move)

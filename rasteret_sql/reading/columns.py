@@ -127,9 +127,7 @@ def is_repeatable(field: pa.Field) -> bool:
     kind = field.type
     if _EXTENSION_NAME in (field.metadata or {}) or isinstance(kind, pa.BaseExtensionType):
         return False
-    return not (
-        pa.types.is_nested(kind) or pa.types.is_null(kind) or pa.types.is_dictionary(kind)
-    )
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or pa.types.is_dictionary(kind))
 
 
 def repeated_field(field: pa.Field) -> pa.Field:

@@ -87,9 +87,7 @@ class Footprints:
         self._kept_bytes = 0
         self._lock = threading.Lock()
 
-    def pairs(
-        self, grids: Sequence[Grid], wanted: Ints
-    ) -> tuple[Pairs, dict[int, InputError]]:
+    def pairs(self, grids: Sequence[Grid], wanted: Ints) -> tuple[Pairs, dict[int, InputError]]:
         """Windows of all targets on some grids.
 
         Args:
@@ -139,7 +137,9 @@ class Footprints:
         """The pixels of a window that count for a target."""
         if target < 0 or is_whole:
             return Inside(None, None, window.height * window.width)
-        return self.once((grid, target, window, "inside"), lambda: self._inside(grid, target, window))
+        return self.once(
+            (grid, target, window, "inside"), lambda: self._inside(grid, target, window)
+        )
 
     def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         """Make something that many scenes share, and keep it while there is room."""
@@ -248,9 +248,7 @@ class Footprints:
         windows = np.stack([*rows, *cols], axis=-1)
         for number, grid in enumerate(grids):
             chosen = np.flatnonzero(some[number])
-            self._pairs[grid] = _GridPairs(
-                chosen, windows[number, chosen], whole[number, chosen]
-            )
+            self._pairs[grid] = _GridPairs(chosen, windows[number, chosen], whole[number, chosen])
 
 
 def _is_plain(grid: Grid, targets: Targets) -> bool:

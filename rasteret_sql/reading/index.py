@@ -53,16 +53,27 @@ class Version:
     Args:
         schema: Of its records, with types as DuckDB gives them.
         records: All of them, None of a large collection.
+
+    Attributes:
+        folder: Visible folder of the collection.
+        key: What tells the version from others.
     """
 
     def __init__(self, schema: pa.Schema, records: pa.RecordBatch | None) -> None:
         self.schema = schema
         self.records = records
         self.n_bytes = 0 if records is None else int(records.nbytes)
+        self.folder = ""
+        self.key: tuple[object, ...] | None = None
         self._lock = threading.Lock()
         self._table: SceneTable | None = None
         self._bounds: NDArray[np.float64] | None = None
         self._moments: NDArray[np.float64] | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the collection's folder still stands for it."""
+        return self.key is not None and _key(self.folder) == self.key
 
     @property
     def is_whole(self) -> bool:
@@ -113,7 +124,7 @@ class Version:
             )
             self._unknown = bbox.is_null().to_numpy(zero_copy_only=False)
         xmin, ymin, xmax, ymax = self._bounds.T
-        met = self._unknown.copy()
+        met: Mask = self._unknown.copy()
         with np.errstate(invalid="ignore"):
             for box in boxes:
                 west_of, east_of = xmin <= box.xmax, xmax >= box.xmin
@@ -165,6 +176,7 @@ class Index:
                 found = self._versions.get(key)
             if found is None:
                 found = self._loaded(str(key[0]), load)
+                found.folder, found.key = folder, key
                 self._keep(key, found)
         with self._lock:
             self._loading.pop(key, None)
@@ -202,7 +214,7 @@ def _key(folder: str) -> tuple[object, ...] | None:
     """What tells a version from all others: its folder, and when that was written."""
     try:
         target = os.readlink(folder.rstrip("/"))  # noqa: PTH115 (pathlib costs as much again)
-        if _VERSIONS not in target.split(os.sep):
+        if _VERSIONS not in Path(target).parts:
             return None
         real = os.path.realpath(folder)
         facts = os.stat(os.path.join(real, _BUILD_FILE))  # noqa: PTH116, PTH118

@@ -11,6 +11,7 @@ requests, which start few and double with each delivery so that a LIMIT costs li
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -133,9 +134,9 @@ class _Chunk:
         self._tiles: list[Tile | None] = [None] * len(tiles.file)
         self._columns = [column.tolist() for column in tiles]
         order = np.argsort(tiles.request, kind="stable")
-        edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
+        request_edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
         self._by_request = order.tolist()
-        self._request_edges = edges.tolist()
+        self._request_edges = request_edges.tolist()
         self._versions: dict[tuple[int, int], str | None] = {}
 
     def tile(self, number: int) -> Tile:
@@ -248,6 +249,7 @@ class Pipeline:
         self._decoding = _Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
         self._is_adaptive = max_concurrent is None
         self._ended = False
+        self._begun: set[TileKey] = set()
         self._streams: dict[tuple[str, int], BlockStream] = {}
 
     def run(self, plans: Iterator[TilePlan]) -> Iterator[pa.RecordBatch]:
@@ -299,7 +301,7 @@ class Pipeline:
                 group = Group(chunk, 0, 0, 0)
                 group.batch, group.is_done = self._output.failed(plan, plan.failures), True
                 yield group
-            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            for start, stop in itertools.pairwise(edges):
                 yield Group(chunk, start, stop, int(weights[start:stop].sum()))
             del chunk, plan
 
@@ -367,7 +369,11 @@ class Pipeline:
             tile.key = None  # the other read failed, stopped, or needed fewer rows
             self._fetching.post(lambda: self._fetch([tile]))
 
-        return not self._store.begin(tile.key, when_done)
+        if not self._store.begin(tile.key, when_done):
+            return True
+        with self._changed:
+            self._begun.add(tile.key)
+        return False
 
     def _submit_part(self, tile: Tile) -> None:
         stream = tile.stream
@@ -416,15 +422,21 @@ class Pipeline:
         self.counters.tiles_decoded += 1
         key, first_row = tile.key, tile.first_row
         self._done(tile, pixels, first_row)
-        if key is not None:
-            self._store.finish(key, pixels, first_row)
+        self._finish(key, pixels, first_row)
 
     def _failed(self, tile: Tile, error: RasteretError) -> None:
         key = tile.key
         tile.error = error
         self._done(tile, None, tile.first_row)
-        if key is not None:
-            self._store.finish(key, None, 0)
+        self._finish(key, None, 0)
+
+    def _finish(self, key: TileKey | None, pixels: Pixels | None, first_row: int) -> None:
+        """Tell other reads of a tile that this one began, once."""
+        with self._changed:
+            if key is None or key not in self._begun:
+                return
+            self._begun.discard(key)
+        self._store.finish(key, pixels, first_row)
 
     def _done(self, tile: Tile, pixels: Pixels | None, first_row: int) -> None:
         with self._changed:
@@ -491,7 +503,11 @@ class Pipeline:
             left, self._in_flight = self._in_flight, 0
         self._store.reserve(-left)
         for job in (*self._fetching.close(hangs=self._stop.is_set()), *self._decoding.close()):
-            job()  # fails at once: other reads that wait for the tile then have it themselves
+            job()  # fails at once
+        with self._changed:
+            begun = list(self._begun)
+        for key in begun:  # a request that hangs must not hold others up: they fetch themselves
+            self._finish(key, None, 0)
 
     def _check(self) -> None:
         if self._ended or self._stop.is_set():
@@ -592,7 +608,8 @@ def _groups_of_tiles(plan: TilePlan, edges: list[int]) -> list[int]:
     stored = plan.needs.tile >= 0
     group = np.searchsorted(edges, plan.needs.unit[stored], side="right") - 1
     pairs = np.unique(plan.needs.tile[stored] * len(edges) + group)
-    return np.bincount(pairs // len(edges), minlength=len(plan.tiles.file)).tolist()
+    n_groups: list[int] = np.bincount(pairs // len(edges), minlength=len(plan.tiles.file)).tolist()
+    return n_groups
 
 
 def _may_have_more(tile: Tile) -> bool:

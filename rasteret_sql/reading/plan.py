@@ -10,6 +10,7 @@ driver documentation (blocks may lie next to each other with 8 bytes between the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -35,6 +36,44 @@ _GRID_TOLERANCE = 1e-3
 """Pixels: by how much grids of one scene may differ and still count as the same."""
 
 DATA, MASK = 0, 1
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which pixels are wanted at all: between which places, ends included.
+
+    Attributes:
+        row: Row of the level.
+        col: Column of the level.
+        x: Pixel centre in CRS units; looked at where the grid has no rotation.
+        y: Likewise.
+    """
+
+    row: tuple[float, float] = (-math.inf, math.inf)
+    col: tuple[float, float] = (-math.inf, math.inf)
+    x: tuple[float, float] = (-math.inf, math.inf)
+    y: tuple[float, float] = (-math.inf, math.inf)
+
+    def window(self, grid: Grid) -> list[int]:
+        """Rows and columns of a grid that may be wanted."""
+        rows, cols = [self.row], [self.col]
+        affine = grid.affine
+        if affine is not None and affine.is_rectilinear and affine.a and affine.e:
+            cols.append(_in_pixels(self.x, affine.c, affine.a))
+            rows.append(_in_pixels(self.y, affine.f, affine.e))
+        return [*_whole(rows, grid.height), *_whole(cols, grid.width)]
+
+
+def _in_pixels(span: tuple[float, float], origin: float, size: float) -> tuple[float, float]:
+    """Places between two map coordinates, with a pixel on either side."""
+    low, high = sorted((edge - origin) / size for edge in span)
+    return low - 2, high + 1
+
+
+def _whole(spans: Sequence[tuple[float, float]], size: int) -> tuple[int, int]:
+    low = min(max(0.0, *(low for low, _ in spans)), size)
+    high = max(min(size - 1.0, *(high for _, high in spans)), -1.0)
+    return math.ceil(low), math.floor(high) + 1
 
 
 class Granularity(Enum):
@@ -220,8 +259,9 @@ class Planner:
         granularity: What a unit is.
         bands: Bands that are fetched: those of the request, or fewer.
         aligned: Whether all bands must lie on one grid; else each is read on its own.
-        clip: Rows and columns of the level that are wanted at all.
+        clip: Which pixels are wanted at all.
         crop: Windows of the targets; else whole rasters, as far as a target touches them.
+        whole_windows: Whether tiles of a window that its target does not touch are read too.
         per_band: Whether failures are told for each band; else one for each record.
         at_once: Tiles, about, in a plan.
     """
@@ -234,8 +274,9 @@ class Planner:
         *,
         bands: Sequence[str] | None = None,
         aligned: bool = True,
-        clip: Window | None = None,
+        clip: Clip | None = None,
         crop: bool = True,
+        whole_windows: bool = False,
         per_band: bool = False,
         at_once: int = _ROWS_AT_ONCE,
     ) -> None:
@@ -246,6 +287,7 @@ class Planner:
         self._aligned = aligned
         self._clip = clip
         self._crop = crop
+        self.whole_windows = whole_windows
         self._per_band = per_band or granularity is Granularity.TILE
         self.at_once = at_once
 
@@ -261,7 +303,9 @@ class Planner:
                 table.bands[name].mask(self.request.level)
         failures = self._failures(table, usable)
         if self._granularity is Granularity.TILE or not self._aligned:
-            asked = [(name, [name], self._grids(table, usable, [name])) for name in self.bands]
+            asked: list[tuple[str | None, list[str], Ints]] = [
+                (name, [name], self._grids(table, usable, [name])) for name in self.bands
+            ]
         else:
             grids = self._grids(table, usable, self.request.bands)
             self._check_grids(table, usable, grids)
@@ -271,7 +315,9 @@ class Planner:
             wanted = np.unique(grids[grids >= 0])
             pairs, errors = self.footprints.pairs(table.grids, wanted)
             failures += self._errors_of_grids(table, grids, errors, band)
-            readings.append(_Reading(band, names, grids, pairs, *_ranges(pairs.grid, len(table.grids))))
+            readings.append(
+                _Reading(band, names, grids, pairs, *_ranges(pairs.grid, len(table.grids)))
+            )
         for start, stop in self._slices(table, usable, readings):
             own = [one for one in failures if start <= one.scene < stop]
             yield from self._slice(table, usable, readings, np.arange(start, stop), own)
@@ -293,7 +339,7 @@ class Planner:
                 for weights in (high * wide, high, wide)
             )
             tall, broad = kinds.tile_height[kind], kinds.tile_width[kind]
-            estimate = area / (tall * broad) + high / tall + wide / broad + one.count[grid]
+            estimate = area / (tall * broad) + high / tall + wide / broad + one.n_pairs[grid]
             n_tiles[there] += estimate * len(one.names)
         run = np.cumsum(n_tiles) // self.at_once
         edges = np.flatnonzero(np.diff(run, prepend=-1, append=-1))
@@ -319,7 +365,9 @@ class Planner:
             yield plan.of_windows(windows, more, failures)
             return
         told = False
-        for blocks in plan.blocks(windows, self._reference(usable, self.request.bands, table.n_scenes)):
+        for blocks in plan.blocks(
+            windows, self._reference(usable, self.request.bands, table.n_scenes)
+        ):
             yield plan.of_blocks(blocks, [] if told else failures)
             told = True
         if failures and not told:
@@ -330,16 +378,18 @@ class Planner:
         grids = one.grids[scenes]
         there = grids >= 0
         scenes, grids = scenes[there], grids[there]
-        of, place = _spread(one.first[grids], one.count[grids])
+        of, place = _spread(one.first[grids], one.n_pairs[grids])
         window = one.pairs.window[place]
         if self._clip is not None:
-            clip = self._clip
+            wanted = np.array([self._clip.window(grid) for grid in table.grids], np.int64)[
+                grids[of]
+            ]
             window = np.column_stack(
                 [
-                    np.maximum(window[:, 0], clip.row_start),
-                    np.minimum(window[:, 1], clip.row_stop),
-                    np.maximum(window[:, 2], clip.col_start),
-                    np.minimum(window[:, 3], clip.col_stop),
+                    np.maximum(window[:, 0], wanted[:, 0]),
+                    np.minimum(window[:, 1], wanted[:, 1]),
+                    np.maximum(window[:, 2], wanted[:, 2]),
+                    np.minimum(window[:, 3], wanted[:, 3]),
                 ]
             )
         jobs = _Jobs(
@@ -360,9 +410,7 @@ class Planner:
         check = np.flatnonzero(at_border & ~jobs.is_whole & (jobs.target >= 0))
         keep = np.ones(len(jobs.scene), bool)
         boxes = window[check][:, [2, 0, 3, 1]].astype(np.float64)
-        keep[check] = touched(
-            self.footprints, table, jobs.grid[check], jobs.target[check], boxes
-        )
+        keep[check] = touched(self.footprints, table, jobs.grid[check], jobs.target[check], boxes)
         if not self._crop:
             whole = np.column_stack([0 * sizes[:, 1], sizes[:, 1], 0 * sizes[:, 0], sizes[:, 0]])
             jobs = jobs._replace(window=whole, is_whole=jobs.target < 0)
@@ -398,9 +446,7 @@ class Planner:
                 is_usable &= ~refused
         return _Usable(level, is_usable)
 
-    def _grids(
-        self, table: SceneTable, usable: dict[str, _Usable], names: Sequence[str]
-    ) -> Ints:
+    def _grids(self, table: SceneTable, usable: dict[str, _Usable], names: Sequence[str]) -> Ints:
         """Grid of each scene: that of the first of some bands it has; -1 without any."""
         grids = np.full(table.n_scenes, -1, np.int64)
         for name in reversed(names):
@@ -440,8 +486,7 @@ class Planner:
             raise self._why(table, int(nothing.argmax()), self.request.bands[0])
         if not self._per_band:
             for scene in np.flatnonzero(nothing).tolist():
-                error = self._why(table, scene, self.request.bands[0])
-                failures.append(Failure(scene, None, error))
+                failures.append(Failure(scene, None, self._why_nothing(table, scene)))
         for name in self.bands:
             for scene in np.flatnonzero(chosen & ~usable[name].is_usable).tolist():
                 error = self._why(table, scene, name)
@@ -449,16 +494,23 @@ class Planner:
                     raise error
                 if self._per_band:
                     failures.append(Failure(scene, name, error))
-                else:
+                elif table.bands[name].is_present[scene]:
                     table.faults[scene, name] = error
         return failures
+
+    def _why_nothing(self, table: SceneTable, scene: int) -> RasteretError:
+        """Why no band of a scene can be read: what its files or grids said, if anything."""
+        for name in self.request.bands:
+            if (scene, name) in table.faults or table.bands[name].is_present[scene]:
+                return self._why(table, scene, name)
+        return CollectionError("; ".join(f"{name}: no header" for name in self.request.bands))
 
     def _why(self, table: SceneTable, scene: int, name: str) -> RasteretError:
         band = table.bands[name]
         if band.is_present[scene] and (scene, name) not in table.faults:
             return InputError.expected(
-                "level",
-                f"at most {band.n_levels(scene) - 1} for record {table.id_of(scene)}, band {name}",
+                f"record {table.id_of(scene)}, band {name}",
+                f"a level of at most {band.n_levels(scene) - 1}",
                 self.request.level,
                 "0 is full resolution, 1 the largest overview",
             )
@@ -489,7 +541,7 @@ class _Reading(NamedTuple):
         grids: Grid of each scene, -1 without one.
         pairs: Grids and targets, sorted by grid.
         first: Where the pairs of each grid begin.
-        count: How many there are.
+        n_pairs: How many there are.
     """
 
     band: str | None
@@ -497,7 +549,7 @@ class _Reading(NamedTuple):
     grids: Ints
     pairs: Pairs
     first: Ints
-    count: Ints
+    n_pairs: Ints
 
 
 class _Slice:
@@ -509,6 +561,7 @@ class _Slice:
         self._request = planner.request
         self._footprints = planner.footprints
         self._at_once = planner.at_once
+        self._whole_windows = planner.whole_windows
         self._bands = planner.bands
         self._table = table
         self._usable = usable
@@ -537,18 +590,14 @@ class _Slice:
     def _cut(self, windows: _Jobs, kind: Ints) -> _Jobs:
         cells = self._cells(windows, kind, is_delivery=True)
         jobs = windows.take(cells.job)._replace(window=cells.windows)
-        order = np.lexsort(
-            (jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene)
-        )
+        order = np.lexsort((jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene))
         return jobs.take(order)
 
     def of_blocks(self, blocks: _Jobs, failures: list[Failure]) -> TilePlan:
         """A unit for each block of the first band."""
         return self._assembled(_units(blocks), [(n, blocks, None) for n in self._bands], failures)
 
-    def of_windows(
-        self, windows: _Jobs, others: list[_Jobs], failures: list[Failure]
-    ) -> TilePlan:
+    def of_windows(self, windows: _Jobs, others: list[_Jobs], failures: list[Failure]) -> TilePlan:
         """A unit for each scene and target, of all bands."""
         units = _units(windows)
         if not others:
@@ -567,18 +616,19 @@ class _Slice:
 
     def of_tiles(self, jobs: list[tuple[int, _Jobs]], failures: list[Failure]) -> TilePlan:
         """A unit for each tile of each band."""
-        parts, bands = [], []
-        for band, windows in jobs:
-            level = self._usable[self._bands[band]].level
+        parts: list[_Jobs] = []
+        numbers: list[Ints] = []
+        for number, windows in jobs:
+            level = self._usable[self._bands[number]].level
             if level is None:
                 continue
             cells = self._cells(windows, level.kind[windows.scene], whole_tiles=True)
             parts.append(windows.take(cells.job)._replace(window=cells.windows))
-            bands.append(np.full(len(cells.job), band, np.int64))
+            numbers.append(np.full(len(cells.job), number, np.int64))
         if not parts:
-            parts, bands = [_no_jobs()], [np.empty(0, np.int64)]
+            parts, numbers = [_no_jobs()], [np.empty(0, np.int64)]
         tiles = _Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        band = np.concatenate(bands)
+        band = np.concatenate(numbers)
         # Several targets may need the same tile, which is one unit.
         columns = (tiles.window[:, 2], tiles.window[:, 0], band, tiles.scene)
         order = np.lexsort(columns)
@@ -588,7 +638,7 @@ class _Slice:
         tiles = tiles._replace(
             target=np.full(len(band), -1, np.int64), is_whole=np.ones(len(band), bool)
         )
-        asked = []
+        asked: list[tuple[str, _Jobs, Ints | None]] = []
         for number, name in enumerate(self._bands):
             own = np.flatnonzero(band == number)
             asked.append((name, tiles.take(own), own))
@@ -597,7 +647,7 @@ class _Slice:
     def _assembled(
         self,
         units: Units,
-        asked: list[tuple[str, _Jobs, Ints | None]],
+        asked: Sequence[tuple[str, _Jobs, Ints | None]],
         failures: list[Failure],
     ) -> TilePlan:
         """Needs and tiles of units; windows of one band each, with the number of their unit."""
@@ -615,7 +665,9 @@ class _Slice:
                 own = jobs if len(chosen) == len(there) else jobs.take(chosen)
                 of = chosen if unit is None else unit[chosen]
                 found.append(self._needs(number, name, role, level, own, of))
-        return _plan_of(self._table, self._bands, self._request.level, units, found, failures, self._kinds)
+        return _plan_of(
+            self._table, self._bands, self._request.level, units, found, failures, self._kinds
+        )
 
     def _needs(
         self, number: int, name: str, role: int, level: LevelTable, jobs: _Jobs, unit: Ints
@@ -651,7 +703,7 @@ class _Slice:
             scene=scene,
             file=self._table.bands[name].file[scene],
             offset=level.offsets[place],
-            count=level.counts[place],
+            byte_count=level.counts[place],
             part=cells.part,
             rows=rows,
             tile_row=cells.tile_row,
@@ -685,8 +737,7 @@ class _Slice:
                 bottom=np.minimum(cells.bottom, sizes[grid, 1]),
                 right=np.minimum(cells.right, sizes[grid, 0]),
             )
-        is_needed_whole = not self._request.masked and not is_delivery and not whole_tiles
-        if jobs.is_whole.all() or is_needed_whole:
+        if jobs.is_whole.all() or self._whole_windows:
             return cells
         several = np.bincount(cells.job, minlength=len(jobs.scene)) > 1
         check = (several & ~jobs.is_whole & (jobs.target >= 0))[cells.job]
@@ -715,7 +766,7 @@ class _Pieces(NamedTuple):
     scene: Ints
     file: Ints
     offset: Ints
-    count: Ints
+    byte_count: Ints
     part: Ints
     rows: Ints
     tile_row: Ints
@@ -839,7 +890,8 @@ def _plan_of(
 ) -> TilePlan:
     """Sort the needs by unit, tell tiles apart, number requests."""
     if not found:
-        found = [_Pieces(*([np.empty(0, np.int64)] * 12), np.empty((0, 4), np.int64))]
+        nothing = np.empty(0, np.int64)
+        found = [_Pieces._make([*[nothing] * 12, np.empty((0, 4), np.int64)])]
     joined = found[0]
     if len(found) > 1:
         joined = _Pieces(*(np.concatenate(column) for column in zip(*found, strict=True)))
@@ -865,7 +917,7 @@ def _plan_of(
 def _tiles_of(pieces: _Pieces, kinds: _KindColumns) -> tuple[Ints, Tiles]:
     """Number of the tile of each piece, -1 of a sparse one; and the tiles."""
     tile = np.full(len(pieces.unit), -1, np.int64)
-    stored = np.flatnonzero(pieces.count > 0)
+    stored = np.flatnonzero(pieces.byte_count > 0)
     keys = (pieces.part[stored], pieces.offset[stored], pieces.file[stored])
     order = np.lexsort(keys)
     sorted_keys = [key[order] for key in keys]
@@ -881,7 +933,7 @@ def _tiles_of(pieces: _Pieces, kinds: _KindColumns) -> tuple[Ints, Tiles]:
         start = np.minimum.reduceat(start, first)
         stop = np.maximum.reduceat(stop, first)
     at = at[first]
-    kind, offset, count = pieces.kind[at], pieces.offset[at], pieces.count[at]
+    kind, offset, count = pieces.kind[at], pieces.offset[at], pieces.byte_count[at]
     is_random, is_streamed_ = kinds.is_random[kind], kinds.is_streamed[kind]
     start = np.where(is_random | is_streamed_, start, 0)
     fetch_start, fetch_stop = offset.copy(), offset + count
@@ -921,7 +973,8 @@ def _request_numbers(file: Ints, start: Ints, stop: Ints, is_alone: Mask) -> Int
     first = np.searchsorted(run, run)
     piece = (stop - start[first] - 1) // _REQUEST_BYTES
     new = np.append(True, (np.diff(run) != 0) | (np.diff(piece) != 0))
-    return np.cumsum(new) - 1
+    numbers: Ints = np.cumsum(new) - 1
+    return numbers
 
 
 def _spread(first: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -934,7 +987,8 @@ def _spread(first: Ints, count: Ints) -> tuple[Ints, Ints]:
 def _last_of(group: Ints, values: Ints) -> Ints:
     """The value of the last of each run of equal groups, for all of the run."""
     ends = np.append(np.flatnonzero(np.diff(group)), len(group) - 1)
-    return values[ends][np.searchsorted(ends, np.arange(len(group)))]
+    of_group: Ints = values[ends][np.searchsorted(ends, np.arange(len(group)))]
+    return of_group
 
 
 def _units(jobs: _Jobs) -> Units:

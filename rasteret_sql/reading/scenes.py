@@ -204,7 +204,9 @@ class SceneTable:
                 self.hrefs.append(href)
             numbers[position] = self._file_numbers[href]
         numbers[-1] = -1
-        return numbers[pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)]
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        files: Ints = numbers[codes]
+        return files
 
     @property
     def crs_codes(self) -> Ints:
@@ -372,14 +374,14 @@ class BandTable:
         distinct, codes = _distinct(columns)
         first = len(self._table.kinds)
         for position in distinct.tolist():
-            values = [None if c is None else c[position].as_py() for c in columns]
+            values: list[Any] = [None if c is None else c[position].as_py() for c in columns]
             tile, rest = values[:2], values[2:]
             n = len(_FORMAT_FIELDS)
             level = dict(zip((*_FORMAT_FIELDS, "block_samples"), rest[: n + 1], strict=True))
             facts = dict(zip(_FILE_FIELDS, rest[n + 1 : n + 1 + len(_FILE_FIELDS)], strict=True))
             base = dict(zip(_FORMAT_FIELDS, rest[-n - 1 : -1], strict=True))
             self._table.kinds.append(
-                _kind(tile, level, facts, base, rest[-1], is_image=is_image, is_mask=is_mask)
+                _kind(tile, level, facts, base, int(rest[-1]), is_image=is_image, is_mask=is_mask)
             )
         return first + codes
 

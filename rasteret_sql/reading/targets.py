@@ -99,13 +99,14 @@ class Targets:
     def is_large(self) -> NDArray[np.bool_]:
         """Which areas are too large to be transformed to a projection made for elsewhere."""
         if self._is_large is None:
-            if self.crs is None:
-                self._is_large = np.zeros(len(self), bool)
-            elif not any(is_large(box) for box in self.lonlat_boxes()):
+            if self.crs is None or not any(is_large(box) for box in self.lonlat_boxes()):
                 self._is_large = np.zeros(len(self), bool)
             else:
                 self._is_large = np.array(
-                    [any(is_large(box) for box in self.aoi(n).lonlat_boxes()) for n in range(len(self))]
+                    [
+                        any(is_large(box) for box in self.aoi(n).lonlat_boxes())
+                        for n in range(len(self))
+                    ]
                 )
         return self._is_large
 
@@ -186,10 +187,10 @@ def find_geometry_column(schema: pa.Schema, wanted: str | None, argument: str) -
         return wanted
     typed = [field.name for field in schema if _is_geometry(field)]
     if len(typed) == 1:
-        return typed[0]
+        return str(typed[0])
     named = [n for n in schema.names if n.lower() in ("geometry", "geom", "wkb_geometry")]
     if len(named) >= 1:
-        return named[0]
+        return str(named[0])
     raise InputError.expected(
         argument,
         "a column of geometries (GEOMETRY, or named geometry, geom or wkb_geometry)",
@@ -220,7 +221,9 @@ def _named_crs(field: pa.Field, shapes: NDArray[np.object_]) -> str | int | None
 
 def _shapes(column: pa.ChunkedArray, subject: str) -> NDArray[np.object_]:
     if isinstance(column.type, pa.BaseExtensionType):
-        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+        column = pa.chunked_array(
+            [chunk.storage for chunk in column.chunks], column.type.storage_type
+        )
     values = np.empty(len(column), dtype=object)
     values[:] = column.to_pylist()
     kinds = {type(value) for value in values} - {type(None)}

@@ -222,8 +222,7 @@ class TileStore:
 
 def _size(pixels: Pixels) -> int:
     """Bytes that an array keeps in memory: a view keeps all of what it looks into."""
-    base = pixels.base
-    return int(base.nbytes) if hasattr(base, "nbytes") else int(pixels.nbytes)
+    return int(getattr(pixels.base, "nbytes", pixels.nbytes))
 
 
 def _holds(first: int, pixels: Pixels, wanted_first: int, wanted_stop: int) -> bool:

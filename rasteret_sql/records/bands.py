@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
@@ -10,11 +11,14 @@ from urllib.parse import urlsplit
 
 from rasteret_sql.errors import InputError, UnknownBandError
 
-_RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".gtiff", ".geotiff", ".btf", ".tf8"})
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".gtif", ".gtiff", ".geotiff", ".btf", ".tf8"})
 _OPAQUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "image/*"})
 _NOT_DATA_ROLES = frozenset({"thumbnail", "overview"})
 _NOT_DATA_KEYS = frozenset({"thumbnail", "overview", "preview", "browse", "rendered_preview"})
 _MAX_BANDS = 1000
+_MAX_KEYS = 1_000_000
+_DATE = re.compile(r"(?<!\d)\d{4}(?:[-_.]?\d{2}(?:[-_.]?\d{2})?)?(?:T\d[\d:.]*)?Z?(?!\d)")
+_BAND_FIELDS = ("bands", "raster:bands", "eo:bands")
 
 
 class RasterAsset(NamedTuple):
@@ -55,7 +59,7 @@ def is_raster(key: str, asset: Mapping[str, Any]) -> bool:
     kind = media_type.lower() if isinstance(media_type, str) else ""
     if kind.split(";", 1)[0].strip() in _OPAQUE_TYPES:
         path = urlsplit(str(asset.get("href") or "")).path
-        is_tiff = PurePosixPath(path).suffix.lower() in _RASTER_SUFFIXES
+        is_tiff = PurePosixPath(path).suffix.lower() in RASTER_SUFFIXES
     else:
         is_tiff = "tiff" in kind
     if not is_tiff:
@@ -76,7 +80,7 @@ def sample_names(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tup
         >>> sample_names({"eo:bands": [{"name": "red"}, {"name": "nir"}]}, {})
         ('red', 'nir')
     """
-    lists = [_band_list(asset.get(field)) for field in ("bands", "raster:bands", "eo:bands")]
+    lists = [_band_list(asset.get(field)) for field in _BAND_FIELDS]
     declared = next((bands for bands in lists if bands), [])
     if len(declared) < 2:
         return ()
@@ -87,6 +91,60 @@ def sample_names(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> tup
             names[i] = names[i] or _band_name(band, of_item)
     # a name that two samples have is the first one's; the other is told by its number
     return tuple("" if name in names[:i] else name for i, name in enumerate(names))
+
+
+class KeyAliases:
+    """Asset keys that name their item or its date, and what is the same in all of them.
+
+    A key is such a one if it is in one item only and differs from that of another item in
+    the id or in a date (``openEO_2023-06-01Z.tif``); bands are then named without these.
+
+    Example:
+        >>> found = KeyAliases()
+        >>> for name, day in (("a", "2023-06-01"), ("b", "2023-06-06")):
+        ...     found.add(name, {f"openEO_{day}Z.tif": {}, "dem": {}})
+        >>> found.aliases()
+        {'openEO_2023-06-01Z.tif': 'openEO', 'openEO_2023-06-06Z.tif': 'openEO'}
+    """
+
+    def __init__(self) -> None:
+        self._aliases: dict[str, str] | None = {}
+        self._n_items = 0
+
+    def add(self, item_id: str, assets: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take the raster assets of one more item into account."""
+        if self._aliases is None:
+            return
+        self._n_items += bool(assets)
+        labels = {key: _label(item_id, key, asset) for key, asset in assets.items()}
+        varying = {key: label for key, label in labels.items() if label != key}
+        is_clear = len(set(labels.values())) == len(labels)
+        if not is_clear or not self._aliases.keys().isdisjoint(labels):
+            self._aliases = None  # a key of several items, or two that could not be told apart
+        else:
+            self._aliases |= varying
+
+    def aliases(self) -> dict[str, str]:
+        """Asset key to the key that stands for it and its like in other items."""
+        aliases = self._aliases or {}
+        n_uses = Counter(aliases.values())
+        return {key: label for key, label in aliases.items() if n_uses[label] > 1}
+
+
+def _label(item_id: str, key: str, asset: Mapping[str, Any]) -> str:
+    """An asset key without the item's id and dates, or the name of the one band."""
+    stem = PurePosixPath(key).stem if PurePosixPath(key).suffix in RASTER_SUFFIXES else key
+    plain = _DATE.sub("", stem.replace(item_id, "") if item_id else stem)
+    if plain == stem:
+        return key
+    declared = next((found for f in _BAND_FIELDS if (found := _band_list(asset.get(f)))), [])
+    name = _band_name(declared[0], []) if len(declared) == 1 else ""
+    return name or plain.strip("_-. ") or "data"
+
+
+def has_declared_bands(asset: Mapping[str, Any]) -> bool:
+    """Whether an asset says how many samples its file has."""
+    return any(_band_list(asset.get(field)) for field in _BAND_FIELDS)
 
 
 def _band_list(value: object) -> list[Any]:
@@ -119,26 +177,32 @@ class BandSurvey:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int | str], None] = {}
-        self._variants: dict[str, set[tuple[str, ...]]] = {}
+        self.renamed: dict[str, str] = {}
+        self._variants: dict[str, dict[tuple[str, ...], None]] = {}
 
     def add(self, assets: Mapping[str, RasterAsset]) -> None:
         """Take the raster assets of one more item into account."""
         for key, asset in assets.items():
-            variants = self._variants.setdefault(key, set())
+            variants = self._variants.setdefault(key, {})
             if asset.names in variants:
                 continue
-            variants.add(asset.names)
+            variants[asset.names] = None
             for i, name in enumerate(asset.names):
                 self._seen[key, name or i] = None
             if not asset.names:
                 self._seen[key, 0] = None
-            if len(self._seen) > _MAX_BANDS:
-                raise InputError.expected(
-                    "band_map",
-                    f"at most {_MAX_BANDS} distinct raster assets and bands",
-                    "more in these items",
-                    "give MAP {band: asset key} for the assets you need",
-                )
+            if len(self._seen) > _MAX_KEYS:
+                self.check()
+
+    def check(self) -> None:
+        """Raise if there are more bands than a collection can have columns for."""
+        if len(self._seen) > _MAX_BANDS:
+            raise InputError.expected(
+                "band_map",
+                f"at most {_MAX_BANDS} distinct raster assets and bands",
+                "more in these items",
+                "give MAP {band: asset key} for the assets you need",
+            )
 
     def __bool__(self) -> bool:
         """Whether there was any asset."""
@@ -147,6 +211,32 @@ class BandSurvey:
     def samples(self, key: str) -> set[str]:
         """Names of the samples that the asset of this key has in some item."""
         return {name for names in self._variants.get(key, ()) for name in names if name}
+
+    @property
+    def keys(self) -> list[str]:
+        """The asset keys, in order of first appearance."""
+        return list(self._variants)
+
+    def names_of(self, key: str, n_samples: int) -> tuple[str, ...]:
+        """What some item calls the samples of this asset, if it has as many there; else ()."""
+        variants = self._variants.get(key, ())
+        return next((names for names in variants if len(names) == n_samples), ())
+
+    def with_keys(self, aliases: Mapping[str, str]) -> BandSurvey:
+        """The same under other asset keys."""
+        told = BandSurvey()
+        for key, variants in self._variants.items():
+            for names in variants:
+                told.add({aliases.get(key, key): RasterAsset("", names)})
+        return told
+
+    def with_names(self, of_headers: Mapping[str, tuple[str, ...]]) -> BandSurvey:
+        """The same where assets of unknown samples have those that their headers tell."""
+        told = BandSurvey()
+        for key, variants in self._variants.items():
+            for names in variants:
+                told.add({key: RasterAsset("", names or of_headers.get(key, ()))})
+        return told
 
     def bands(self) -> dict[str, Band]:
         """Band name to where it is, in order of first appearance."""
@@ -169,6 +259,8 @@ class BandSurvey:
             while unique.casefold() in taken:
                 n += 1
                 unique = f"{name}_{n}"
+            if unique != name:
+                self.renamed[unique] = name
             taken.add(unique.casefold())
             named[unique] = Band(key, sample)
         return named

@@ -25,6 +25,7 @@ from rasteret_sql.records.files.workspace import (
 )
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.records import Records
+from rasteret_sql.records.samples import header_reader
 
 REPORT_SCHEMA = pa.schema(
     [
@@ -107,13 +108,19 @@ def build_collection(
     """
     began = time.monotonic()
     bands = [f.name for f in records.schema.field("assets").type]
-    result = Enrichment(failures=list(records.failures))
+    result = Enrichment()
     info = {"name": options.name, "data_source": options.data_source, "description": ""}
     with (
         workspace.build(options.name, options.kind, force=options.force) as build,
         closing(HeaderJournal(build.journal, _plain(options.source))) as journal,
     ):
         is_enriched = options.enrich and records.has_rasters
+        if is_enriched and records.of_headers is not None:
+            read, n_requests = header_reader(n_lanes=options.n_lanes, stop=stop, journal=journal)
+            records = records.of_headers.records(read, {})
+            bands = [f.name for f in records.schema.field("assets").type]
+            result.requests += n_requests()
+        result.failures += records.failures
         rows = records.for_enrichment() if is_enriched else records.batches()
         schema, batches = records.schema, _checked(_some(rows, records.warnings), stop)
         if is_enriched:

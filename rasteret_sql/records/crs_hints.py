@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -43,11 +44,17 @@ def _of_fields(fields: Mapping[str, Any]) -> CrsHint:
         value = fields.get(name)
         if value is None or value in ("", {}):
             continue
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(_whole(value))
         found = _parse(text.strip(), name)
         if found != CrsHint():
             return found
     return CrsHint()
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """A code that was written as a DOUBLE or DECIMAL, as an integer."""
+    is_number = isinstance(value, float | Decimal) and value == value
+    return int(value) if is_number and value == int(value) else None if is_number else value
 
 
 @lru_cache(maxsize=512)

@@ -15,6 +15,7 @@ from rasteret_sql.schema import DATETIME
 
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
+_YEARS = range(1000, 10000)
 _YEAR = re.compile(r"(\d{4})$")
 _YEAR_MONTH = re.compile(r"(\d{4})-(\d{2})$")
 _LEAP_SECOND = re.compile(r"(:\d{2}):60(?:\.\d+)?")
@@ -60,7 +61,7 @@ def format_micros(micros: int) -> str:
 def parse_micros(value: object) -> int:
     """UTC microseconds since 1970 of the first instant that the value names.
 
-    A time without a zone is UTC; a year or month stands for its beginning.
+    A time without a zone is UTC; a year (an integer too) or month stands for its beginning.
 
     Raises:
         ValueError: if it is not understood.
@@ -110,6 +111,8 @@ def _span(value: object) -> tuple[int, int]:
         return at, at
     if isinstance(value, date):
         return _days(value, 1)
+    if isinstance(value, int) and value in _YEARS:
+        value = str(value)
     if not isinstance(value, str):
         raise ValueError(repr(value))  # noqa: TRY004 - one error for every bad value
     text = value.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,24 +9,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import HeaderError, InterruptedReadError, RasteretError, redact
-from rasteret_sql.grid.crs import LONLAT, transformer
-from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.records import asset_hints, progress
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.headers import Headers
+from rasteret_sql.records.raster_footprints import (
+    RasterGrid,
+    covers,
+    inside,
+    lonlat_box,
+    lonlat_footprint,
+    widened,
+)
 from rasteret_sql.records.records import AssetFailure
 from rasteret_sql.remote.headers import AssetHeader
 from rasteret_sql.schema import BAND_METADATA, BBOX, CRS, EPSG, metadata_column
 from rasteret_sql.tiff.band_values import band_values
-from rasteret_sql.tiff.layout import Header
+from rasteret_sql.units import BBox
 
 _PIECE_ASSETS = 512
 _FIRST_PIECE_ASSETS = 256
 _PIECE_BYTES = 64 << 20
 _N_AHEAD = 2
+
+Grids = dict[RasterGrid, None]
+"""The different grids of a record's rasters, in the order of its bands."""
 
 
 @dataclass
@@ -67,6 +74,8 @@ def enrich(
     n_lanes: int = 300,
     stop: threading.Event | None = None,
     journal: HeaderJournal | None = None,
+    headers: Headers | None = None,
+    has_outlines: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Add the headers to batches of records.
 
@@ -78,14 +87,20 @@ def enrich(
         n_lanes: Header requests under way at once.
         stop: Ends the work with InterruptedReadError.
         journal: Headers of an earlier build that was cut short; gets the new ones.
+        headers: Those at hand; in place of the three above.
+        has_outlines: Whether a record without geometry gets the outline of its raster.
 
     Yields:
         All records, in order, with the columns of ``schema``; the batches are others than
         those that came in, as their size follows that of the tile tables. An asset that
         can't be read is NULL there.
     """
-    work = Headers(n_lanes, stop or threading.Event(), journal)
+    work = headers or Headers(n_lanes, stop or threading.Event(), journal)
     pieces = _Pieces(batches, bands)
+
+    def finish(piece: _Piece) -> pa.RecordBatch:
+        return _finish(piece, schema, work, result, pieces, has_outlines=has_outlines)
+
     ahead: deque[_Piece] = deque()
     n_ahead = 0
     for piece in pieces:
@@ -94,9 +109,9 @@ def enrich(
         n_ahead += len(piece.hrefs)
         while n_ahead - len(ahead[0].hrefs) >= _N_AHEAD * pieces.n_assets:
             n_ahead -= len(ahead[0].hrefs)
-            yield _finish(ahead.popleft(), schema, work, result, pieces)
+            yield finish(ahead.popleft())
     while ahead:
-        yield _finish(ahead.popleft(), schema, work, result, pieces)
+        yield finish(ahead.popleft())
 
 
 class _References:
@@ -157,21 +172,32 @@ class _Pieces:
 
 
 def _finish(
-    piece: _Piece, schema: pa.Schema, work: Headers, result: Enrichment, pieces: _Pieces
+    piece: _Piece,
+    schema: pa.Schema,
+    work: Headers,
+    result: Enrichment,
+    pieces: _Pieces,
+    *,
+    has_outlines: bool,
 ) -> pa.RecordBatch:
     batch, references = piece.batch, piece.references
     work.wait(piece.hrefs)
     n_before = result.assets
     first: list[AssetHeader | None] = [None] * batch.num_rows
+    grids: list[Grids] = [{} for _ in range(batch.num_rows)]
     columns = {
-        metadata_column(reference.band): _metadata_column(batch, reference, work, first, result)
+        metadata_column(reference.band): _metadata_column(
+            batch, reference, work, first, grids, result
+        )
         for reference in references
     }
     pieces.learn(result.assets - n_before, sum(column.nbytes for column in columns.values()))
     result.requests += work.release(piece.hrefs)
     progress.add("records done", batch.num_rows)
     columns |= _crs_columns(batch, first, references, result)
-    columns["bbox"] = _bbox_column(batch, first)
+    columns["bbox"] = _bbox_column(batch, grids, references, result)
+    if has_outlines:
+        columns["geometry"] = _geometry_column(batch, grids)
     arrays = [
         columns[f.name] if f.name in columns else batch.column(f.name).cast(f.type) for f in schema
     ]
@@ -183,9 +209,13 @@ def _metadata_column(
     reference: _References,
     work: Headers,
     first: list[AssetHeader | None],
+    grids: Sequence[Grids],
     result: Enrichment,
 ) -> pa.Array:
-    """One band's ``{band}_metadata``; ``first`` gets the header of rows that had none yet."""
+    """One band's ``{band}_metadata``.
+
+    ``first`` gets the header of rows that had none yet, ``grids`` where all of them lie.
+    """
     rows: list[dict[str, Any] | None] = [None] * batch.num_rows
     for row, (href, index) in enumerate(zip(reference.hrefs, reference.indices, strict=True)):
         if not href:
@@ -194,6 +224,7 @@ def _metadata_column(
         try:
             asset = work.get(href)
             values = band_values(asset.header, index or 0)
+            grid = RasterGrid.of(asset.header)
         except InterruptedReadError:
             raise
         except Exception as error:  # noqa: BLE001 (one asset never ends a build)
@@ -204,6 +235,8 @@ def _metadata_column(
             result.conflicts.append(_line(batch, row, reference, text))
         rows[row] = values | {"file_size": asset.file_size, "etag": asset.etag}
         first[row] = first[row] or asset
+        if grid is not None:
+            grids[row][grid] = None
     column = _stored(batch, rows, reference, result)
     n_stored = len(column) - column.null_count
     result.enriched += n_stored
@@ -278,30 +311,47 @@ def _crs_columns(
     return {"proj:epsg": pa.array(codes, pa.int32()), "crs": pa.array(texts, pa.string())}
 
 
-def _bbox_column(batch: pa.RecordBatch, first: Sequence[AssetHeader | None]) -> pa.Array:
-    """Bounds per record; where the record has none, those of its first raster."""
-    if "bbox" not in batch.schema.names:
-        boxes: list[Any] = [None] * batch.num_rows
-    else:
+def _bbox_column(
+    batch: pa.RecordBatch,
+    grids: Sequence[Grids],
+    references: Sequence[_References],
+    result: Enrichment,
+) -> pa.Array:
+    """Bounds per record that hold its rasters; what had to be widened is reported."""
+    boxes: list[Any] = [None] * batch.num_rows
+    if "bbox" in batch.schema.names:
         column = batch.column("bbox").cast(BBOX)
-        if not column.null_count:
+        if not any(grids):
             return column
         boxes = column.to_pylist()
-    for row, asset in enumerate(first):
-        if boxes[row] is None and asset is not None:
-            boxes[row] = _lonlat_bounds(asset.header)
+    for row, found in enumerate(grids):
+        given = boxes[row] and BBox(**boxes[row])
+        box = given if given is None or None not in given else None
+        for grid in found:
+            own = lonlat_box(grid)
+            if own is not None and (box is None or not covers(box, inside(grid, own))):
+                box = own if box is None else widened(box, own)
+        if box is not None and box != given:
+            boxes[row] = box._asdict()
+            if given is not None:
+                text = (
+                    f"bbox: the record's {_shown(given)} does not cover the file; "
+                    f"it is widened to {_shown(box)}"
+                )
+                own_reference = next(r for r in references if r.hrefs[row])
+                result.conflicts.append(_line(batch, row, own_reference, text))
     return pa.array(boxes, BBOX)
 
 
-def _lonlat_bounds(header: Header) -> dict[str, float] | None:
-    georef = header.georef
-    if georef.affine is None or georef.crs is None:
-        return None
-    bounds = bounds_of(georef.affine, header.image.height, header.image.width)
-    try:
-        box = transformer(georef.crs, LONLAT).transform_bounds(*bounds, densify_pts=21)
-    except (ProjError, RasteretError, ValueError):  # an engineering CRS, or of another planet
-        return None
-    if not all(map(math.isfinite, box)):
-        return None
-    return dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+def _shown(box: BBox) -> str:
+    return "[" + ", ".join("NULL" if n is None else f"{n:.6g}" for n in box) + "]"
+
+
+def _geometry_column(batch: pa.RecordBatch, grids: Sequence[Grids]) -> pa.Array:
+    """Footprint per record: the record's own, else the outline of its first raster."""
+    column = batch.column("geometry")
+    shapes = column.to_pylist()
+    for row, found in enumerate(grids):
+        if shapes[row] is None and found:
+            shapes[row] = lonlat_footprint(next(iter(found)))
+    return pa.array(shapes, column.type)

@@ -8,13 +8,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyproj
 import shapely
+from numpy.typing import NDArray
 
+from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
+from rasteret_sql.grid.reproject import reproject
 from rasteret_sql.units import BBox
 
 Geometry = Any
 """A shapely geometry; shapely has no types."""
 
+Shapes = NDArray[np.object_]
+"""shapely geometries, None where there is none; shape (rows,)."""
+
+LON_LIMIT = 360.5
+"""Farther from 0 is no longitude."""
+LAT_LIMIT = 90.5
+"""Farther from 0 is no latitude."""
+_SEGMENTS_PER_EXTENT = 16
+_HALF_WORLD = 180.0
 _BBOX_LENGTHS = {4: (0, 1, 2, 3), 6: (0, 1, 3, 4)}
 _MERIDIAN = 180.0
 _TOUCH_DEG = 1e-6
@@ -148,3 +161,26 @@ def boxes_meet(a: BBox, b: BBox) -> bool:
         for one in split_at_antimeridian(a)
         for other in split_at_antimeridian(b)
     )
+
+
+def to_lonlat(shapes: Shapes, crs: pyproj.CRS) -> Shapes:
+    """Transform to CRS84; straight edges become curves, what crosses 180 degrees is cut."""
+    if is_same(crs, crs_of(LONLAT)) or crs.to_epsg() in {4326, 4979}:
+        return shapes
+    bounds = shapely.bounds(shapes)
+    extent = np.fmax(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+    length = np.where(extent > 0, extent / _SEGMENTS_PER_EXTENT, 1.0)
+    dense = np.asarray(shapely.segmentize(shapes, length), object)
+    move = transformer(crs, LONLAT)
+
+    def moved(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
+
+    result = np.asarray(shapely.transform(dense, moved), object)
+    bounds = shapely.bounds(result)
+    result[~np.isfinite(bounds).all(axis=1)] = None
+    wide = np.nonzero(bounds[:, 2] - bounds[:, 0] > _HALF_WORLD)[0]
+    for row in wide:
+        if shapely.get_dimensions(shapes[row]) == 2:
+            result[row] = reproject(shapes[row], crs, crs_of(LONLAT))
+    return result

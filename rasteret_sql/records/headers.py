@@ -52,10 +52,15 @@ class Headers:
         n_lanes: Requests under way at once.
         stop: Ends the work with InterruptedReadError.
         journal: Has headers of an earlier build that was cut short, and gets the new ones.
+        kept_bytes: About how much memory the headers take that stay after `release`.
     """
 
     def __init__(
-        self, n_lanes: int, stop: threading.Event, journal: HeaderJournal | None = None
+        self,
+        n_lanes: int,
+        stop: threading.Event,
+        journal: HeaderJournal | None = None,
+        kept_bytes: int = _KEPT_BYTES,
     ) -> None:
         self._lanes = lanes(n_lanes)
         self._stop = stop
@@ -64,7 +69,23 @@ class Headers:
         self._arrived: SimpleQueue[tuple[_Slot, _Arrival]] = SimpleQueue()
         self._used: dict[str, int] = {}
         self._used_bytes = 0
+        self._kept_bytes = kept_bytes
         self._flushed = time.monotonic()
+
+    def continued(self, stop: threading.Event) -> Headers:
+        """The same headers under another stop event; nothing may be under way."""
+        self._stop = stop
+        return self
+
+    def has_all(self, hrefs: Sequence[str]) -> bool:
+        """Whether all of these were started and are still there."""
+        return all(href in self._slots for href in hrefs)
+
+    def failure(self, href: str) -> RasteretError | None:
+        """Why a header that was waited for has not come; None if it has, or no one knows."""
+        slot = self._slots.get(href)
+        outcome = None if slot is None else slot.outcome
+        return outcome if isinstance(outcome, RasteretError) else None
 
     def start(self, hrefs: Sequence[str]) -> None:
         """Begin to read the headers that are not under way or known; an href may come again."""
@@ -120,7 +141,7 @@ class Headers:
                 self._used_bytes -= self._used.pop(href)
             self._used[href] = _size_bytes(outcome)
             self._used_bytes += self._used[href]
-        while self._used_bytes > _KEPT_BYTES:
+        while self._used_bytes > self._kept_bytes:
             oldest = next(iter(self._used))
             self._used_bytes -= self._used.pop(oldest)
             del self._slots[oldest]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from rasteret_sql.errors import AccessDeniedError, redact
+
+if TYPE_CHECKING:
+    from rasteret_sql.records.samples import KnownSamples, ReadHeaders
 
 BATCH_ROWS = 1000
 
@@ -34,6 +37,19 @@ def local_refused(name: str, band: str, href: str) -> AssetFailure:
 
 
 @dataclass(frozen=True)
+class BandsOfHeaders:
+    """Records whose bands follow from the headers of their files.
+
+    Attributes:
+        records: the same records with these bands; asks for the headers that it needs.
+        hrefs: the files whose headers it may need; None for all of the records'.
+    """
+
+    records: Callable[[ReadHeaders, KnownSamples], Records]
+    hrefs: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class Records:
     """Records of a source, canonical columns first, in batches of at most `BATCH_ROWS`.
 
@@ -45,6 +61,8 @@ class Records:
         hinted: as `batches`, and a column of `asset_hints` beside the schema's; None where
             nothing is said of the assets.
         has_rasters: whether any asset is said to be a TIFF; if none is, no header is asked for.
+        of_headers: where the source does not say how many samples files have, and so how
+            many bands: what to use in place of these records once headers can be read.
     """
 
     schema: pa.Schema
@@ -53,6 +71,7 @@ class Records:
     failures: list[AssetFailure] = field(default_factory=list)
     hinted: Callable[[], Iterator[pa.RecordBatch]] | None = None
     has_rasters: bool = True
+    of_headers: BandsOfHeaders | None = None
 
     def for_enrichment(self) -> Iterator[pa.RecordBatch]:
         """Start a pass with all that `enrich` can use."""

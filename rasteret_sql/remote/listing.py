@@ -45,7 +45,7 @@ def list_files(folder: str) -> list[Listed]:
             folder,
             "one file, as a web server lists none",
             "a folder",
-            "name the Parquet file, or use s3://, gs:// or az://",
+            "name the file, or use s3://, gs:// or az://",
         )
     prefix = inside.path.removesuffix("_")
 

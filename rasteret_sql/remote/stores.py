@@ -167,7 +167,7 @@ def locate(href: str) -> Location:
         _guard(href)
     if is_local(href):
         return Location(href=href, path=_local_path(href), store=None, source=href)
-    return _locate_remote(href, _generation)
+    return _locate_remote(_signed.get(href, href), _generation)
 
 
 def with_credentials(location: Location) -> Location | None:

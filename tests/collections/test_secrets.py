@@ -181,7 +181,7 @@ def test_a_parameter_that_is_no_secret_is_kept_where_the_user_says_so(told, item
         "CREATE TABLE mine AS SELECT 'a' AS id, $h AS url", {"h": f"{plain}?code=7&token={PLANTED}"}
     )
     assert told("FROM rasteret_build_table('t', source := 'mine', href_column := 'url')")
-    assert told("SELECT assets.data.href FROM t") == [(f"{plain}?code=7",)]
+    assert told("SELECT assets.b1.href FROM t") == [(f"{plain}?code=7",)]
 
 
 def test_keep_query_is_a_list_of_names():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import duckdb
+import geopandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -178,3 +180,71 @@ def test_assets_of_which_none_is_a_raster_are_kept_without_a_request(
     assert again == [(6, 0, 0)]
     with pytest.raises(Exception, match="doc"):
         con.execute("FROM rasteret_pixels('docs', bands := ['doc'])").fetchall()
+
+
+def test_ids_that_are_not_found_are_told(rows, served_items):
+    path = served_items()
+    known = json.loads(Path(path).read_text())["features"][0]["id"]
+    query = "SELECT records FROM rasteret_build_stac('s', $p, ids := $ids, enrich := false)"
+    assert rows(query, {"p": path, "ids": [known, "nowhere"]}) == [(1,)]
+    assert ("ids: nowhere: not found",) in rows("SELECT error FROM rasteret_errors('s')")
+
+
+@pytest.mark.parametrize("name", ["text", "name", "sql"])
+def test_a_source_is_never_a_python_variable_of_ours(con, rows, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a folder of the name would be the source
+    query = f"FROM rasteret_build_table('t', '{name}', href_column := 'url')"
+    with pytest.raises(duckdb.Error) as raised:
+        rows(query)
+    assert "Python Object" not in str(raised.value)
+    con.register(name, pa.table({"id": ["a"], "url": ["s3://b/a.tif"]}))
+    assert len(rows(query)) == 1
+
+
+def test_a_geoparquet_file_is_a_table(rows, tmp_path, monkeypatch):
+    path = tmp_path / "scenes.geoparquet"
+    geopandas.GeoDataFrame(
+        {"id": ["a"], "url": ["s3://b/a.tif"]}, geometry=[shapely.box(1, 2, 3, 4)], crs=4326
+    ).to_parquet(path)
+    query = "SELECT records FROM rasteret_build_table($n, $s, href_column := 'url')"
+    assert rows(query, {"n": "one", "s": str(path)}) == [(1,)]
+    monkeypatch.chdir(tmp_path)
+    assert rows(query, {"n": "two", "s": path.name}) == [(1,)]
+    assert rows("SELECT bbox.xmax FROM two") == [(3.0,)]
+
+
+TYPED = {
+    "decimal": pa.array(["1.10", None], pa.string()).cast(pa.decimal128(9, 2)),
+    "day": pa.array([19000, None], pa.date32()),
+    "at": pa.array([1_700_000_000_123_456, None], pa.timestamp("us", "UTC")),
+    "clock": pa.array([3_600_000_001, None], pa.time64("us")),
+    "large": pa.array([2**64 - 1, None], pa.uint64()),
+    "small": pa.array([7, None], pa.int16()),
+    "map": pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int32())),
+    "bytes": pa.array([b"\x00\xff", None], pa.binary()),
+    "nested": pa.array([{"x": [b"1"]}, None], pa.struct([("x", pa.list_(pa.binary()))])),
+    "nothing": pa.nulls(2, pa.float32()),
+    "text": pa.array(["a", None]),
+}
+
+
+def test_columns_of_stac_geoparquet_keep_their_types(rows, tmp_path):
+    table = pa.table(
+        {
+            "id": ["a", "b"],
+            "datetime": pa.array([0, 1], pa.timestamp("ms", "UTC")),
+            "geometry": [shapely.Point(1, 2).wkb] * 2,
+            "assets": [{"B04": {"href": "s3://b/a.tif", "type": "image/tiff"}}] * 2,
+            **TYPED,
+        }
+    )
+    path = tmp_path / "typed.parquet"
+    pq.write_table(table, path)
+    report = rows(
+        "SELECT path FROM rasteret_build_stac('s', $p, enrich := false)", {"p": str(path)}
+    )
+    (part,) = Path(report[0][0]).resolve().rglob("*.parquet")
+    stored = pq.ParquetFile(part).read().sort_by("id")
+    for name, column in TYPED.items():
+        assert stored.schema.field(name).type == column.type, name
+        assert stored[name].to_pylist() == column.to_pylist(), name

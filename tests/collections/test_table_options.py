@@ -57,7 +57,7 @@ def test_assets_of_every_form_are_read(rows, paths, form):
 @pytest.mark.parametrize(
     ("options", "bands", "indices"),
     [
-        ("href_column := 'url'", ["data"], [0]),
+        ("href_column := 'url'", ["b1"], [0]),
         ("href_column := 'url', bands := ['red']", ["red"], [0]),
         ("href_column := 'url', band_index_map := MAP {'r': 0, 'g': 1}", ["r", "g"], [0, 1]),
         (

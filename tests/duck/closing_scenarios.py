@@ -24,7 +24,10 @@ from rasteret_sql.duck.stream import n_pulling
 SCENARIO, SOURCE, WORKSPACE, ORIGIN, N = sys.argv[1:]
 LIMIT_SECONDS = 30
 AT_ONCE = 4
-MANY = "SELECT * REPLACE (id || range::VARCHAR AS id) FROM (FROM s2 LIMIT {n}), range({times})"
+MANY = (
+    "SELECT s.* REPLACE (s.id || r.range::VARCHAR AS id) "
+    "FROM (FROM s2 LIMIT {n}) s, range({times}) r"
+)
 SILENT = (
     "SELECT * REPLACE ({B04: {href: ''"
     + ORIGIN
@@ -66,9 +69,8 @@ def run_forks() -> None:
 
 def query(what: str, *, half: bool = False) -> str:
     records = MANY.format(n=1, times=60)
-    if SOURCE == "silent":
-        records = f"FROM s2 LIMIT 1) UNION ALL ({SILENT}" if half else SILENT
-        records = f"FROM (({records}))" if half else records
+    if SOURCE == "silent":  # 1.5 may run ahead before it gives the first rows
+        records = f"({MANY.format(n=1, times=20)}) UNION ALL ({SILENT})" if half else SILENT
     return f"SELECT {what} FROM rasteret_pixels('{records}', bands := ['B04'])"
 
 

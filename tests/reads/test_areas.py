@@ -31,6 +31,8 @@ from reads.read_oracle import (
     to_map,
 )
 
+from rasteret_sql.reading.tile_store import STORE
+
 LEFT = shapely.from_wkt("POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))")
 RIGHT = shapely.Polygon([(78.003, 13.01), (78.02, 13.012), (78.011, 13.028)])
 FIELDS = {"left": LEFT, "right": RIGHT}
@@ -193,7 +195,7 @@ def test_a_relation_without_a_geometry_column_is_refused(s2, function):
         s2.execute(f"EXPLAIN FROM {function}('s2', aois := 'fields')")
     with pytest.raises(duckdb.Error, match=r"geometry_column: .*'outline'"):
         s2.execute(f"EXPLAIN FROM {function}('s2', aois := 'fields', geometry_column := 'outline')")
-    with pytest.raises(duckdb.Error, match=rf"{function}: aois: "):
+    with pytest.raises(duckdb.Error, match="no_such_table does not exist"):
         s2.execute(f"EXPLAIN FROM {function}('s2', aois := 'no_such_table')")
 
 
@@ -327,6 +329,7 @@ def remote(con, server):
     folder.mkdir(exist_ok=True)
     path = write(folder / "a.tif", noise((1, 512, 512)), nodata=7, blockxsize=64, blockysize=64)
     build_files(con, "made", {"one": server.url("scenes", "areas/a.tif")})
+    STORE.clear()
     server.reset()
     return path
 
@@ -338,6 +341,7 @@ def test_a_tile_under_several_areas_is_requested_once(con, remote, server, funct
     one = f"FROM {call_of(function, 'made', geometry=areas['0'], geometry_crs='pixel')}"
     con.execute(one).fetchall()
     (alone,) = ranges(server)
+    STORE.clear()
     server.reset()
     con.execute(f"FROM {call_of(function, 'made', aois='pieces', geometry_crs='pixel')}").fetchall()
     asked = ranges(server)

@@ -82,7 +82,9 @@ def test_byte_order_masks_and_overviews_come_from_the_file(con, rows, sparse):
         assert np.array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(want[index]))
         assert np.array_equal(got.compressed(), want[index].compressed())
     assert rows("SELECT sum(valid_count) FROM rasteret_read_tiles('theirs', level := 1)")[0][0] > 0
-    assert rows("SELECT count(*) FROM rasteret_plan('theirs', level := 1, masked := false)") == [(6,)]
+    assert rows("SELECT count(*) FROM rasteret_plan('theirs', level := 1, masked := false)") == [
+        (6,)
+    ]
 
 
 def test_each_file_is_asked_once_and_a_plan_asks_none(rows, sparse, server):

@@ -111,7 +111,11 @@ def test_a_tile_of_the_file_stays_one_row(tmp_path):
 def test_slabs_that_are_planned_in_groups_are_all_read_once(
     tmp_path, server, monkeypatch, compress
 ):
-    monkeypatch.setattr(plan_module.Planner.__init__, "__kwdefaults__", {**plan_module.Planner.__init__.__kwdefaults__, "at_once": 2})
+    monkeypatch.setattr(
+        plan_module.Planner.__init__,
+        "__kwdefaults__",
+        {**plan_module.Planner.__init__.__kwdefaults__, "at_once": 2},
+    )
     path = server.folder / f"grouped_{compress}.tif"
     pixels = picture()
     write(path, pixels, compress=compress)

@@ -15,6 +15,7 @@ from affine import Affine
 from reads.read_oracle import build_files, call_of, make_areas, random_polygon
 
 import rasteret_sql
+from rasteret_sql.reading.tile_store import STORE
 
 BANDS = ("r", "g", "b")
 HEIGHT, WIDTH = 200, 240
@@ -91,6 +92,7 @@ AREAS = {
 
 def planned(con, server, collection, **options):
     """Path and half-open range of each request of a plan; the plan itself makes none."""
+    STORE.clear()
     server.reset()
     rows = con.execute(
         "SELECT href, request, byte_offset, byte_offset + byte_count FROM "
@@ -107,6 +109,7 @@ def planned(con, server, collection, **options):
 
 def requested(con, server, function, collection, **options):
     """Path and half-open range of each request of a read."""
+    STORE.clear()
     server.reset()
     con.execute(f"FROM {call_of(function, collection, **options)}").fetchall()
     found: Counter = Counter()

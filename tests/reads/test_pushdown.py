@@ -145,3 +145,25 @@ def test_max_bytes_refuses_before_the_first_request(s2, server):
     with pytest.raises(Exception, match=r"max_bytes: expected a read of at most 1000 bytes"):
         s2.execute("SELECT sum(B04) FROM rasteret_pixels('s2', max_bytes := 1000)").fetchall()
     assert server.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "most"),
+    [
+        ("row = 5 AND col = 5", 1),
+        ("row BETWEEN 5 AND 9 AND col < 3", 1),
+        ("row = 5", TILES_PER_BAND // 2),
+        ("x <= (SELECT min(x) + 50 FROM places) AND y <= (SELECT min(y) + 50 FROM places)", None),
+        ("row > 100000", 0),
+    ],
+)
+def test_where_on_places_drops_tiles_and_gives_the_rows_of_a_table(s2, n_requests, condition, most):
+    call = "rasteret_pixels('s2', bands := ['B04'], ids := ['S2A_43PHQ_20240110_L2A'])"
+    s2.execute(f"CREATE OR REPLACE TEMP TABLE places AS FROM {call}")
+    what = "count(*), sum(hash(row, col, x, y, B04)::HUGEINT)"
+    n, found = n_requests(f"SELECT {what} FROM {call} WHERE {condition}")
+    tiles = s2.execute("SELECT tiles_decoded FROM rasteret_read_stats(last := 1)").fetchall()
+    assert found == s2.execute(f"SELECT {what} FROM places WHERE {condition}").fetchall()
+    if most is not None:
+        assert tiles[0][0] <= most
+        assert n <= max(most, 1)

@@ -48,7 +48,7 @@ def test_band_descriptions_are_names(con, tmp_path):
     path = write(tmp_path / "named.tif", descriptions=("red", "nir 2"))
     (got,) = read(con, str(path), ["nir 2", "red"], **HERE)
     assert_same(got, expected_read(path, AREA, indexes=[2, 1]))
-    with pytest.raises(duckdb.Error, match=r"bands: .*'b1'.*red"):
+    with pytest.raises(duckdb.Error, match=r"bands: .*red.*'b1'"):
         con.execute(f"EXPLAIN FROM rasteret_read('{path}', bands := ['b1'])")
 
 
@@ -164,20 +164,21 @@ def test_the_result_of_an_enrichment_is_a_collection(con, tmp_path):
 
 
 def test_a_path_and_a_built_collection_read_the_same(con, tmp_path, server):
-    folder = server.folder / "same"
-    folder.mkdir(exist_ok=True)
-    write(folder / "scene.tif", interleave="band")
-    url = server.url("scenes", "same/scene.tif")
+    urls = []  # of two files, as tiles of one that was read before need no request
+    for name in ("same", "again"):
+        (server.folder / name).mkdir(exist_ok=True)
+        write(server.folder / name / "scene.tif", interleave="band")
+        urls.append(server.url("scenes", f"{name}/scene.tif"))
     con.execute(
         "FROM rasteret_build_table('built', $source, href_column := 'href', "
         "band_index_map := MAP {'b1': 0, 'b2': 1}, enrich := true)",
-        {"source": f"SELECT 'scene' AS id, '{url}' AS href"},
+        {"source": f"SELECT 'scene' AS id, '{urls[0]}' AS href"},
     ).fetchall()
     server.reset()
     (built,) = read(con, "built", ["b1", "b2"], **HERE)
     n_built = len(server.requests())
     server.reset()
-    (alone,) = read(con, url, ["b1", "b2"], **HERE)
+    (alone,) = read(con, urls[1], ["b1", "b2"], **HERE)
     own = ("height", "width", "transform", "crs", "dtypes", "nodata", "b1", "b2")
     assert [built.row[name] for name in own] == [alone.row[name] for name in own]
     assert n_built < len(server.requests()) <= n_built + 3

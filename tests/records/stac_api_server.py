@@ -27,6 +27,10 @@ MODES = {
     "html": "pages of HTML with status 200",
     "loop": "the next page is the same page",
     "short": "numberMatched is more than there is",
+    "small-merge": "as limit, and the next page is a token to merge into the first body",
+    "cut": "the first answer of each search ends in its middle",
+    "repeat": "a next page begins with the last item of the page before",
+    "patient": "every search is refused once with Retry-After: 100000",
     "limit": "400 for a limit above 20",
     "filter": "as post, declares the filter extension",
     "query": "as post, declares the query extension and answers nothing for it",
@@ -72,6 +76,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(429, {"description": "slow down"}, {"Retry-After": "0"})
         elif mode == "503" and SEEN[key] <= 1:
             self._send(503, {"description": "busy"}, {"Retry-After": "0"})
+        elif mode == "patient" and rest == "search" and SEEN[key] <= 1:
+            self._send(503, {"description": "later"}, {"Retry-After": "100000"})
+        elif mode == "cut" and rest == "search" and SEEN[key] <= 1:
+            self._send(200, b'{"type": "FeatureCollection", "fea', {}, n_missing=1000)
+            self.close_connection = True
         elif mode == "500" and rest == "search":
             self._send(
                 500, {"description": "see https://host/log?token=secret"}, {"Retry-After": "0"}
@@ -114,21 +123,21 @@ class Handler(BaseHTTPRequestHandler):
     def _search(self, mode: str, method: str, asked: dict) -> None:
         limit = int(asked.get("limit", 10))
         start = int(asked.get("token", 0))
-        if mode == "limit" and limit > 20:
+        if mode in {"limit", "small-merge"} and limit > 20:
             self._send(400, {"description": "limit must be 20 or less"})
             return
         found = [] if mode == "query" and "query" in asked else ITEMS
         if mode == "empty" and start == limit and "again" not in asked:
             page, following = [], f"search?limit={limit}&token={start}&again=1"
         else:
-            page = found[start : start + limit]
+            page = found[max(0, start - (mode == "repeat")) : start + limit]
             following = f"search?limit={limit}&token={start + limit}"
         links = []
         if start + limit < len(found) or mode == "loop":
             token = start if mode == "loop" else start + limit
             if method == "GET":
                 links = [{"rel": "next", "href": following}]
-            elif mode == "merge":
+            elif mode.endswith("merge"):
                 links = [
                     {
                         "rel": "next",
@@ -158,11 +167,13 @@ class Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def _send(self, status: int, body: object, headers: dict | None = None) -> None:
+    def _send(
+        self, status: int, body: object, headers: dict | None = None, n_missing: int = 0
+    ) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + n_missing))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()

@@ -124,7 +124,7 @@ def test_pixels_follow_the_catalogue(con, rows, tmp_path):
         target.write(values, 1)
     item = {
         "type": "Feature", "stac_version": "1.0.0", "id": "a",
-        "geometry": {"type": "Point", "coordinates": [15, 45]}, "bbox": [15, 45, 15, 45],
+        "geometry": {"type": "Point", "coordinates": [15, 45]}, "bbox": [14, 45, 16, 46],
         "properties": {"datetime": "2024-01-01T00:00:00Z"}, "links": [],
         "assets": {
             "B1": {"href": str(path), "type": "image/tiff",

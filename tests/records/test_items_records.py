@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from rasteret_sql.records.records import BATCH_ROWS
 from rasteret_sql.records.stac.items import records_from_items
 from rasteret_sql.records.stac.property_types import PropertyType, to_array
 from rasteret_sql.records.stac.search import StacSource, read_items
+from rasteret_sql.records.table.tables import records_from_table
 
 
 def item(name="i", properties=None, assets=None, **extra):
@@ -61,7 +63,9 @@ def bands_of(*assets, **options):
     [
         ([1, None, 2], "int64", [1, None, 2]),
         ([1, 2.5], "double", [1.0, 2.5]),
-        ([2**53 + 1, 0.5], "double", [float(2**53 + 1), 0.5]),
+        ([2**53 + 1, 0.5], "string", [str(2**53 + 1), "0.5"]),
+        ([2**53 + 2, 0.5], "double", [float(2**53 + 2), 0.5]),
+        ([2**53 + 1, 1], "int64", [2**53 + 1, 1]),
         ([2**70, 0.5], "double", [float(2**70), 0.5]),
         ([2**70, 1], "string", [str(2**70), "1"]),
         ([10**400, 0.5], "string", [str(10**400), "0.5"]),
@@ -507,3 +511,35 @@ def test_hostile_items_end_as_records_or_as_one_of_our_errors(parts, tmp_path_fa
     except RasteretError:
         return
     assert table["id"].to_pylist() == ["good", "bad"]
+
+
+@pytest.mark.parametrize("code", [32633, 32633.0, Decimal("32633.0"), "32633", "EPSG:32633"])
+def test_an_epsg_code_may_be_written_as_any_number(code):
+    _, table = records_of(
+        [item("a", {"proj:epsg": float(code) if isinstance(code, Decimal) else code})]
+    )
+    assert table["proj:epsg"].to_pylist() == [32633]
+    source = pa.table({"id": ["a"], "u": ["a.tif"], "proj:epsg": [code]})
+    found = records_from_table(source.to_reader, href_column="u")
+    assert pa.Table.from_batches(found.batches())["proj:epsg"].to_pylist() == [32633]
+
+
+def test_a_year_is_a_datetime():
+    _, table = records_of([item("a", {"datetime": 2021})])
+    assert table["datetime"].to_pylist() == [datetime(2021, 1, 1)]
+
+
+def test_a_property_named_collection_is_kept_where_it_differs():
+    items = [item("a", {"collection": "other"}, collection="c"), item("b", collection="c")]
+    _, table = records_of(items)
+    assert table["collection"].to_pylist() == ["c", "c"]
+    assert table["collection_property"].to_pylist() == ["other", None]
+    _, table = records_of([item("a", {"collection": "c"}, collection="c")])
+    assert "collection_property" not in table.schema.names
+
+
+def test_bands_that_differ_in_case_are_told():
+    items = [item("a", assets={"B04": tif("x"), "b04": tif("y")})]
+    records, _ = records_of(items)
+    assert [field.name for field in records.schema.field("assets").type] == ["B04", "b04_2"]
+    assert records.warnings == ["band b04_2: is b04 in the items, a name that another band has"]

@@ -173,6 +173,32 @@ def test_a_limit_that_the_server_refuses_is_lowered(api):
     assert [entry["asked"]["limit"] for entry in searches(api, "limit")][:2] == [200, 20]
 
 
+def test_a_lowered_limit_goes_on_where_pages_are_merged(api):
+    found, warnings = search(f"{api}/small-merge")
+    assert found == [f"item-{n:03d}" for n in range(N_ITEMS)]
+    assert warnings == []
+    limits = [entry["asked"]["limit"] for entry in searches(api, "small-merge")]
+    assert limits == [200, 20, 20, 20]
+
+
+def test_an_answer_that_is_cut_short_is_asked_for_again(api):
+    found, warnings = search(f"{api}/cut")
+    assert found == [f"item-{n:03d}" for n in range(N_ITEMS)]
+    assert warnings == []
+
+
+def test_an_item_that_two_pages_have_is_given_once(api, small_pages):
+    found, _ = search(f"{api}/repeat")
+    assert found == [f"item-{n:03d}" for n in range(N_ITEMS)]
+
+
+def test_a_wait_without_end_is_cut_and_told(api, monkeypatch):
+    monkeypatch.setattr(stac_api, "_MAX_WAIT_SECONDS", 0.01)
+    found, warnings = search(f"{api}/patient")
+    assert len(found) == N_ITEMS
+    assert warnings == [f"{api}/patient: asks to wait 100000; waited 0.01 s"]
+
+
 def test_fewer_items_than_the_server_counts_are_not_passed_over_in_silence(api):
     found, warnings = search(f"{api}/short")
     assert len(found) == N_ITEMS

@@ -393,7 +393,7 @@ def test_hrefs_of_a_column_are_the_bands_of_the_index_map():
 def test_hrefs_of_a_column_are_one_band_without_an_index_map():
     table = plain(assets=None, url=["a.tif"])
     _, found = records_of(table, href_column="url")
-    assert found["assets"].to_pylist() == [{"data": {"href": "a.tif", "band_index": 0}}]
+    assert found["assets"].to_pylist() == [{"b1": {"href": "a.tif", "band_index": 0}}]
     _, found = records_of(table, href_column="url", bands=["dem"])
     assert found["assets"].to_pylist() == [{"dem": {"href": "a.tif", "band_index": 0}}]
     with pytest.raises(InputError, match="band_index_map"):

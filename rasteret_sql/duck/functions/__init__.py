@@ -3,6 +3,7 @@
 from rasteret_sql.duck.functions import (
     builds,
     collections,
+    counters,
     datasets,
     enriching,
     reads,
@@ -13,4 +14,14 @@ from rasteret_sql.duck.functions import (
 SCALARS = (*builds.SCALARS, *enriching.SCALARS)
 """Private scalar UDFs that the families need."""
 
-__all__ = ["SCALARS", "builds", "collections", "datasets", "enriching", "reads", "told", "upkeep"]
+__all__ = [
+    "SCALARS",
+    "builds",
+    "collections",
+    "counters",
+    "datasets",
+    "enriching",
+    "reads",
+    "told",
+    "upkeep",
+]

@@ -30,7 +30,8 @@ from rasteret_sql.duck.functions.parameters import (
     QUERY,
     URL_REWRITE,
 )
-from rasteret_sql.duck.relations import caller_sql, find_visible, is_path
+from rasteret_sql.duck.plain_types import geometry_crs
+from rasteret_sql.duck.relations import Relation, caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import (
     Scalar,
     failed,
@@ -38,10 +39,12 @@ from rasteret_sql.duck.scalars import (
     sql_type_name,
     succeeded,
     value_or_error,
+    without_geometry_crs,
 )
 from rasteret_sql.duck.staging import SCALARS as STAGING
 from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.table_function import (
+    IS_DUCKDB_2,
     Call,
     Runtime,
     Scan,
@@ -63,6 +66,7 @@ from rasteret_sql.records.progress import watched
 from rasteret_sql.records.records import Records
 from rasteret_sql.records.stac.items import records_from_items
 from rasteret_sql.records.stac.search import StacSource, read_items
+from rasteret_sql.records.table.footprints import find_geometry
 from rasteret_sql.records.table.tables import records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
@@ -162,7 +166,10 @@ def build_stac(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
             "NULL",
         ),
         HREF_COLUMN,
-        BAND_INDEX_MAP,
+        BAND_INDEX_MAP.with_doc(
+            "band name to sample in its file, from 0; default: a band per sample, by the files' "
+            "band descriptions, else b1, b2, …"
+        ),
         URL_REWRITE,
         Parameter("columns", "VARCHAR[]", "source columns to keep; default: all", "NULL"),
         Parameter("where", "VARCHAR", "SQL condition on the source", "NULL", text()),
@@ -238,6 +245,7 @@ def stac_recipe(
             is_remote=is_remote(stac_api),
             allow_local=allow_local,
             is_partial=is_partial,
+            has_headers=options["enrich"],
             warnings=warnings,
         )
 
@@ -255,6 +263,7 @@ def table_recipe(
 ) -> Recipe:
     """Records of a relation, private ones included."""
     options, shape = _split(rest)
+    has_headers = options["enrich"]
     build = _build_options(
         call,
         name,
@@ -276,10 +285,16 @@ def table_recipe(
             raise InputError.expected("source", "a name, SELECT text or path", source, "write text")
 
         def of_rows(table: pa.Table) -> Records:
-            return records_from_table(table.to_reader, geo_metadata=None, **shape)
+            if not IS_DUCKDB_2:
+                table = pa.Table.from_batches(map(without_geometry_crs, table.to_batches()))
+            return records_from_table(
+                table.to_reader, geo_metadata=None, has_headers=has_headers, **shape
+            )
 
         return Recipe(build, place, None, caller_sql(source) + condition, of_rows)
     from_afar = is_remote(str(source))
+    if shape.get("geometry_crs") is None:
+        shape = shape | {"geometry_crs": footprint_crs(call, relation)}
 
     def records(_scan: Scan) -> Records:
         def reader() -> pa.RecordBatchReader:
@@ -288,10 +303,24 @@ def table_recipe(
             return pa.RecordBatchReader.from_batches(relation.schema, batches)
 
         return records_from_table(
-            reader, geo_metadata=relation.geo_metadata, is_remote=from_afar, **shape
+            reader,
+            geo_metadata=relation.geo_metadata,
+            is_remote=from_afar,
+            has_headers=has_headers,
+            **shape,
         )
 
     return Recipe(build, place, records)
+
+
+def footprint_crs(call: Call, relation: Relation) -> str | None:
+    """The CRS that the type of a relation's footprints declares, None where Arrow tells it."""
+    if IS_DUCKDB_2 or relation.source is not None:
+        return None
+    with call.cursor() as cursor:
+        declared = geometry_crs(cursor.sql(f"SELECT * FROM {relation.given} LIMIT 0"))
+    column = find_geometry(relation.schema, None, None) if declared else None
+    return declared.get(column.name) if column is not None else None
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -6,7 +6,10 @@ from rasteret_sql.duck.checks import at_least, flag, one_of, text, texts
 from rasteret_sql.duck.declarations import Parameter
 
 COLLECTION = Parameter(
-    "collection", "VARCHAR", "name of a collection, view or table; SELECT text; Parquet path"
+    "collection",
+    "VARCHAR",
+    "name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or "
+    "pattern that ends in .tif or .tiff",
 )
 NAME = Parameter(
     "name", "VARCHAR", "name of the collection and of its view", check=text(todo="name it")

@@ -30,6 +30,7 @@ from rasteret_sql.reading.outputs.windows import (
     window_rows,
     window_schema,
 )
+from rasteret_sql.reading.plan import Clip
 
 _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file's own values")
 
@@ -192,9 +193,7 @@ def read_windows(
         ALL_TOUCHED,
         MASKED,
         SCALED,
-        Parameter(
-            "lonlat", "BOOLEAN", "add lon, lat: the pixel centre in degrees", "false", flag
-        ),
+        Parameter("lonlat", "BOOLEAN", "add lon, lat: the pixel centre in degrees", "false", flag),
         Parameter(
             "coverage",
             "BOOLEAN",
@@ -229,14 +228,16 @@ def pixels(call: Call, *, lonlat: bool, coverage: bool, **arguments: Any) -> Str
         if "error" not in scan.columns or on_error != "report":
             names = [name for name in names if name in scan.columns]
         read, records = bound.execution(scan), bound.records(scan)
-        yield from pixel_rows(read, names, records, coverage=coverage, clip=None)
+        clip = Clip(**{place: scan.bounds(place) for place in ("row", "col", "x", "y")})
+        some = None if clip == Clip() else clip
+        yield from pixel_rows(read, names, records, coverage=coverage, clip=some)
 
     return expose_read(bound, own, run, clashing=places.names)
 
 
 def _check_band_names(bound: BoundRead, own: Sequence[str]) -> None:
     """Refuse bands that are named like another column; to SQL, X is x."""
-    taken = {name.lower() for name in (*own, *bound.other_names(own))}
+    taken = {name.lower() for name in (*own, *bound.record_names(own))}
     clash = [band for band in bound.request.bands if band.lower() in taken]
     if clash:
         raise InputError.expected(

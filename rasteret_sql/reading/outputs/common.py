@@ -21,6 +21,9 @@ from rasteret_sql.reading.scenes import SceneTable, scene_table
 
 ERROR = pa.field("error", pa.string())
 
+Records = Callable[[], Iterator[SceneTable]]
+"""Gives the records of a read as scene tables, from the first on each time it is called."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -64,7 +67,9 @@ class Read:
         own = self.schema.get_field_index(name)
         return self.schema.field(own) if own >= 0 else self.repeated.fields[name]
 
-    def records_of(self, plan: TilePlan, scenes: list[int], targets: list[int], counts: list[int]) -> dict[str, pa.Array]:
+    def records_of(
+        self, plan: TilePlan, scenes: list[int], targets: list[int], counts: list[int]
+    ) -> dict[str, pa.Array]:
         """Columns of records and targets for parts of a batch."""
         return self.repeated.arrays(self.wanted, plan.table.batch, scenes, targets, counts)
 
@@ -117,7 +122,7 @@ def run(
     read: Read,
     output: Output,
     planner: Planner,
-    records: Callable[[], Iterator[SceneTable]],
+    records: Records,
     checked: Planner | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Plan and run a read.
@@ -140,9 +145,7 @@ def run(
     yield from pipeline.run(plans)
 
 
-def check_max_bytes(
-    read: Read, planner: Planner, records: Callable[[], Iterator[SceneTable]]
-) -> None:
+def check_max_bytes(read: Read, planner: Planner, records: Records) -> None:
     """Refuse a read that would fetch too much, before its first request."""
     most = read.request.max_bytes
     if most is None:

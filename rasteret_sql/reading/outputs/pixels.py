@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rasteret_sql.errors import InputError
 from rasteret_sql.grid.coverage import coverage_fractions
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import pixel_centres
 from rasteret_sql.reading.columns import to_arrow
 from rasteret_sql.reading.footprints import Inside
-from rasteret_sql.reading.outputs.common import ERROR, Read, run
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.plan import Clip, Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = (
@@ -87,6 +88,7 @@ class PixelRows:
                 continue
             patches = dict(zip(plan.bands, group.patches(unit), strict=True))
             errors.append(read.error_of(plan, scene, patches))
+            self._check_degrees(plan, scene, grid)
             part: dict[str, Any] = {
                 name: self._position(name, grid, target, window, inside) for name in self._positions
             }
@@ -117,6 +119,19 @@ class PixelRows:
             arrays[name] = pa.nulls(len(failures), read.field(name).type)
         arrays["error"] = pa.array([failure.error.message for failure in failures], pa.string())
         return read.batch(arrays, len(failures))
+
+    def _check_degrees(self, plan: TilePlan, scene: int, grid: Grid) -> None:
+        """Refuse degrees of a raster that is nowhere on the map."""
+        if self._read.request.on_error != "error" or not {"lon", "lat"} & set(self._positions):
+            return
+        if grid.affine is None or grid.crs is None:
+            missing = "transform" if grid.affine is None else "CRS"
+            raise InputError.expected(
+                f"record {plan.table.id_of(scene)}",
+                f"a raster with a {missing}, for lon and lat",
+                "none",
+                "leave lonlat out, or pass on_error := 'null'",
+            )
 
     def _inside(self, grid: Grid, target: int, window: Window, *, is_whole: bool) -> Inside:
         footprints = self._read.footprints
@@ -175,7 +190,12 @@ class PixelRows:
 
 
 def pixel_rows(
-    read: Read, bands: Sequence[str], records: Any, *, coverage: bool, clip: Window | None  # noqa: ANN401
+    read: Read,
+    bands: Sequence[str],
+    records: Records,
+    *,
+    coverage: bool,
+    clip: Clip | None,
 ) -> Iterator[pa.RecordBatch]:
     """Read pixels as rows.
 
@@ -184,11 +204,9 @@ def pixel_rows(
         bands: Bands that are wanted; the others are not fetched.
         records: Gives the scene tables.
         coverage: Every touched pixel is a row, with its share inside.
-        clip: Rows and columns that are wanted at all.
+        clip: Which pixels are wanted at all.
     """
-    planner = Planner(
-        read.request, read.footprints, Granularity.BLOCK, bands=bands, clip=clip
-    )
+    planner = Planner(read.request, read.footprints, Granularity.BLOCK, bands=bands, clip=clip)
     least = bands or read.request.bands[:1]
     checked = Planner(read.request, read.footprints, Granularity.BLOCK, bands=least, clip=clip)
     yield from run(read, PixelRows(read, bands, coverage=coverage), planner, records, checked)

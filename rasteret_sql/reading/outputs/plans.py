@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.outputs.common import ERROR, Read, check_max_bytes
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
 from rasteret_sql.reading.plan import MASK, Granularity, Planner, TilePlan
 
 PLAN_SCHEMA = pa.schema(
@@ -31,7 +31,7 @@ PLAN_SCHEMA = pa.schema(
 _ROWS_AT_ONCE = 1 << 18
 
 
-def plan_rows(read: Read, records: Any) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
+def plan_rows(read: Read, records: Records) -> Iterator[pa.RecordBatch]:
     """Plan a read; nothing is requested.
 
     Args:
@@ -95,7 +95,9 @@ def _rows(read: Read, plan: TilePlan, first_request: int) -> pa.RecordBatch:
         start = np.minimum.reduceat(starts, first)
     request = tiles.request[tile] + first_request if len(tiles.file) else np.zeros(len(at))
     kinds = plan.table.kinds
-    sizes = np.array([k.format.tile_height * k.format.tile_width * item_bytes(k.format) for k in kinds] or [0])
+    sizes = np.array(
+        [k.format.tile_height * k.format.tile_width * item_bytes(k.format) for k in kinds] or [0]
+    )
     band_names, hrefs = list(plan.bands) or [""], plan.table.hrefs or [""]
     file = np.zeros(len(at), np.int64)
     for number, name in enumerate(plan.bands):
@@ -121,5 +123,3 @@ def _rows(read: Read, plan: TilePlan, first_request: int) -> pa.RecordBatch:
 
 def _named(names: list[str], number: Any) -> pa.Array:  # noqa: ANN401
     return pa.array(names, pa.string()).take(pa.array(number))
-
-

@@ -14,11 +14,12 @@ from rasteret_sql.errors import UnsupportedTiffError
 from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import blobs
-from rasteret_sql.reading.outputs.common import ERROR, Read, run, with_record
-from rasteret_sql.reading.patches import Pixels, fill_value, pixels_of, valid_pixels
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run, with_record
+from rasteret_sql.reading.patches import fill_value, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, Needs, Planner, TilePlan, Units
 from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, Window
 
 TILE_SCHEMA = pa.schema(
@@ -158,7 +159,9 @@ def masked_values(values: Pixels, valid: Pixels, nodata: float | None) -> Pixels
 
 
 def tile_rows(
-    read: Read, records: Any, keep: pc.Expression | None  # noqa: ANN401
+    read: Read,
+    records: Records,
+    keep: pc.Expression | None,
 ) -> Iterator[pa.RecordBatch]:
     """Read tiles.
 
@@ -232,14 +235,14 @@ def take_units(plan: TilePlan, chosen: Ints) -> TilePlan:
     number = np.full(len(plan.units.scene), -1, np.int64)
     number[chosen] = np.arange(len(chosen))
     of = number[plan.needs.unit]
-    needs = Needs(*(column[of >= 0] for column in plan.needs))._replace(unit=of[of >= 0])
+    needs = Needs._make(column[of >= 0] for column in plan.needs)._replace(unit=of[of >= 0])
     used = np.unique(needs.tile[needs.tile >= 0])
     tile = np.full(len(plan.tiles.file) + 1, -1, np.int64)
     tile[used] = np.arange(len(used))
     tiles = type(plan.tiles)(*(column[used] for column in plan.tiles))
     return replace(
         plan,
-        units=Units(*(column[chosen] for column in plan.units)),
+        units=Units._make(column[chosen] for column in plan.units),
         needs=needs._replace(tile=tile[needs.tile]),
         tiles=tiles,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import blobs, common_type, to_arrow
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.outputs.common import ERROR, Read, run
-from rasteret_sql.reading.patches import Patch, Pixels, fill_value, pixels_of, valid_pixels
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
+from rasteret_sql.reading.patches import Patch, fill_value, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, Window
 
-_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_BYTES = 1024 * 1024
 _MAX_WINDOW_BYTES = 1 << 30
 _ROW_BYTES = 256
 
@@ -141,17 +142,18 @@ class WindowRows:
             valid: Mask | None = None
             if place is not None:
                 is_whole = bool(units.is_whole[unit]) and not self._options.per_band
-                inside = read.footprints.inside(
-                    place[0], target, place[1], is_whole=is_whole
-                )
-                values, valid = self._values(patches[name], inside.mask)
+                inside = read.footprints.inside(place[0], target, place[1], is_whole=is_whole)
+                patch = replace(patches[name], window=place[1])
+                values, valid = self._values(patch, inside.mask)
             row[name] = values
             if place is not None and self._options.valid:
                 shape = place[1].height, place[1].width
                 everything = np.ones if values is not None else np.zeros
                 masks.append((everything(shape, bool) if valid is None else valid).ravel())
         if self._options.valid:
-            row["valid"] = np.concatenate([mask.view(np.uint8) for mask in masks]) if masks else None
+            row["valid"] = (
+                np.concatenate([mask.view(np.uint8) for mask in masks]) if masks else None
+            )
         return row
 
     def _facts(self, plan: TilePlan, scene: int) -> dict[str, Any]:
@@ -163,7 +165,9 @@ class WindowRows:
             kinds.append(None if number < 0 else plan.table.kinds[number])
         scaled = self._read.request.scaled
         return {
-            "dtypes": [k and ("float64" if scaled and "complex" not in k.dtype else k.dtype) for k in kinds],
+            "dtypes": [
+                k and ("float64" if scaled and "complex" not in k.dtype else k.dtype) for k in kinds
+            ],
             "nodata": [k and k.nodata for k in kinds],
         }
 
@@ -179,11 +183,12 @@ class WindowRows:
         place = np.flatnonzero(pairs.target == target)
         if errors or not len(place):
             return None
-        return plan.table.grids[number], Window(*pairs.window[place[0]].tolist())
+        grid = plan.table.grids[number]
+        if not self._options.crop:
+            return grid, Window(0, grid.height, 0, grid.width)
+        return grid, Window(*pairs.window[place[0]].tolist())
 
-    def _values(
-        self, patch: Patch, inside: Mask | None
-    ) -> tuple[Pixels | None, Mask | None]:
+    def _values(self, patch: Patch, inside: Mask | None) -> tuple[Pixels | None, Mask | None]:
         """Pixels of a band and which of them hold data (None: all)."""
         request = self._read.request
         if patch.kind is None or patch.error is not None:
@@ -220,7 +225,7 @@ def window_rows(
     read: Read,
     bands: Sequence[str],
     options: WindowOptions,
-    records: Any,  # noqa: ANN401
+    records: Records,
 ) -> Iterator[pa.RecordBatch]:
     """Read windows.
 
@@ -237,6 +242,7 @@ def window_rows(
         bands=bands,
         aligned=not options.per_band,
         crop=options.crop,
+        whole_windows=not read.request.masked,
     )
     yield from run(read, WindowRows(read, bands, options), planner, records)
 

@@ -31,6 +31,8 @@ _SMALL_PAGE_ITEMS = 20
 _N_RETRIES = 5
 _TIMEOUT_SECONDS = 60.0
 _LONGEST_SECONDS = 600.0
+_MAX_WAIT_SECONDS = 60.0
+_N_BODIES = 3
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _TOO_LARGE = {400, 413, 422, 500, 502, 504}
 
@@ -53,7 +55,21 @@ class StacApi:
 
         self._url = url
         self._warnings = warnings
-        retry = Retry(
+
+        class PatientRetry(Retry):
+            """Waits as long as the server says, but not for ever."""
+
+            def get_retry_after(self, response: Any) -> float | None:  # noqa: ANN401
+                seconds = super().get_retry_after(response)
+                if seconds is None or seconds <= _MAX_WAIT_SECONDS:
+                    return seconds
+                asked = response.headers.get("Retry-After")
+                line = f"{redact(url)}: asks to wait {asked}; waited {_MAX_WAIT_SECONDS:g} s"
+                if line not in warnings:
+                    warnings.append(line)
+                return _MAX_WAIT_SECONDS
+
+        retry = PatientRetry(
             total=_N_RETRIES,
             backoff_factor=0.5,
             status_forcelist=_RETRIED,
@@ -82,17 +98,16 @@ class StacApi:
             max_items: stop after this many.
         """
         parts = [None] if wanted.bbox is None else split_at_antimeridian(wanted.bbox)
-        given: set[tuple[object, str]] = set()
+        given: set[int] = set()
         n_given = 0
         for bbox in parts:
             for item in self._search(replace(wanted, bbox=bbox), cql2, max_items):
                 key = (item.get("collection"), item["id"])
                 if max_items is not None and n_given >= max_items:
                     return
-                if len(parts) > 1:
-                    if key in given:
-                        continue
-                    given.add(key)
+                if hash(key) in given:  # of both halves, or repeated by a next page
+                    continue
+                given.add(hash(key))
                 n_given += 1
                 yield item
 
@@ -165,8 +180,8 @@ class StacApi:
         except _HttpError as error:
             if error.status not in _TOO_LARGE or limit <= _SMALL_PAGE_ITEMS:
                 raise
-            small = _parameters(url, method, wanted, cql2, _SMALL_PAGE_ITEMS)
-            page = self._request(url, method, small)
+            limit = _SMALL_PAGE_ITEMS
+            page = self._request(url, method, _parameters(url, method, wanted, cql2, limit))
         location = url
         asked: set[str] = set()
         while True:
@@ -200,6 +215,18 @@ class StacApi:
             page = self._request(location, method, body if method == "POST" else None)
 
     def _request(self, url: str, method: str, parameters: dict[str, Any] | None) -> Json:
+        """The JSON of an answer; one whose body is cut short is asked for again."""
+        for n_left in reversed(range(_N_BODIES)):
+            try:
+                return self._request_once(url, method, parameters)
+            except _HttpError:
+                raise
+            except (_CutError, CollectionError):
+                if not n_left:
+                    raise
+        raise AssertionError
+
+    def _request_once(self, url: str, method: str, parameters: dict[str, Any] | None) -> Json:
         from pystac_client.exceptions import APIError
 
         target, options = web_address(url)
@@ -221,6 +248,10 @@ class StacApi:
         return parse_json(text.encode(), url)
 
 
+class _CutError(ReadError):
+    """An answer that ended before its end."""
+
+
 class _HttpError(CollectionError):
     """An HTTP status that the search may recover from."""
 
@@ -238,7 +269,8 @@ def _of_api_error(url: str, error: Exception, status: int | None) -> RasteretErr
             redact(url), "a STAC API", "HTTP 404", "check the address and the collection"
         )
     if status is None:
-        return ReadError.expected(redact(url), "an answer", _reason(text), "check the address")
+        kind = _CutError if "IncompleteRead" in text or "prematurely" in text else ReadError
+        return kind.expected(redact(url), "an answer", _reason(text), "check the address")
     refused = _HttpError.expected(
         redact(url), "items", f"HTTP {status}: {_reason(text)}", "check the search"
     )

@@ -18,12 +18,17 @@ Json = Any
 Item = dict[str, Any]
 """A STAC item as JSON; `LOCATION` says where it was read, its geometry may be WKB bytes."""
 
+COLUMN_TYPES = "rasteret:column_types"
+"""Of an item: property to Arrow type, where the file it comes from has columns of them."""
+
 FetchText = Callable[[str], bytes]
 """Reads a whole remote document."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _OF_ITEMS = {"geometry", "properties", "assets"}
 LOCATION = "rasteret:location"
+GEOMETRY_CRS = "rasteret:geometry_crs"
+"""Of an item: the CRS of its geometry, where the file it comes from names one."""
 
 
 def read_bytes(location: str, fetch_text: FetchText | None) -> bytes:

@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rasteret_sql.errors import CollectionError, redact
+from rasteret_sql.errors import CollectionError, InputError, redact
+from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
 from rasteret_sql.records.datetimes import format_micros, parse_micros
+from rasteret_sql.records.files.geo_key import geo_of_footer
 from rasteret_sql.records.files.parquet_source import ParquetSource
 from rasteret_sql.records.hrefs import local_path
-from rasteret_sql.records.stac.documents import Item, Json
+from rasteret_sql.records.stac.documents import COLUMN_TYPES, GEOMETRY_CRS, Item, Json
+from rasteret_sql.records.stac.property_types import column_type, passes_through
 from rasteret_sql.remote.stores import is_remote
 
 _BATCH_ROWS = 500
@@ -43,7 +46,8 @@ def read_stac_geoparquet(location: str) -> Iterator[Item]:
     """
     if is_remote(location):
         source = ParquetSource(location)
-        yield from _items(location, source.stored, source.batches)
+        crs = _geometry_crs(source.geo_metadata)
+        yield from _items(location, source.stored, source.batches, crs)
         return
     path = Path(local_path(location))
     if path.is_dir():
@@ -57,11 +61,39 @@ def read_stac_geoparquet(location: str) -> Iterator[Item]:
             redact(location), "a Parquet file", error, "check the file"
         ) from None
     names = file.schema_arrow.names
-    yield from _items(location, names, lambda used: file.iter_batches(_BATCH_ROWS, columns=used))
+    crs = _geometry_crs(geo_of_footer(file.metadata))
+    yield from _items(
+        location, names, lambda used: file.iter_batches(_BATCH_ROWS, columns=used), crs
+    )
+
+
+def _geometry_crs(geo_metadata: bytes | None) -> str | None:
+    """The CRS that the file names for its footprints, None for none and for degrees.
+
+    Raises:
+        CollectionError: it names one that is unknown.
+    """
+    try:
+        named = json.loads(geo_metadata or b"{}")["columns"]["geometry"]["crs"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not named:
+        return None
+    try:
+        crs = crs_of(named if isinstance(named, str) else json.dumps(named))
+    except InputError:
+        raise CollectionError.expected(
+            "geometry", "a CRS in the key geo", named, "correct the metadata of the file"
+        ) from None
+    is_degrees = is_same(crs, crs_of(LONLAT)) or crs.to_epsg() in {4326, 4979}
+    return None if is_degrees else str(crs.to_wkt())
 
 
 def _items(
-    location: str, names: list[str], batches: Callable[[list[str]], Iterator[pa.RecordBatch]]
+    location: str,
+    names: list[str],
+    batches: Callable[[list[str]], Iterator[pa.RecordBatch]],
+    geometry_crs: str | None,
 ) -> Iterator[Item]:
     missing = [name for name in ("id", "assets") if name not in names]
     if missing:
@@ -72,10 +104,27 @@ def _items(
             "import a table of other columns with rasteret_build_table",
         )
     used = [name for name in names if name not in _UNUSED]
+    types: dict[str, pa.DataType] | None = None
     for batch in batches(used):
         slim = batch.set_column(used.index("assets"), "assets", _slim(batch.column("assets")))
+        if types is None:
+            types = _property_types(batch.schema)
         for row in slim.to_pylist():
-            yield _item_of(row)
+            item = _item_of(row)
+            item[COLUMN_TYPES] = types
+            if geometry_crs is not None:
+                item[GEOMETRY_CRS] = geometry_crs
+            yield item
+
+
+def _property_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The columns that are properties of items, and keep their types."""
+    types = {field.name: column_type(field.type) for field in schema}
+    return {
+        name: kind
+        for name, kind in types.items()
+        if name not in _TOP_LEVEL | {"collection", "properties"} and passes_through(kind)
+    }
 
 
 def _slim(assets: pa.Array) -> pa.Array:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rasteret_sql.errors import CollectionError
+from rasteret_sql.records.spool_file import SpoolFile
 
 _CHUNK_BYTES = 1 << 20
 
@@ -28,11 +27,10 @@ class ItemSpool:
     """
 
     def __init__(self) -> None:
-        file = tempfile.NamedTemporaryFile(prefix="rasteret-", suffix=".ndjson.zst", delete=False)  # noqa: SIM115
-        file.close()
-        self._path = Path(file.name)
-        weakref.finalize(self, self._path.unlink, missing_ok=True)
-        self._sink = pa.CompressedOutputStream(pa.OSFile(file.name, "wb"), "zstd")
+        file = SpoolFile(".ndjson.zst")
+        self._path = file.path
+        weakref.finalize(self, file.remove)
+        self._sink = pa.CompressedOutputStream(pa.OSFile(str(file.path), "wb"), "zstd")
         self._pending: list[str] = []
         self._pending_bytes = 0
 

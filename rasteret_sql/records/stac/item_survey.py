@@ -4,32 +4,56 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import shapely
+from pyproj.exceptions import ProjError
 
-from rasteret_sql.errors import shorten
+from rasteret_sql.errors import InputError, shorten
+from rasteret_sql.grid.crs import crs_of
 from rasteret_sql.records import progress
 from rasteret_sql.records.asset_hints import asset_hints
-from rasteret_sql.records.bands import BandSurvey, RasterAsset, is_raster, sample_names
+from rasteret_sql.records.bands import (
+    BandSurvey,
+    KeyAliases,
+    RasterAsset,
+    has_declared_bands,
+    is_raster,
+    sample_names,
+)
 from rasteret_sql.records.crs_hints import crs_hint
 from rasteret_sql.records.datetimes import parse_micros
-from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
+from rasteret_sql.records.footprints import (
+    LAT_LIMIT,
+    LON_LIMIT,
+    Geometry,
+    bbox_of,
+    geometry_of,
+    parse_bbox,
+    parse_geometry,
+    to_lonlat,
+)
 from rasteret_sql.records.hrefs import unsigned, unsigned_values
-from rasteret_sql.records.stac.documents import LOCATION, Item
+from rasteret_sql.records.raster_footprints import covers, widened
+from rasteret_sql.records.stac.documents import COLUMN_TYPES, GEOMETRY_CRS, LOCATION, Item
 from rasteret_sql.records.stac.item_filter import collection_of
 from rasteret_sql.records.stac.item_spool import ItemSpool
 from rasteret_sql.records.stac.property_types import DATETIME_PROPERTIES, PropertyType
 from rasteret_sql.remote.stores import is_local, is_remote
-from rasteret_sql.schema import DATETIME
+from rasteret_sql.schema import COLLECTION, DATETIME
+from rasteret_sql.units import BBox
 
 _N_SHOWN = 5
 _N_NOTES = 100
+MAX_HEADERS = 3
+_ROUNDING_DEG = 1e-3
+_HALF_CIRCLE = 180.0
 # Consumed by canonical columns of the same name; not kept beside them.
-_CONSUMED = frozenset({"datetime", "proj:epsg"})
+CONSUMED = frozenset({"datetime", "proj:epsg"})
 
 
 class Notes:
@@ -95,6 +119,10 @@ class ItemSurvey:
         keys: every asset key, rasters or not, in order of appearance.
         has_local: whether an asset is a local file.
         has_hints: whether values or grid of an asset are told of.
+        column_types: of the properties that are columns of the same type in all files.
+        key_aliases: asset keys that are made of the item's id or date.
+        unnamed: asset key to its first hrefs in items that do not say how many samples it has,
+            each with whether the item is remote.
         id_hashes: of every id; eight bytes an item is all that grows in memory.
     """
 
@@ -106,7 +134,20 @@ class ItemSurvey:
     n_items: int = 0
     has_local: bool = False
     has_hints: bool = False
+    column_types: dict[str, pa.DataType] = field(default_factory=dict)
+    key_aliases: KeyAliases = field(default_factory=KeyAliases)
+    unnamed: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     others: BandSurvey = field(default_factory=BandSurvey)
+
+    def declare(self, types: Mapping[str, pa.DataType]) -> None:
+        """Take the columns of one more file into account; other items name their own types."""
+        if not types or (self.n_items and not self.column_types):
+            self.column_types = {}
+        elif not self.n_items:
+            self.column_types = dict(types)
+        else:
+            both = self.column_types.items() & types.items()
+            self.column_types = {name: kind for name, kind in types.items() if (name, kind) in both}
 
     def duplicates(self) -> list[str]:
         """Ids that more than one item has, in order of first repetition."""
@@ -155,6 +196,7 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             as there were none, all that have an href.
     """
     found = ItemSurvey(ItemSpool(), BandSurvey(), {}, {}, array("q"))
+    declared: dict[str, pa.DataType] | None = None
     for item in items:
         found.keys |= dict.fromkeys(item["assets"])
         assets = _assets_of(item, wanted_keys)
@@ -163,8 +205,16 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
             assets = _assets_of(item, set(item["assets"]))
             found.others.add(assets)
         found.has_local |= any(is_local(asset.href) for asset in assets.values())
+        found.key_aliases.add(item["id"], {key: item["assets"][key] for key in assets})
         row = _row_of(item, assets, notes)
+        for key, asset in assets.items():
+            firsts = found.unnamed.setdefault(key, [])
+            if len(firsts) < MAX_HEADERS and not has_declared_bands(item["assets"][key]):
+                firsts.append((asset.href, row.is_remote))
         found.has_hints |= any(hints for *_, hints in row.assets.values())
+        if item.get(COLUMN_TYPES) is not declared:
+            declared = item.get(COLUMN_TYPES)
+            found.declare(declared or {})
         for name, value in row.properties.items():
             seen = found.properties.get(name)
             if seen is None:
@@ -204,14 +254,15 @@ def _href_of(asset: Mapping[str, Any]) -> str | None:
 def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow:
     properties = item["properties"]
     raw_assets = item["assets"]
-    geometry, bbox = _footprint(item, notes)
     hint = crs_hint(properties, (raw_assets[key] for key in assets))
+    geometry, bbox = _footprint(item, notes, hint.crs)
+    collection = collection_of(item)
     return ItemRow(
         id=item["id"],
         datetime=_datetime(item["id"], properties, notes),
         geometry=geometry,
         bbox=bbox,
-        collection=collection_of(item),
+        collection=collection,
         epsg=hint.epsg,
         crs=hint.crs,
         is_remote=is_remote(str(item.get(LOCATION, ""))),
@@ -222,7 +273,7 @@ def _row_of(item: Item, assets: dict[str, RasterAsset], notes: Notes) -> ItemRow
         properties={
             name: unsigned_values(value)
             for name, value in properties.items()
-            if name not in _CONSUMED
+            if name not in CONSUMED and (name != COLLECTION.name or value != collection)
         },
     )
 
@@ -243,8 +294,13 @@ def _datetime(name: str, properties: Mapping[str, Any], notes: Notes) -> int | N
     return None
 
 
-def _footprint(item: Item, notes: Notes) -> tuple[str | None, list[float] | None]:
-    """Geometry as WKB in hexadecimal, and bounds; each from the other if one is missing."""
+def _footprint(
+    item: Item, notes: Notes, raster_crs: str | None
+) -> tuple[str | None, list[float] | None]:
+    """Geometry as WKB in hexadecimal, and bounds; each from the other if one is missing.
+
+    What is not in degrees is transformed from the CRS of the rasters, or left out.
+    """
     geometry, box = None, None
     try:
         geometry = parse_geometry(item.get("geometry"))
@@ -256,8 +312,73 @@ def _footprint(item: Item, notes: Notes) -> tuple[str | None, list[float] | None
     except ValueError as error:
         text = f"bbox: expected [west, south, east, north], got {shorten(error)}"
         notes.add(f"item {item['id']}", text, "bbox that is no box")
-    if box is None and geometry is not None:
-        box = bbox_of(geometry)
+    declared = item.get(GEOMETRY_CRS)
+    if declared is not None:
+        # the box is in the CRS that the geometry is in, or an older one
+        box = box if geometry is None else None
+        geometry = _in_degrees(geometry, declared)
+        moved = None if box is None else _in_degrees(shapely.box(*box), declared)
+        box = None if moved is None else bbox_of(moved)
+    elif not (_is_degrees(geometry and geometry.bounds) and _is_degrees(box)):
+        geometry, box = _corrected(item["id"], geometry, box, notes, raster_crs)
+    own = None if geometry is None else bbox_of(geometry)
+    if box is None:
+        box = own
+    elif own is not None and not _spans_half(own) and not _holds(box, own):
+        text = "bbox: does not cover the item's geometry; it is widened"
+        notes.add(f"item {item['id']}", text, text)
+        box = widened(box, own)
     if geometry is None and box is not None:
         geometry = geometry_of(box)
     return (None if geometry is None else geometry.wkb_hex), (None if box is None else list(box))
+
+
+def _holds(box: BBox, own: BBox) -> bool:
+    """Whether a box covers another, but for what rounding does."""
+    slack = _ROUNDING_DEG
+    wide = BBox(box.xmin - slack, box.ymin - slack, box.xmax + slack, box.ymax + slack)
+    return covers(wide, own)
+
+
+def _spans_half(box: BBox) -> bool:
+    """Whether a box is so wide that its geometry may cross 180 without being cut there."""
+    return box.xmax - box.xmin > _HALF_CIRCLE
+
+
+def _is_degrees(bounds: Sequence[float] | None) -> bool:
+    """Whether bounds can be longitudes and latitudes; None can."""
+    if bounds is None:
+        return True
+    return max(abs(bounds[0]), abs(bounds[2])) <= LON_LIMIT and (
+        max(abs(bounds[1]), abs(bounds[3])) <= LAT_LIMIT
+    )
+
+
+def _corrected(
+    name: str, geometry: Geometry | None, box: BBox | None, notes: Notes, crs: str | None
+) -> tuple[Geometry | None, BBox | None]:
+    """Geometry and box of which one is not in degrees: from the CRS of the rasters, or None."""
+    shapes = {"geometry": geometry, "bbox": None if box is None else shapely.box(*box)}
+    fixed: dict[str, Geometry | None] = {}
+    for field_name, shape in shapes.items():
+        fixed[field_name] = shape
+        if shape is None or _is_degrees(shape.bounds):
+            continue
+        fixed[field_name] = None if crs is None else _in_degrees(shape, crs)
+        text = "is not in degrees; it is "
+        text += "NULL" if fixed[field_name] is None else f"taken as {crs} and transformed"
+        notes.add(f"item {name}", f"{field_name}: {text}", f"{field_name} {text}")
+    moved = fixed["bbox"] is not shapes["bbox"]
+    if moved:
+        box = None if fixed["bbox"] is None else bbox_of(fixed["bbox"])
+    return fixed["geometry"], box
+
+
+def _in_degrees(shape: Geometry | None, crs: str) -> Geometry | None:
+    """A geometry transformed to degrees; None where it does not lie in the area of the CRS."""
+    try:
+        moved = to_lonlat(np.array([shape], object), crs_of(crs))[0]
+    except (InputError, ProjError):
+        return None
+    is_there = moved is not None and not moved.is_empty and _is_degrees(moved.bounds)
+    return moved if is_there else None

@@ -35,6 +35,7 @@ from rasteret_sql.remote.stores import is_remote
 _PARQUET = (".parquet", ".geoparquet", ".parq")
 _JSON_LINES = (".ndjson", ".jsonl", ".geojsonl", ".ndgeojson")
 _CATALOG_FILES = ("catalog.json", "collection.json")
+_N_SHOWN = 10
 _LON_LIMIT = 180
 _LAT_LIMIT = 90
 
@@ -122,8 +123,22 @@ def read_items(
     """
     wanted = source.wanted()
     noted = warnings if warnings is not None else []
-    found = _Reader(source, wanted, fetch_text, noted).items()
-    return islice(found, source.max_items)
+    found = islice(_Reader(source, wanted, fetch_text, noted).items(), source.max_items)
+    return found if wanted.ids is None else _with_missing_told(found, wanted.ids, noted)
+
+
+def _with_missing_told(
+    items: Iterator[Item], ids: frozenset[str], warnings: list[str]
+) -> Iterator[Item]:
+    """Pass items on, then tell which ids were asked for and are not among them."""
+    missing = set(ids)
+    for item in items:
+        missing.discard(item["id"])
+        yield item
+    if missing:
+        shown = ", ".join(sorted(missing)[:_N_SHOWN])
+        more = f" and {len(missing) - _N_SHOWN} more" if len(missing) > _N_SHOWN else ""
+        warnings.append(f"ids: {shown}{more}: not found")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.records.bands import is_raster
 from rasteret_sql.records.hrefs import stored_href
 from rasteret_sql.records.records import AssetFailure, local_refused
+from rasteret_sql.records.samples import SampleSurvey
 from rasteret_sql.remote.stores import is_local
 from rasteret_sql.schema import ASSET, assets_type
 
@@ -99,7 +100,7 @@ class AssetReader:
             raise InputError.expected(
                 "href_column", "a text column", column.type, "name the column of URLs"
             ) from None
-        names = list(self.band_index_map) or list(self.wanted or ["data"])
+        names = list(self.band_index_map) or list(self.wanted or ["b1"])
         if len(names) > 1 and not self.band_index_map:
             raise InputError.expected(
                 "band_index_map",
@@ -267,6 +268,26 @@ def scatter(entries: pa.Array, bands: list[str]) -> pa.Array:
     if not bands:
         return pa.array([{}] * n_rows, kind)
     return pa.StructArray.from_arrays(children, fields=list(kind))
+
+
+def hrefs_of(entries: pa.Array) -> pa.Array:
+    """The hrefs of a column of `ENTRIES` that has at most one in a row."""
+    return pc.struct_field(scatter(entries, ["b1"]), ["b1", "href"])
+
+
+def of_samples(hrefs: pa.Array, bands: Mapping[str, int], survey: SampleSurvey) -> pa.Array:
+    """A column of hrefs, one file per row, as the assets column of these bands and samples.
+
+    A band of which a file has no sample is NULL in its rows.
+    """
+    n_samples = np.array([survey.count(href) if href else 0 for href in hrefs.to_pylist()], int)
+    children = []
+    for number in bands.values():
+        index = pa.repeat(pa.scalar(number, pa.int32()), len(hrefs))
+        absent = pa.array(n_samples <= number)
+        parts = [pc.if_else(absent, None, part) for part in (hrefs, index)]
+        children.append(pa.StructArray.from_arrays(parts, fields=list(ASSET), mask=absent))
+    return pa.StructArray.from_arrays(children, fields=list(assets_type(list(bands))))
 
 
 def _href_and_index(values: pa.Array, band: str) -> tuple[pa.Array, pa.Array] | None:

@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
 
 from rasteret_sql.errors import InputError, shorten
-from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
-from rasteret_sql.grid.reproject import reproject
+from rasteret_sql.grid.crs import LONLAT, crs_of
 from rasteret_sql.records.files.geo_key import extension
-from rasteret_sql.records.footprints import bbox_of, geometry_of, parse_bbox, parse_geometry
+from rasteret_sql.records.footprints import (
+    LAT_LIMIT,
+    LON_LIMIT,
+    Shapes,
+    bbox_of,
+    geometry_of,
+    parse_bbox,
+    parse_geometry,
+    to_lonlat,
+)
 from rasteret_sql.schema import BBOX, GEOMETRY
 
 BBOX_COLUMNS = (
@@ -32,15 +40,8 @@ BBOX_COLUMNS = (
 """Spellings of a box in four columns, in the order they are tried."""
 
 _GEOMETRY_NAMES = ("geometry", "geom", "wkb_geometry", "geometry_wkb", "footprint")
-_SEGMENTS_PER_EXTENT = 16
-_HALF_WORLD = 180.0
 _WHOLE_WORLD = 359.0
-_LON_LIMIT = 360.5
-_LAT_LIMIT = 90.5
 _NESTING = {1: "linestring", 2: "polygon", 3: "multipolygon"}
-
-Shapes = NDArray[np.object_]
-"""shapely geometries, None where there is none; shape (rows,)."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class GeometryColumn:
 
     def _check_degrees(self, shapes: Shapes) -> None:
         bounds = shapely.bounds(shapes)
-        outside = (np.abs(bounds[:, [0, 2]]) > _LON_LIMIT).any(axis=1)
-        outside |= (np.abs(bounds[:, [1, 3]]) > _LAT_LIMIT).any(axis=1)
+        outside = (np.abs(bounds[:, [0, 2]]) > LON_LIMIT).any(axis=1)
+        outside |= (np.abs(bounds[:, [1, 3]]) > LAT_LIMIT).any(axis=1)
         if outside.any():
             raise InputError.expected(
                 self.name,
@@ -178,29 +179,6 @@ def _parse_crs(crs: object, name: str) -> pyproj.CRS | None:
         raise InputError.expected(
             name, "a CRS in the metadata of the column", text, "give geometry_crs"
         ) from None
-
-
-def to_lonlat(shapes: Shapes, crs: pyproj.CRS) -> Shapes:
-    """Transform to CRS84; straight edges become curves, what crosses 180 degrees is cut."""
-    if is_same(crs, crs_of(LONLAT)) or crs.to_epsg() in {4326, 4979}:
-        return shapes
-    bounds = shapely.bounds(shapes)
-    extent = np.fmax(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
-    length = np.where(extent > 0, extent / _SEGMENTS_PER_EXTENT, 1.0)
-    dense = np.asarray(shapely.segmentize(shapes, length), object)
-    move = transformer(crs, LONLAT)
-
-    def moved(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
-
-    result = np.asarray(shapely.transform(dense, moved), object)
-    bounds = shapely.bounds(result)
-    result[~np.isfinite(bounds).all(axis=1)] = None
-    wide = np.nonzero(bounds[:, 2] - bounds[:, 0] > _HALF_WORLD)[0]
-    for row in wide:
-        if shapely.get_dimensions(shapes[row]) == 2:
-            result[row] = reproject(shapes[row], crs, crs_of(LONLAT))
-    return result
 
 
 def to_wkb(shapes: Shapes) -> pa.Array:

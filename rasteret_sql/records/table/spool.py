@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
 from rasteret_sql.records import progress
+from rasteret_sql.records.spool_file import SpoolFile
 
 
 class TableSpool:
     """Batches in a temporary Arrow stream, which goes when the object does."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        file = tempfile.NamedTemporaryFile(prefix="rasteret-", suffix=".arrows", delete=False)  # noqa: SIM115
-        file.close()
-        self.path = Path(file.name)
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
-        self._sink = pa.OSFile(file.name, "wb")
+        file = SpoolFile(".arrows")
+        self.path = file.path
+        weakref.finalize(self, file.remove)
+        self._sink = pa.OSFile(str(file.path), "wb")
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         self._writer = pa.ipc.new_stream(self._sink, schema, options=options)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,21 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InputError
 from rasteret_sql.records.crs_hints import CrsHint, crs_hint
 from rasteret_sql.records.datetimes import to_timestamps
+from rasteret_sql.records.footprints import Shapes
 from rasteret_sql.records.hrefs import unsigned_column
-from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, Records
-from rasteret_sql.records.table.assets import ENTRIES, AssetReader, refuse_local, scatter
+from rasteret_sql.records.records import BATCH_ROWS, AssetFailure, BandsOfHeaders, Records
+from rasteret_sql.records.samples import KnownSamples, ReadHeaders, SampleSurvey
+from rasteret_sql.records.table.assets import (
+    ENTRIES,
+    AssetReader,
+    hrefs_of,
+    of_samples,
+    refuse_local,
+    scatter,
+)
 from rasteret_sql.records.table.footprints import (
     BBOX_COLUMNS,
     GeometryColumn,
-    Shapes,
     boxes_of,
     find_geometry,
     read_boxes,
@@ -62,6 +71,8 @@ def records_from_table(
     geometry_crs: str | int | None = None,
     is_remote: bool = False,
     allow_local: bool = False,
+    has_headers: bool = False,
+    samples: Mapping[str, int] | None = None,
 ) -> Records:
     """Records of a table, one a row; the table is read once, through a temporary file.
 
@@ -74,10 +85,14 @@ def records_from_table(
         band_index_map: band to sample of its file, from 0.
         url_rewrite: prefix to prefix, for hrefs.
         columns: columns to keep besides the canonical ones; None keeps all.
-        bands: bands to keep; with `href_column` and no `band_index_map`, the one band's name.
+        bands: bands to keep; with `href_column` and no `band_index_map`, the one band's name,
+            or with `has_headers` as `SampleSurvey.chosen` says.
         geometry_crs: CRS of the footprints, if no metadata say it.
         is_remote: whether the table came over a network.
         allow_local: whether a remote table may name local files.
+        has_headers: whether headers are going to be read; the bands of an `href_column`
+            without `band_index_map` then follow from them, see `Records.of_headers`.
+        samples: with `has_headers`, the bands and their samples; a file may have fewer.
 
     Raises:
         InputError: if a column is missing or can't be understood; says which argument helps.
@@ -91,7 +106,9 @@ def records_from_table(
             raise InputError.expected(
                 f"band_index_map[{band!r}]", "0 or more", index, "samples count from 0"
             )
-    assets = AssetReader(href_column, indices, dict(url_rewrite or {}), bands)
+    is_of_headers = has_headers and href_column is not None and not indices
+    wanted = None if is_of_headers else bands
+    assets = AssetReader(href_column, indices, dict(url_rewrite or {}), wanted)
     geometry = find_geometry(layout.schema, geo_metadata, geometry_crs)
     reading = _Reading(layout, geometry, assets, is_foreign=is_remote and not allow_local)
     spool = reading.spool(source)
@@ -100,7 +117,46 @@ def records_from_table(
         raise InputError.expected(
             "assets", "an href of a raster", "none", "give href_column, or bands to say which"
         )
-    return reading.records(spool, chosen)
+    records = reading.records(spool, chosen)
+    if not is_of_headers:
+        return records
+    return replace(
+        records, of_headers=BandsOfHeaders(partial(_of_headers, reading, spool, bands, samples))
+    )
+
+
+def _of_headers(
+    reading: _Reading,
+    spool: TableSpool,
+    wanted: list[str] | None,
+    samples: Mapping[str, int] | None,
+    read: ReadHeaders,
+    known: KnownSamples,
+) -> Records:
+    """The records of a spool, one band per sample of the files."""
+    survey = SampleSurvey()
+
+    def unknown() -> Iterator[str]:
+        for batch in spool:
+            hrefs = pc.list_flatten(batch.column(_position("assets"))).field("href")
+            for href in hrefs.to_pylist():
+                if href in known:
+                    survey.add_names(href, known[href], len(known[href]))
+                elif href is not None:
+                    yield href
+
+    for href, header in read(unknown()):
+        survey.add(href, header)
+    chosen = dict(samples) if samples else survey.chosen(wanted)
+    notes = [] if samples or wanted is not None else survey.notes()
+
+    def assets_of(entries: pa.Array) -> pa.Array:
+        return of_samples(hrefs_of(entries), chosen, survey)
+
+    records = reading.records(spool, list(chosen), assets_of)
+    first = next(iter(chosen))  # of a file that was refused, no more samples are known
+    failures = [one._replace(band=first) for one in records.failures]
+    return replace(records, failures=failures, warnings=[*records.warnings, *notes])
 
 
 @dataclass
@@ -127,8 +183,20 @@ class _Reading:
         spool.close()
         return spool
 
-    def records(self, spool: TableSpool, bands: list[str]) -> Records:
-        """The records of the spool, with the bands that are now known."""
+    def records(
+        self,
+        spool: TableSpool,
+        bands: list[str],
+        assets_of: Callable[[pa.Array], pa.Array] | None = None,
+    ) -> Records:
+        """The records of the spool, with the bands that are now known.
+
+        Args:
+            spool: as written by `spool`.
+            bands: of the collection.
+            assets_of: from a column of `ENTRIES` to the assets column of these bands.
+        """
+        assets_of = assets_of or partial(scatter, bands=bands)
         names = dict(zip(self._passed(), self._passed_names(), strict=True))
         dropped = {key for key in PARTITION_KEYS if key in names and key not in self._disagree}
         final = [(i, new) for i, (old, new) in enumerate(names.items()) if old not in dropped]
@@ -142,7 +210,7 @@ class _Reading:
         def batches() -> Iterator[pa.RecordBatch]:
             for batch in spool:
                 arrays = batch.columns[:n_canonical]
-                arrays[_position("assets")] = scatter(arrays[_position("assets")], bands)
+                arrays[_position("assets")] = assets_of(arrays[_position("assets")])
                 arrays += [batch.column(n_canonical + i) for i, _ in final]
                 yield pa.record_batch(arrays, schema=schema)
 

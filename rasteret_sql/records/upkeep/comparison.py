@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InterruptedReadError
 from rasteret_sql.records import asset_hints
 from rasteret_sql.records.asset_hints import HINT
+from rasteret_sql.records.raster_footprints import covers
 from rasteret_sql.records.upkeep.evolve import fitted
 from rasteret_sql.records.upkeep.row_spool import RowSpool
 from rasteret_sql.records.upkeep.stored import Stored
+from rasteret_sql.units import BBox
 
 _BBOX = "bbox"
 
@@ -71,7 +73,8 @@ class Words:
     Attributes:
         schema: What rows are cast to before they are compared.
         columns: Compared.
-        is_bbox_filled: Whether a bbox that the source lacks was taken from the raster.
+        is_bbox_filled: Whether a bbox that the source lacks, or that does not cover the
+            raster, was taken from the raster.
     """
 
     schema: pa.Schema
@@ -79,14 +82,21 @@ class Words:
     is_bbox_filled: bool
 
     def hashes(self, batch: pa.RecordBatch) -> NDArray[np.int64]:
-        """Id, content and bbox of each row, shape (rows, 3); 0 for a bbox that is NULL."""
+        """Id and content of each row, shape (rows, 2)."""
         rows = zip(*(_plain(batch.column(name)) for name in self.columns), strict=True)
         content = [hash(repr(row)) for row in rows]
         ids = [hash(name) for name in batch.column("id").to_pylist()]
-        boxes = [0] * len(ids)
-        if self.is_bbox_filled:
-            boxes = [box and hash(repr(box)) for box in batch.column(_BBOX).to_pylist()]
-        return np.array([ids, content, [box or 0 for box in boxes]], np.int64).reshape(3, -1).T
+        return np.array([ids, content], np.int64).reshape(2, -1).T
+
+    def boxes(self, batch: pa.RecordBatch) -> NDArray[np.float64]:
+        """The bbox of each row, shape (rows, 4); NaN where it is NULL or compared as content."""
+        nothing = np.full((batch.num_rows, 4), np.nan)
+        if not self.is_bbox_filled:
+            return nothing
+        for row, box in enumerate(batch.column(_BBOX).to_pylist()):
+            if box is not None and None not in box.values():
+                nothing[row] = list(box.values())
+        return nothing
 
 
 def compare(
@@ -96,7 +106,7 @@ def compare(
     folder: Path,
     stop: threading.Event,
 ) -> Comparison:
-    """Read the collection, then its source; some 50 bytes a record are held in memory.
+    """Read the collection, then its source; some 80 bytes a record are held in memory.
 
     Args:
         stored: The collection.
@@ -108,11 +118,14 @@ def compare(
     # columns of the schema that the files lack are NULL there, as `fitted` has it
     held = {name.casefold(): name for name in stored.schema.names}
     asked = [held[name.casefold()] for name in words.schema.names if name.casefold() in held]
-    known = [np.empty((0, 3), np.int64)]
+    known = [np.empty((0, 2), np.int64)]
+    boxes = [np.empty((0, 4))]
     for _, batch in stored.batches(asked):
         _check(stop)
-        known.append(words.hashes(fitted(batch, words.schema)))
-    matching = _Matching(np.concatenate(known))
+        held_rows = fitted(batch, words.schema)
+        known.append(words.hashes(held_rows))
+        boxes.append(words.boxes(held_rows))
+    matching = _Matching(np.concatenate(known), np.concatenate(boxes))
     fresh = RowSpool(folder / "fresh.arrow", words.schema)
     hints: RowSpool | None = None
     for batch in source:
@@ -122,7 +135,7 @@ def compare(
             hints = hints or RowSpool(folder / "hints.arrow", told.schema)
             hints.append(told)
         given = fitted(batch, words.schema)
-        rows = matching.unmatched(words.hashes(given))
+        rows = matching.unmatched(words.hashes(given), words.boxes(given))
         fresh.append(given.take(pa.array(rows, pa.int64())) if rows else given.slice(0, 0))
     for spool in (fresh, hints):
         if spool is not None:
@@ -133,25 +146,26 @@ def compare(
 class _Matching:
     """Stored rows by id, and those that the source still has."""
 
-    def __init__(self, known: NDArray[np.int64]) -> None:
+    def __init__(self, known: NDArray[np.int64], boxes: NDArray[np.float64]) -> None:
         self._order = np.argsort(known[:, 0], kind="stable")
         self._ids = known[self._order, 0]
         self._contents = known[self._order, 1].tolist()
-        self._boxes = known[self._order, 2].tolist()
+        self._boxes = boxes[self._order]
         self._given_as = np.full(len(known), -1, np.int64)
         self._n_given = 0
         self._is_given = bytearray(len(known))
         self._fresh_ids: list[int] = []
         self._fresh_as: list[int] = []
-        self._fresh: set[tuple[int, int, int]] = set()
+        self._fresh: set[tuple[int, int, bytes]] = set()
 
-    def unmatched(self, given: NDArray[np.int64]) -> list[int]:
+    def unmatched(self, given: NDArray[np.int64], boxes: NDArray[np.float64]) -> list[int]:
         """Rows of a batch that are not stored as they are."""
         starts = np.searchsorted(self._ids, given[:, 0], "left").tolist()
         stops = np.searchsorted(self._ids, given[:, 0], "right").tolist()
         rows = []
-        for row, (name, content, box) in enumerate(given.tolist()):
-            same = self._find(range(starts[row], stops[row]), content, box)
+        for row, (name, content) in enumerate(given.tolist()):
+            same = self._find(range(starts[row], stops[row]), content, boxes[row])
+            box = boxes[row].tobytes()
             if same is not None:
                 self._given_as[same] = self._n_given + row
             elif (name, content, box) not in self._fresh:
@@ -162,11 +176,11 @@ class _Matching:
         self._n_given += len(given)
         return rows
 
-    def _find(self, places: Sequence[int], content: int, box: int) -> int | None:
+    def _find(self, places: Sequence[int], content: int, box: NDArray[np.float64]) -> int | None:
         found = None
         for place in places:
             self._is_given[place] = True
-            is_same = self._contents[place] == content and box in (0, self._boxes[place])
+            is_same = self._contents[place] == content and _holds(self._boxes[place], box)
             if is_same and (found is None or self._given_as[found] >= 0):
                 found = place
         return found
@@ -202,6 +216,13 @@ class _Matching:
             fresh_as,
             hints,
         )
+
+
+def _holds(kept: NDArray[np.float64], given: NDArray[np.float64]) -> bool:
+    """Whether the bbox that is kept is what became of the source's: that one, or a wider one."""
+    if np.isnan(given).any() or (kept == given).all():
+        return True
+    return not np.isnan(kept).any() and covers(BBox(*kept.tolist()), BBox(*given.tolist()))
 
 
 def _plain(column: pa.Array) -> list[object]:

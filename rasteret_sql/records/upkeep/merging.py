@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.records.raster_footprints import widened
 from rasteret_sql.records.upkeep.comparison import Comparison
 from rasteret_sql.records.upkeep.evolve import fitted
 from rasteret_sql.records.upkeep.row_spool import RowSpool
-from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
+from rasteret_sql.schema import BBOX, METADATA_SUFFIX, metadata_column
+from rasteret_sql.units import BBox
 
 ROW = "_row"
 """Of a patch: the number of the stored row."""
@@ -82,8 +84,7 @@ def merged_rows(
     is_before = np.logical_or.reduce(same) if same else is_kept
     for name in ("proj:epsg", "crs"):
         columns[name] = _chosen(is_before, before.column(name), rows.column(name))
-    has_box = np.asarray(rows.column("bbox").is_valid().to_numpy(zero_copy_only=False))
-    columns["bbox"] = _chosen(has_box, rows.column("bbox"), before.column("bbox"))
+    columns["bbox"] = _boxes(is_kept, is_before, before.column("bbox"), rows.column("bbox"))
     arrays = [columns.get(f.name, rows.column(f.name)) for f in before.schema]
     return pa.RecordBatch.from_arrays(arrays, schema=before.schema)
 
@@ -123,6 +124,21 @@ def patched_rows(
         place = rows.schema.get_field_index(name)
         rows = rows.set_column(place, rows.schema.field(place), both.take(pa.array(index)))
     return rows
+
+
+def _boxes(
+    is_kept: NDArray[np.bool_], is_before: NDArray[np.bool_], before: pa.Array, rows: pa.Array
+) -> pa.Array:
+    """The bbox of the source; where a header goes on, wide enough for its raster."""
+    found = []
+    for kept, same, old, new in zip(
+        is_kept.tolist(), is_before.tolist(), before.to_pylist(), rows.to_pylist(), strict=True
+    ):
+        if new is None or kept or not same or old is None:
+            found.append(old if new is None or kept else new)
+        else:
+            found.append(widened(BBox(**old), BBox(**new))._asdict())
+    return pa.array(found, BBOX)
 
 
 def _where(is_own: NDArray[np.bool_], column: pa.Array) -> pa.Array:

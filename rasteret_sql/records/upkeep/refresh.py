@@ -39,6 +39,7 @@ from rasteret_sql.records.files.workspace import (
 )
 from rasteret_sql.records.header_journal import HeaderJournal
 from rasteret_sql.records.records import BATCH_ROWS, Records
+from rasteret_sql.records.samples import header_reader
 from rasteret_sql.records.upkeep.comparison import Comparison, Words, compare
 from rasteret_sql.records.upkeep.evolve import fitted, merged_schema
 from rasteret_sql.records.upkeep.file_checks import FileChecks
@@ -46,7 +47,7 @@ from rasteret_sql.records.upkeep.merging import merged_rows, patched_rows, sourc
 from rasteret_sql.records.upkeep.refresh_errors import error_key, merged_errors
 from rasteret_sql.records.upkeep.reheading import Reheader, Reheading
 from rasteret_sql.records.upkeep.stored import Stored, StoredFile
-from rasteret_sql.schema import metadata_column
+from rasteret_sql.schema import bands_of, metadata_column
 
 MAX_PARTS = 8
 """Files of a partition that gets new rows; then they become one."""
@@ -130,13 +131,14 @@ class _Refresh:
         self._began = time.monotonic()
         self._build = build
         self._options = options
-        self._records = records
         self._is_enriched = options.build.enrich and records.has_rasters
         self._journal = journal
         self._stop = stop
         self._scratch = build.folder / _SCRATCH
         self._stored = Stored(build.current or build.folder)
-        self._result = Enrichment(failures=list(records.failures))
+        self._result = Enrichment()
+        self._records = self._with_bands(records)
+        self._result.failures += self._records.failures
         self._checks = FileChecks(options.build.n_lanes, stop)
         self._schema = self._new_schema()
         self._bands = [field.name for field in self._schema.field("assets").type]
@@ -170,6 +172,39 @@ class _Refresh:
         created = read_build(self._stored.folder).get("created")
         path = self._build.commit(facts | ({"created": created} if created else {}))
         return report | {"path": str(path)}
+
+    def _with_bands(self, records: Records) -> Records:
+        """The records with the bands that headers tell of; only those of new files are read."""
+        if not self._is_enriched or records.of_headers is None:
+            return records
+        read, n_requests = header_reader(
+            n_lanes=self._options.build.n_lanes, stop=self._stop, journal=self._journal
+        )
+        known = self._known_samples(records.of_headers.hrefs)
+        found = records.of_headers.records(read, known)
+        self._result.requests += n_requests()
+        return found
+
+    def _known_samples(self, hrefs: frozenset[str] | None) -> dict[str, list[str | None]]:
+        """The bands of files whose header is kept, by number of the sample."""
+        stored = set(bands_of(self._stored.schema))
+        assets = self._stored.schema.field("assets").type
+        bands = [field.name for field in assets if field.name in stored]
+        counts = [f"{metadata_column(band)}.samples_per_pixel" for band in bands]
+        known: dict[str, list[str | None]] = {}
+        for _, batch in self._stored.batches(["assets", *counts]):
+            for band in bands:
+                asset = batch.column("assets").field(band)
+                n_samples = batch.column(metadata_column(band)).field("samples_per_pixel")
+                for href, index, n in zip(
+                    asset.field("href").to_pylist(),
+                    asset.field("band_index").to_pylist(),
+                    n_samples.to_pylist(),
+                    strict=True,
+                ):
+                    if href and n and (hrefs is None or href in hrefs):
+                        known.setdefault(href, [None] * n)[index or 0] = band
+        return known
 
     def _new_schema(self) -> pa.Schema:
         given = self._records.schema
