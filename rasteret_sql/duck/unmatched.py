@@ -125,7 +125,7 @@ class Unmatched:
             return
         if facts["in_area"] == 0:
             n_told += 1
-            yield self._area_reason(BBox(*(facts[name] for name in BBox._fields)))
+            yield self._area_reason(BBox(*(float(facts[name]) for name in BBox._fields)))
         if facts["in_dates"] == 0:
             n_told += 1
             yield (

@@ -12,6 +12,7 @@ from doors.scenes import ORIGIN, PIXEL_M, SCENES, SIZE_PX
 from pyproj import Transformer
 
 import rasteret_sql
+from rasteret_sql.duck.connection import instance_of
 from rasteret_sql.errors import RasteretWarning
 
 LEFT, TOP = ORIGIN
@@ -138,6 +139,18 @@ def test_the_warnings_of_the_instance_are_rows(con):
     assert abs((time - datetime.now(UTC).replace(tzinfo=None)).total_seconds()) < 60
     assert "unknown 4)" in rows[0][2]
     assert con.execute("FROM rasteret_warnings(newest := 1)").fetchall() == rows[-1:]
+
+
+def test_clients_of_a_server_see_their_own_warnings_alone(con):
+    other = con.cursor()
+    told(con, "ids := ['mine']")
+    told(other, "ids := ['theirs']")
+    runtime = instance_of(con).runtime
+    assert len(con.execute("FROM rasteret_warnings()").fetchall()) == 2
+    runtime.shares_warnings = False
+    for connection, name in ((con, "mine"), (other, "theirs")):
+        ((message,),) = connection.execute("SELECT message FROM rasteret_warnings()").fetchall()
+        assert f"({name})" in message
 
 
 def test_a_filter_that_makes_it_an_error_does_not_end_the_statement(con, monkeypatch):
