@@ -158,7 +158,8 @@ def test_equal_rasterstats(raster, weights):
         warnings.simplefilter("ignore")
         theirs = rasterstats.zonal_stats(
             list(areas.values()), file.read(1), affine=file.transform, nodata=file.nodata,
-            all_touched=weights == "touched", stats=["count", "mean", "min", "max", "std", "unique"],
+            all_touched=weights == "touched",
+            stats=["count", "mean", "min", "max", "std", "unique"],
         )  # fmt: skip
     compared = 0
     for name, other in zip(areas, theirs, strict=True):

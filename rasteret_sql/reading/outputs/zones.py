@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,8 +31,8 @@ from rasteret_sql.reading.outputs.common import ERROR, Read, run, with_record
 from rasteret_sql.reading.outputs.tiles import without_needs
 from rasteret_sql.reading.patches import Patch, Piece, pixels_of, valid_pixels, value_dtype
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.plan import DATA, Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.scenes import BandKind, Grid, Ints, SceneTable
 from rasteret_sql.units import Window
 
 Weights = Literal["center", "touched", "fraction", "area"]
@@ -303,91 +303,89 @@ class ZoneRows:
         partial.pixels += np.bincount(local[cells.unit], minlength=len(partial.pairs))
         if not self.needs_values:
             return
-        patches = [dict(zip(plan.bands, group.patches(unit), strict=True)) for unit in units]
-        refused = np.zeros(len(units), bool)
+        found = dict(zip(plan.bands, _bands_of(group, units, union), strict=True))
         missing = self._missing_area(plan, scene, grid, cells)
-        further: NDArray[Any] | None = None
-        if missing is None and self._options.weights == "area":
-            further = cells.area
+        further = cells.area if self._options.weights == "area" else None
+        every = range(len(self._bands))
+        refused = np.zeros(len(units), bool)
         name = self._options.weight_band
         if name is not None and missing is None:
-            own = [one[name] for one in patches]
-            weights = self._band(plan, scene, name, own, union)
-            refused = self._refused(
-                plan, scene, name, own, weights, list(range(len(self._bands))), local, partial
-            )
-            if not isinstance(weights, RasteretError):
-                by_band = self._weights_of(cells, *weights)
+            values = self._values(plan, scene, name, found[name])
+            refused = self._refused(plan, scene, found[name], every, local, partial)
+            if values is not None:
+                by_band = _weights_of(cells, *values)
                 further = by_band if further is None else further * by_band
-                missing = self._negative(plan, scene, name, by_band)
+                missing = _negative(plan, scene, name, by_band[~refused[cells.unit]])
         if missing is not None:
-            self._tell(plan, scene, missing, None, range(len(self._bands)), local, partial)
+            self._tell(plan, scene, missing, None, every, local, partial)
             return
         for number, name in enumerate(self._bands):
-            own = [one[name] for one in patches]
-            found = self._band(plan, scene, name, own, union)
-            is_refused = refused | self._refused(
-                plan, scene, name, own, found, [number], local, partial
-            )
-            if isinstance(found, RasteretError):
-                continue
-            at, more = cells, further
-            if is_refused.any():
-                keep = ~is_refused[cells.unit]
-                at, more = cells.take(keep), None if further is None else further[keep]
-            values, valid = at.of(found[0]), None if found[1] is None else at.of(found[1])
-            stats = partial.stats[number]
-            values = values.astype(stats.dtype, copy=False)
-            zone = local[at.unit]
-            stats.add(zone, values, valid=valid, coverage=at.coverage, weights=more)
-            if partial.areas and at.area is not None:
-                partial.areas[number].add(
-                    zone, values, valid=valid, coverage=at.coverage, weights=at.area
-                )
+            values = self._values(plan, scene, name, found[name])
+            own = refused | self._refused(plan, scene, found[name], [number], local, partial)
+            if values is not None and not own.all():
+                self._add_values(number, values, cells, further, own, local, partial)
 
-    def _band(
-        self, plan: TilePlan, scene: int, name: str, patches: list[Patch], union: Window
-    ) -> tuple[NDArray[Any], Mask | None] | RasteretError:
-        """Values of a window around some patches of a tile, and which hold data."""
-        joined = _joined(patches, union)
-        if joined is None:
-            return patches[0].error or InputError(f"record {plan.table.id_of(scene)}: no header")
-        pixels = pixels_of(joined)
+    def _add_values(
+        self,
+        number: int,
+        found: tuple[NDArray[Any], Mask | None],
+        cells: _Cells,
+        further: _Floats | None,
+        refused: Mask,
+        local: Ints,
+        partial: _Partial,
+    ) -> None:
+        if refused.any():
+            keep = ~refused[cells.unit]
+            cells, further = cells.take(keep), None if further is None else further[keep]
+        values, valid = cells.of(found[0]), None if found[1] is None else cells.of(found[1])
+        values = values.astype(partial.stats[number].dtype, copy=False)
+        zone = local[cells.unit]
+        partial.stats[number].add(
+            zone, values, valid=valid, coverage=cells.coverage, weights=further
+        )
+        if partial.areas and cells.area is not None:
+            partial.areas[number].add(
+                zone, values, valid=valid, coverage=cells.coverage, weights=cells.area
+            )
+
+    def _values(
+        self, plan: TilePlan, scene: int, name: str, band: _BandOfPiece
+    ) -> tuple[NDArray[Any], Mask | None] | None:
+        """Values of the window of a piece, and which hold data; None of what can't be read."""
+        patch = band.patch
+        if patch is None or patch.kind is None:
+            return None
+        pixels = pixels_of(patch)
         if pixels.dtype.kind == "c":
-            return InputError.expected(
+            error = InputError.expected(
                 f"record {plan.table.id_of(scene)}, band {name}",
                 "real numbers",
                 "complex ones",
                 "read it with rasteret_pixels",
             )
-        valid = valid_pixels(joined, pixels)
-        kind = joined.kind
-        assert kind is not None  # noqa: S101 (`_joined`)
+            band.errors.append((np.ones(band.n_units, bool), error))
+            return None
+        valid = valid_pixels(patch, pixels)
         if self._read.request.scaled:
-            scale = 1.0 if kind.scale is None else kind.scale
-            pixels = pixels.astype(np.float64) * scale + (kind.offset or 0.0)
+            scale = 1.0 if patch.kind.scale is None else patch.kind.scale
+            pixels = pixels.astype(np.float64) * scale + (patch.kind.offset or 0.0)
         return pixels, valid
 
     def _refused(
         self,
         plan: TilePlan,
         scene: int,
-        name: str,
-        patches: list[Patch],
-        found: object,
-        bands: list[int],
+        band: _BandOfPiece,
+        bands: Sequence[int],
         local: Ints,
         partial: _Partial,
     ) -> Mask:
-        """Which zones of a piece have no result of some bands, as a patch can't be read."""
-        refused = np.zeros(len(patches), bool)
-        for unit, patch in enumerate(patches):
-            error: RasteretError | None = patch.error
-            if error is None and (patch.kind is None or isinstance(found, RasteretError)):
-                error = found if isinstance(found, RasteretError) else InputError("no header")
-            if error is not None:
-                refused[unit] = True
-                self._tell(plan, scene, error, name, bands, local[unit : unit + 1], partial)
+        """Which zones of a piece have no result of some bands, as one can't be read."""
+        refused = np.zeros(band.n_units, bool)
+        for units, error in band.errors:
+            refused |= units
+            self._tell(plan, scene, error, band.name, bands, local[units], partial)
         return refused
 
     def _tell(
@@ -423,28 +421,6 @@ class ZoneRows:
             f"a raster with a {missing}, for weights := 'area'",
             "none",
             "take weights := 'fraction', or pass on_error := 'null'",
-        )
-
-    def _weights_of(self, cells: _Cells, values: NDArray[Any], valid: Mask | None) -> _Floats:
-        """Weights from the values of a band; 0 where it has no data."""
-        weights = cells.of(values).astype(np.float64)
-        is_absent = np.isnan(weights)
-        if valid is not None:
-            is_absent |= ~cells.of(valid)
-        weights[is_absent] = 0.0
-        return weights
-
-    def _negative(
-        self, plan: TilePlan, scene: int, name: str, weights: _Floats
-    ) -> InputError | None:
-        lowest = weights.min(initial=0.0)
-        if lowest >= 0:
-            return None
-        return InputError.expected(
-            f"record {plan.table.id_of(scene)}, band {name}",
-            "weights of 0 or more",
-            float(lowest),
-            "take another weight_band",
         )
 
     def _cells(
@@ -773,31 +749,87 @@ def _around(windows: Ints) -> Window:
     return Window(int(low[0]), int(high[1]), int(low[2]), int(high[3]))
 
 
-def _joined(patches: list[Patch], union: Window) -> Patch | None:
-    """One patch of a window around patches of a tile; None where none can be read."""
-    sound = [one for one in patches if one.kind is not None and one.error is None]
-    if not sound:
+@dataclass(eq=False)
+class _BandOfPiece:
+    """A band under the window of a piece.
+
+    Attributes:
+        patch: What can be read of it; None where that is nothing.
+        errors: Why units can't be read, and which.
+    """
+
+    name: str
+    n_units: int
+    patch: Patch | None
+    errors: list[tuple[Mask, RasteretError]]
+
+
+def _bands_of(group: Group, units: range, union: Window) -> list[_BandOfPiece]:
+    """The bands of a piece: one patch around all its units, which share their tiles."""
+    plan, needs = group.plan, group.plan.needs
+    scene = int(plan.units.scene[units[0]])
+    start, stop = plan.first_need[[units.start, units.stop]].tolist()
+    columns = (needs.band, needs.role, needs.tile, needs.tile_row, needs.tile_col)
+    own = np.column_stack([column[start:stop] for column in columns])
+    order = np.lexsort(own.T)
+    is_new = np.append(True, (np.diff(own[order], axis=0) != 0).any(axis=1))[: len(order)]
+    edges = [*np.flatnonzero(is_new).tolist(), len(order)]
+    pieces: list[tuple[list[Piece], list[Piece]]] = [([], []) for _ in plan.bands]
+    kinds: list[BandKind | None] = [None] * len(plan.bands)
+    has = np.zeros((len(plan.bands), len(units)), bool)
+    errors: list[list[tuple[Mask, RasteretError]]] = [[] for _ in plan.bands]
+    for first, last in itertools.pairwise(edges):
+        at = start + order[first:last]
+        band, role, number, tile_row, tile_col = own[order[first]].tolist()
+        kind = plan.table.kinds[int(needs.kind[at[0]])]
+        mine = needs.unit[at] - units.start
+        tile = None if number < 0 else group.chunk.tile(number)
+        if role == DATA:
+            kinds[band] = kind
+            has[band, mine] = True
+        if tile is not None and tile.error is not None:
+            errors[band].append((_mask_of(mine, len(units)), tile.error))
+            continue
+        origin = tile_row * kind.format.tile_height, tile_col * kind.format.tile_width
+        piece = Piece(tile, _around(needs.window[at]), origin, kind.sample)
+        pieces[band][role].append(piece)
+    found = []
+    for band, (name, (data, masks)) in enumerate(zip(plan.bands, pieces, strict=True)):
+        fault = plan.table.faults.get((scene, name))
+        if fault is not None:
+            errors[band].append((np.ones(len(units), bool), fault))
+        elif not has[band].all():
+            errors[band].append((~has[band], InputError("no header")))
+        patch = Patch(union, kinds[band], tuple(data), tuple(masks)) if data else None
+        found.append(_BandOfPiece(name, len(units), patch, errors[band]))
+    return found
+
+
+def _mask_of(numbers: Ints, size: int) -> Mask:
+    mask = np.zeros(size, bool)
+    mask[numbers] = True
+    return mask
+
+
+def _weights_of(cells: _Cells, values: NDArray[Any], valid: Mask | None) -> _Floats:
+    """Weights from the values of a band; 0 where it has no data."""
+    weights = cells.of(values).astype(np.float64)
+    is_absent = np.isnan(weights)
+    if valid is not None:
+        is_absent |= ~cells.of(valid)
+    weights[is_absent] = 0.0
+    return weights
+
+
+def _negative(plan: TilePlan, scene: int, name: str, weights: _Floats) -> InputError | None:
+    lowest = weights.min(initial=0.0)
+    if lowest >= 0:
         return None
-    if len(sound) == 1 and sound[0].window == union:
-        return sound[0]
-    return Patch(
-        union,
-        sound[0].kind,
-        _joined_pieces([piece for one in sound for piece in one.pieces]),
-        _joined_pieces([piece for one in sound for piece in one.mask_pieces]),
-    )
-
-
-def _joined_pieces(pieces: list[Piece]) -> tuple[Piece, ...]:
-    """Of each tile one piece."""
-    found: dict[tuple[int, tuple[int, int]], Piece] = {}
-    windows: dict[tuple[int, tuple[int, int]], list[Window]] = {}
-    for piece in pieces:
-        key = id(piece.tile), piece.origin
-        found.setdefault(key, piece)
-        windows.setdefault(key, []).append(piece.window)
-    return tuple(
-        replace(piece, window=_around(np.array(windows[key]))) for key, piece in found.items()
+    return InputError.expected(
+        f"record {plan.table.id_of(scene)}, band {name}",
+        "weights of 0 or more",
+        float(lowest),
+        "take another weight_band",
     )
 
 
