@@ -77,6 +77,7 @@ class BoundRead:
         area_argument: The one that gave the area: bbox, geometry or aois.
         private: Where areas arrive that only the caller's connection sees.
         record_columns: Columns of the records that are returned.
+        areas_argument: How the function names the relation of areas.
     """
 
     call: Call
@@ -93,6 +94,7 @@ class BoundRead:
     private_sql: str
     record_columns: Sequence[str]
     shows_targets: bool
+    areas_argument: str = "aois"
     outputs: dict[str, str] = field(default_factory=dict)
     target_outputs: dict[str, str] = field(default_factory=dict)
     own: pa.Schema = field(default_factory=lambda: pa.schema([]))
@@ -104,7 +106,7 @@ class BoundRead:
             return pa.schema([(_NUMBER, pa.int64())])
         if self.aois is None or not self.shows_targets:
             return pa.schema([])
-        name = find_geometry_column(self.aois.schema, self.geometry_column, "aois")
+        name = find_geometry_column(self.aois.schema, self.geometry_column, self.areas_argument)
         return pa.schema([one for one in self.aois.schema if one.name != name])
 
     def record_names(self, own: Sequence[str]) -> dict[str, str]:
@@ -119,7 +121,9 @@ class BoundRead:
             self.target_outputs = {_TARGET: _NUMBER}
         else:
             taken = [*own.names, *self.outputs]
-            self.target_outputs = _free_names(self.target_schema.names, taken, "aoi_")
+            self.target_outputs = _free_names(
+                self.target_schema.names, taken, self.areas_argument.rstrip("s") + "_"
+            )
         records = [
             repeated_field(self.relation.schema.field(name).with_name(output))
             for output, name in self.outputs.items()
@@ -209,7 +213,9 @@ class BoundRead:
             if table is None:
                 empty = pa.RecordBatch.from_pylist([], schema=self.target_schema)
                 return Targets([], None, empty)
-            self.targets = parse_targets(table, self.geometry_column, self.geometry_crs)
+            self.targets = parse_targets(
+                table, self.geometry_column, self.geometry_crs, self.areas_argument
+            )
         return self.targets
 
     def execution(self, scan: Scan) -> Read:
@@ -279,13 +285,20 @@ class BoundRead:
         return found
 
 
-def bind_read(call: Call, arguments: Mapping[str, Any], *, shows_targets: bool = True) -> BoundRead:
+def bind_read(
+    call: Call,
+    arguments: Mapping[str, Any],
+    *,
+    shows_targets: bool = True,
+    areas_argument: str = "aois",
+) -> BoundRead:
     """Check the arguments that reads share and find the records.
 
     Args:
         call: The call.
         arguments: Of the declaration, checked; those of `ReadRequest` and of areas are taken.
         shows_targets: Whether columns of a relation of areas come through.
+        areas_argument: How the function names the relation of areas.
 
     Raises:
         InputError: what was expected.
@@ -294,16 +307,19 @@ def bind_read(call: Call, arguments: Mapping[str, Any], *, shows_targets: bool =
     relation = resolve(call, given.pop("collection"))
     bands = check_bands(relation, given.pop("bands"))
     bbox, geometry, crs = (given.pop(name) for name in ("bbox", "geometry", "geometry_crs"))
-    aois, column = given.pop("aois", None), given.pop("geometry_column", None)
+    aois, column = given.pop(areas_argument, None), given.pop("geometry_column", None)
     dates = parse_range(given["date_range"]) if given["date_range"] else Instants(None, None)
     ids, columns = given.pop("ids"), given.pop("record_columns")
     del given["date_range"]
     if aois is not None and (bbox is not None or geometry is not None):
         raise InputError.expected(
-            "aois", "aois, bbox or geometry", "several", "leave all but one out"
+            areas_argument,
+            f"{areas_argument}, bbox or geometry",
+            "several",
+            "leave all but one out",
         )
     aoi = parse_aoi(bbox=bbox, geometry=geometry, geometry_crs=crs)
-    areas = None if aois is None else find_visible(call, aois, "aois")
+    areas = None if aois is None else find_visible(call, aois, areas_argument)
     private = Staged() if aois is not None and areas is None else None
     reading_columns(relation, bands, [])
     bound = BoundRead(
@@ -321,9 +337,10 @@ def bind_read(call: Call, arguments: Mapping[str, Any], *, shows_targets: bool =
         private_sql="" if private is None else caller_sql(str(aois)),
         record_columns=_record_columns(relation, columns),
         shows_targets=shows_targets,
+        areas_argument=areas_argument,
     )
     if areas is not None:
-        find_geometry_column(areas.schema, column, "aois")
+        find_geometry_column(areas.schema, column, areas_argument)
     record_filter(relation, None, dates, ids)
     return bound
 

@@ -215,26 +215,65 @@ class ZonalStatistics:
         if self._has_values:
             self._add_table(_Table.of(zone, values, weight))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: Self, zones: NDArray[np.integer[Any]] | None = None) -> None:
         """Add what another one gathered.
+
+        Args:
+            other: Of the same statistics and type of values.
+            zones: Which zones here those of `other` are, ascending, shape (other.zones,);
+                without it they are the same ones.
 
         Raises:
             ValueError: if it has other zones, statistics or values.
         """
-        mine, theirs = ((s.zones, s.stats, s.dtype) for s in (self, other))
+        n_zones = self.zones if zones is None else len(zones)
+        mine, theirs = (n_zones, *self._kind), (other.zones, *other._kind)
         if mine != theirs:
             raise ValueError(f"zonal statistics of {theirs} do not merge into those of {mine}")
-        self._pixels += other._pixels
-        self._nodata += other._nodata
+        to = np.arange(self.zones) if zones is None else zones
+        self._pixels[to] += other._pixels
+        self._nodata[to] += other._nodata
         of = np.flatnonzero(other._count)
         with np.errstate(invalid="ignore", over="ignore"):
             moments = (other._count, other._weight, other._sum, other._spread)
-            self._join_moments(of, *(values[of] for values in moments))
+            self._join_moments(to[of], *(values[of] for values in moments))
         if self._has_extremes:
-            np.minimum(self._min, other._min, out=self._min)
-            np.maximum(self._max, other._max, out=self._max)
+            self._min[to] = np.minimum(self._min[to], other._min)
+            self._max[to] = np.maximum(self._max[to], other._max)
         for table in (other._table, *other._pending):
-            self._add_table(table)
+            if len(table.zone):
+                self._add_table(table if zones is None else table.numbered(to))
+
+    def pop(self, zones: NDArray[np.integer[Any]]) -> Self:
+        """Take some zones out; they are empty here afterwards.
+
+        Args:
+            zones: Their numbers, ascending.
+
+        Returns:
+            What they gathered, numbered from 0 in this order.
+        """
+        out = type(self)(len(zones), self.stats, self.dtype)
+        columns = {"_pixels": 0, "_nodata": 0, "_count": 0, "_weight": 0, "_sum": 0, "_spread": 0}
+        if self._has_extremes:
+            lowest, highest = _limits(self.dtype)
+            columns |= {"_min": highest, "_max": lowest}
+        for name, empty in columns.items():
+            column = getattr(self, name)
+            setattr(out, name, column[zones])
+            column[zones] = empty
+        table = self._joined()
+        if len(table.zone):
+            number = np.full(self.zones, -1, np.int64)
+            number[zones] = np.arange(len(zones))
+            of = number[table.zone]
+            out._add_table(table.take(of >= 0).numbered(number))  # noqa: SLF001 (of this class)
+            self._table = table.take(of < 0)
+        return out
+
+    @property
+    def _kind(self) -> tuple[tuple[str, ...], np.dtype[Any]]:
+        return self.stats, self.dtype
 
     def column(self, statistic: str) -> Column:
         """One statistic of all zones.
@@ -448,6 +487,14 @@ class _Table(NamedTuple):
             np.minimum.reduceat(lightest, starts),
             np.maximum.reduceat(heaviest, starts),
         )
+
+    def take(self, chosen: NDArray[np.bool_]) -> _Table:
+        """Some of the rows."""
+        return _Table._make(column[chosen] for column in self)
+
+    def numbered(self, zones: NDArray[np.integer[Any]]) -> _Table:
+        """With other numbers of the zones, in the same order."""
+        return self._replace(zone=zones[self.zone].astype(np.int64))
 
     def zone_weight(self) -> _Floats:
         """Weight of the whole zone, for each row."""

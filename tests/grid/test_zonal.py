@@ -406,3 +406,25 @@ def test_a_statistic_must_be_asked_for_first():
             ask()
     with pytest.raises(InputError, match="see shares"):
         ZonalStatistics(1, ["frac"], "uint8").column("frac")
+
+
+def test_zones_taken_out_and_put_back_under_other_numbers():
+    rng = np.random.default_rng(8)
+    zone, values = np.sort(rng.integers(0, 6, 500)), rng.integers(0, 20, 500).astype(np.int16)
+    stats = ["count", "sum", "stddev", "min", "max", "median", "majority", "pixel_count"]
+    whole = ZonalStatistics(6, stats, "int16")
+    whole.add(zone, values, valid=values != 3)
+    moved = ZonalStatistics(6, stats, "int16")
+    moved.add(zone, values, valid=values != 3)
+    some = moved.pop(np.array([1, 4]))
+    assert moved.column("count").values[[1, 4]].tolist() == [0, 0]
+    assert not moved.column("max").valid[[1, 4]].any()
+    other = ZonalStatistics(9, stats, "int16")
+    other.merge(some, np.array([2, 8]))
+    other.merge(moved.pop(np.array([0])), np.array([5]))
+    for name in stats:
+        wanted, got = whole.column(name), other.column(name)
+        np.testing.assert_array_equal(got.values[[2, 8, 5]], wanted.values[[1, 4, 0]], name)
+        np.testing.assert_array_equal(moved.column(name).values[5], wanted.values[5], name)
+    with pytest.raises(ValueError, match="do not merge"):
+        other.merge(some)

@@ -9,6 +9,7 @@ from rasteret_sql.duck.functions import (
     reads,
     told,
     upkeep,
+    zones,
 )
 
 SCALARS = (*builds.SCALARS, *enriching.SCALARS)
@@ -24,4 +25,5 @@ __all__ = [
     "reads",
     "told",
     "upkeep",
+    "zones",
 ]

@@ -1,0 +1,139 @@
+"""Statistics of zones from SQL: rasteret_zonal_stats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_sql.duck.checks import one_of, text, texts
+from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
+from rasteret_sql.duck.functions.read_parameters import (
+    AREAS,
+    COLLECTION,
+    LEVEL,
+    READ_PARAMETERS,
+    SCALED,
+)
+from rasteret_sql.duck.reading import bind_read, expose_read
+from rasteret_sql.duck.relations import check_bands, resolve
+from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
+from rasteret_sql.errors import InputError
+from rasteret_sql.grid.zonal import STATISTICS
+from rasteret_sql.reading.outputs.zones import (
+    ZoneOptions,
+    check_stats,
+    chosen_bands,
+    zone_rows,
+    zone_schema,
+)
+
+_GEOMETRY_COLUMN = AREAS[1]
+
+
+def _stats(name: str, value: object) -> tuple[str, ...]:
+    return check_stats(name, texts("statistics")(name, value))
+
+
+def _share(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError.expected(name, "a share of a pixel, 0 to 1", value, "correct it")
+    return float(value)
+
+
+@table_function(
+    "rasteret_zonal_stats",
+    "Statistics of the pixels in zones: one row per zone, record and band.",
+    file="30_pixels.sql",
+    parameters=(
+        COLLECTION,
+        Parameter(
+            "zones",
+            "VARCHAR",
+            "relation of polygons: table, view, TEMP table, registered frame, SELECT text or "
+            "Parquet path; NULL: the bbox or geometry, or whole rasters, are the zone",
+        ),
+        READ_PARAMETERS[0],
+        Parameter(
+            "stats",
+            "VARCHAR[]",
+            f"some of {', '.join(STATISTICS)}, area_m2, and percentiles as p05 or p99.9",
+            "['count', 'mean', 'min', 'max', 'stddev']",
+            _stats,
+        ),
+        Parameter(
+            "weights",
+            "VARCHAR",
+            "what a pixel counts: 'center' (1 where the zone holds its centre), 'touched' (1 where "
+            "the zone touches it), 'fraction' (its share inside the zone) or 'area' (that times "
+            "its square metres on the ellipsoid)",
+            "'center'",
+            one_of("center", "touched", "fraction", "area"),
+        ),
+        Parameter(
+            "weight_band",
+            "VARCHAR",
+            "a band whose values are further weights, 0 where it has no data",
+            "NULL",
+            text("the name of a band"),
+        ),
+        Parameter(
+            "min_coverage",
+            "DOUBLE",
+            "leave out pixels of which a smaller share is inside; of 'fraction' and 'area'",
+            "0",
+            _share,
+        ),
+        *with_docs(
+            READ_PARAMETERS[1:],
+            geometry_crs="CRS of the zones: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: the one "
+            "that their column names, else lon/lat",
+            on_error="'error', 'null' (statistics of a zone are NULL where one of its tiles can't "
+            "be read) or 'report' (and a column error says why)",
+        ),
+        _GEOMETRY_COLUMN.with_doc(
+            "column of zones that holds the polygons; default: the one of type GEOMETRY, or named "
+            "geometry, geom or wkb_geometry"
+        ),
+        LEVEL,
+        SCALED.with_doc("apply the file's scale and offset before anything else"),
+    ),
+    returns="the record's columns, the zone's columns, band, one column per statistic. A zone "
+    "that touches a raster, but no pixel with data, is a row with count 0; one outside is no row",
+    raises="collection, bands, level, stats: unknown; zones: no relation of polygons; bands of "
+    "unlike grid; weight_band below 0; a tile that can't be read, unless on_error",
+    example="SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', "
+    "'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' "
+    "AS geometry', bands := ['B04'], weights := 'fraction') ORDER BY ALL",
+)
+def zonal_stats(
+    call: Call,
+    *,
+    collection: str,
+    stats: tuple[str, ...],
+    weights: Any,  # noqa: ANN401 (one of four words, checked)
+    weight_band: str | None,
+    min_coverage: float,
+    **arguments: Any,  # noqa: ANN401
+) -> Stream | Sql:
+    """Read statistics of zones."""
+    if min_coverage and weights not in ("fraction", "area"):
+        raise InputError.expected(
+            "min_coverage", "weights 'fraction' or 'area' beside it", f"'{weights}'", "add them"
+        )
+    options = ZoneOptions(stats, weights, weight_band, min_coverage)
+    relation = resolve(call, collection)
+    bands = check_bands(relation, arguments.pop("bands"))
+    if weight_band is not None:
+        check_bands(relation, [weight_band])
+    read = [*bands, *([weight_band] if weight_band and weight_band not in bands else [])]
+    arguments |= {"collection": collection, "bands": read, "all_touched": weights == "touched"}
+    bound = bind_read(call, arguments, areas_argument="zones")
+
+    def run(bound: Any, scan: Scan) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
+        records = bound.records(scan)
+        names = chosen_bands(bands, scan.take({"band"}))
+        yield from zone_rows(bound.execution(scan), names, options, records)
+
+    return expose_read(bound, zone_schema(options, bound.request.on_error), run)
