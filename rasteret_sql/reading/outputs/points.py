@@ -153,11 +153,10 @@ class Points(Targets):
         """
         if self.crs is None:
             return []
-        lon, lat = self.x, self.y
-        if not is_same(self.crs, crs_of(LONLAT)):
-            lon, lat = (
-                np.asarray(part) for part in transformer(self.crs, LONLAT).transform(lon, lat)
-            )
+        try:
+            lon, lat = self._transformed_to(crs_of(LONLAT))
+        except ProjError:  # of an engineering CRS, or of another planet: anywhere
+            return []
         known = np.isfinite(lon) & np.isfinite(lat)
         lon, lat = (lon[known] + 180) % 360 - 180, lat[known]
         at_seam = lon < -180 + _BOX_MARGIN  # 180 degrees is the same place
@@ -257,14 +256,17 @@ class Points(Targets):
             raise found
         return found
 
-    def _moved_to(self, crs: str) -> _Placed | InputError:
+    def _transformed_to(self, dst: pyproj.CRS) -> tuple[Floats, Floats]:
         src = self.crs
         assert src is not None  # noqa: S101 (points in pixels are not transformed)
+        if is_same(src, dst):
+            return self.x, self.y
+        x, y = transformer(src, dst).transform(self.x, self.y)
+        return np.asarray(x), np.asarray(y)
+
+    def _moved_to(self, crs: str) -> _Placed | InputError:
         try:
-            dst = crs_of(crs)
-            x, y = self.x, self.y
-            if not is_same(src, dst):
-                x, y = (np.asarray(part) for part in transformer(src, dst).transform(x, y))
+            x, y = self._transformed_to(crs_of(crs))
         except ProjError:  # an engineering CRS, or one of another planet
             return InputError.expected(
                 "crs",
