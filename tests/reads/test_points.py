@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyproj
@@ -16,6 +19,12 @@ import rasterio.warp
 import shapely
 from affine import Affine
 from reads.read_oracle import build_files, call_of, opened, rows_of
+
+from rasteret_sql.grid.crs import crs_of
+from rasteret_sql.reading.outputs.points import Points
+from rasteret_sql.reading.scenes import Grid
+from rasteret_sql.reading.tile_store import STORE
+from rasteret_sql.units import Affine as SixNumbers
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
 
@@ -336,3 +345,276 @@ def test_max_bytes(s2, server):
         s2.execute(query, {"most": 10}).fetchall()
     assert server.requests() == []
     assert s2.execute(query, {"most": 10_000_000}).fetchall()
+
+
+# Matching in time
+
+DAY = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def series(con, tmp_path):
+    """Ten scenes with clouds, days apart; the files' arrays by record."""
+    rng = np.random.default_rng(7)
+    items, arrays = {}, {}
+    for number in rng.permutation(10).tolist():
+        left = 500_000 + 100 * int(rng.integers(0, 8))
+        transform = Affine(10, 0, left, 0, -10, 4_000_000)
+        coarse = Affine(20, 0, left, 0, -20, 4_000_000)
+        values = noise((1, 96, 96), seed=number) + 1
+        clouds = noise((1, 48, 48), "uint8", high=4, seed=100 + number)
+        files = {
+            "red": write(tmp_path / f"red{number}.tif", values, transform=transform),
+            "scl": write(tmp_path / f"scl{number}.tif", clouds, transform=coarse, nodata=0),
+        }
+        moment = DAY + timedelta(days=3 * number)
+        items[f"s{number}"] = (moment, files)
+        arrays[f"s{number}"] = (moment, left, values[0], clouds[0])
+    build_items(con, tmp_path, "series", items)
+    n = 400
+    make_points(
+        con,
+        n=np.arange(n),
+        x=rng.uniform(499_900, 502_000, n),
+        y=rng.uniform(3_998_950, 4_000_050, n),
+        t=[DAY + timedelta(hours=int(h)) for h in rng.integers(-48, 40 * 24, n)],
+    )
+    return arrays
+
+
+def expected_matches(con, arrays, match, max_dt, masked):
+    """Number of the point to record and value, by NumPy."""
+    found = {}
+    for n, x, y, t in con.execute("SELECT n, x, y, t FROM pts").fetchall():
+        best = None
+        for record, (moment, left, values, clouds) in arrays.items():
+            col, row = int(np.floor((x - left) / 10)), int(np.floor((4_000_000 - y) / 10))
+            if not (0 <= row < 96 and 0 <= col < 96):
+                continue
+            away = t - moment
+            if match == "latest" and away < timedelta(0):
+                continue
+            if max_dt is not None and abs(away) > max_dt:
+                continue
+            if masked and clouds[row // 2, col // 2] in (0, 3):
+                continue
+            key = (abs(away), away < timedelta(0))
+            if best is None or key < best[0]:
+                best = key, record, int(values[row, col])
+        if best is not None:
+            found[n] = best[1:]
+    return found
+
+
+@pytest.mark.parametrize("match", ["latest", "nearest"])
+@pytest.mark.parametrize("max_dt", [None, timedelta(days=4)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_matching_equals_numpy(con, series, match, max_dt, masked):
+    options = ", mask_band := 'scl', mask_values := [3]" if masked else ""
+    options += "" if max_dt is None else ", max_dt := INTERVAL '4 days'"
+    rows = con.execute(
+        "SELECT n, record_id, red, datetime FROM rasteret_sample_points('series', 'pts', "
+        f"bands := ['red'], geometry_crs := 32643, match := '{match}', time_column := 't'{options})"
+    ).fetchall()
+    found = {n: (record, value) for n, record, value, _ in rows}
+    assert len(found) == len(rows)
+    assert 50 < len(found) < 400
+    assert found == expected_matches(con, series, match, max_dt, masked)
+
+
+def test_a_mask_drops_rows_of_all_records(con, series):
+    call = "rasteret_sample_points('series', 'pts', bands := ['red'], geometry_crs := 32643"
+    everything = con.execute(f"SELECT n, record_id, row, col FROM {call})").fetchall()
+    kept = con.execute(
+        f"SELECT n, record_id, row, col FROM {call}, mask_band := 'scl', mask_values := 3)"
+    ).fetchall()
+    clear = [r for r in everything if series[r[1]][3][r[2] // 2, r[3] // 2] not in (0, 3)]
+    assert 0 < len(kept) < len(everything)
+    assert sorted(kept) == sorted(clear)
+
+
+def test_a_where_does_not_change_the_match(con, series):
+    query = (
+        "SELECT n, record_id, red FROM rasteret_sample_points('series', 'pts', "
+        "geometry_crs := 32643, bands := ['red'], match := 'latest', time_column := 't')"
+    )
+    everything = con.execute(query).fetchall()
+    record = everything[0][1]
+    found = con.execute(f"{query} WHERE record_id = '{record}'").fetchall()
+    assert sorted(found) == sorted(row for row in everything if row[1] == record)
+
+
+def test_a_point_without_a_time_matches_nothing(con, series):
+    con.execute("UPDATE pts SET t = NULL WHERE n % 2 = 0")
+    numbers = con.execute(
+        "SELECT n FROM rasteret_sample_points('series', 'pts', geometry_crs := 32643, "
+        "match := 'nearest', time_column := 't')"
+    ).fetchall()
+    assert numbers
+    assert {n % 2 for (n,) in numbers} == {1}
+
+
+# Neighbours
+
+
+def nearest_valid(pixels, row, col, y, x, reach):
+    """Value and distance by rasteret's rules, one pixel at a time."""
+    height, width = pixels.shape
+    if not np.ma.getmaskarray(pixels)[row, col]:
+        return int(pixels[row, col]), 0.0
+    for ring in range(1, reach + 1):
+        top = [(-ring, c) for c in range(-ring, ring + 1)]
+        bottom = [(ring, c) for c in range(-ring, ring + 1)]
+        left = [(r, -ring) for r in range(-ring + 1, ring)]
+        right = [(r, ring) for r in range(-ring + 1, ring)]
+        best = None
+        for down, across in [*top, *bottom, *left, *right]:
+            r, c = row + down, col + across
+            if not (0 <= r < height and 0 <= c < width) or np.ma.getmaskarray(pixels)[r, c]:
+                continue
+            away = np.hypot(max(c - x, x - c - 1, 0), max(r - y, y - r - 1, 0))
+            if best is None or away < best[0]:
+                best = away, int(pixels[r, c])
+        if best is not None:
+            return best[1], best[0]
+    return None, None
+
+
+@pytest.mark.parametrize("when", ["always", "if_center_nodata"])
+@pytest.mark.parametrize(("reach", "block"), [(1, 32), (3, 32), (20, 16)])
+def test_neighbours_equal_a_search_pixel_by_pixel(con, tmp_path, when, reach, block):
+    rng = np.random.default_rng(5)
+    pixels = np.where(rng.random((100, 120)) < 0.9, 0, noise((100, 120)) + 1).astype("uint16")
+    pixels[10:60, 20:80] = 0
+    path = write(tmp_path / "a.tif", pixels[None], nodata=0, blockxsize=block, blockysize=block)
+    build_files(con, "one", {"one": path})
+    masked = np.ma.masked_equal(pixels, 0)
+    x, y = scattered(NORTH_UP, 100, 120, n=600)
+    make_points(con, n=np.arange(len(x)), x=x, y=y)
+    found = sample(
+        con, "one", geometry_crs=32643, max_distance_pixels=reach, return_neighbourhood=when
+    )
+    assert len(found) > 250
+    for row in found:
+        place = (4_000_000 - row["point_y"]) / 10, (row["point_x"] - 500_000) / 10
+        value, away = nearest_valid(masked, row["row"], row["col"], *place, reach)
+        assert row["band"] == value
+        assert row["distance_px"] == (None if away is None else pytest.approx(away, abs=1e-9))
+        if when == "if_center_nodata" and masked[row["row"], row["col"]] is not np.ma.masked:
+            assert row["band_neighbourhood"] is None
+            continue
+        around = np.pad(pixels, reach)[
+            row["row"] : row["row"] + 2 * reach + 1, row["col"] : row["col"] + 2 * reach + 1
+        ]
+        wanted = [int(n) or None for n in around.ravel()]
+        assert row["band_neighbourhood"] == wanted
+    lengths = {len(row["band_neighbourhood"] or []) for row in found}
+    assert (2 * reach + 1) ** 2 in lengths
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("match := 'latest'", "time_column: expected a column of the points"),
+        ("match := 'first'", "match: expected 'all', 'latest' or 'nearest'"),
+        ("max_dt := INTERVAL '1 day'", "max_dt: expected match := 'latest' or 'nearest'"),
+        ("match := 'latest', time_column := 'id'", "time_column: expected id of TIMESTAMP"),
+        ("match := 'latest', time_column := 'no'", "time_column: expected one of id, lon"),
+        ("match := 'latest', time_column := 'datetime', max_dt := 5", "max_dt: expected an INTER"),
+        ("mask_band := 'SCL'", "mask_values: expected mask_band and mask_values"),
+        ("mask_band := 'no', mask_values := [1]", "'no'"),
+        ("x_column := 'lon'", "x_column: expected x_column and y_column"),
+        ("x_column := 'lon', y_column := 'no'", "y_column: expected one of id, lon"),
+        ("x_column := 'id', y_column := 'lat'", "points, column id: expected numbers"),
+        ("geometry_column := 'no'", "geometry_column: expected one of"),
+        ("max_distance_pixels := 65", "max_distance_pixels: expected 64 or less"),
+        ("max_distance_pixels := -1", "max_distance_pixels: expected 0 or more"),
+        ("return_neighbourhood := 'on'", "return_neighbourhood: expected 'off', 'always'"),
+    ],
+)
+def test_what_is_refused(s2, options, message):
+    some_points(s2)
+    with pytest.raises(duckdb.Error, match=re.escape(message)):
+        s2.execute(f"FROM rasteret_sample_points('s2', 'pts', {options})").fetchall()
+
+
+def test_areas_are_refused_as_points(s2):
+    query = "SELECT 'POLYGON((77 13, 78 13, 78 14, 77 13))' AS geom"
+    with pytest.raises(duckdb.Error, match="points, column geom: expected points, got 'Polygon'"):
+        s2.execute("FROM rasteret_sample_points('s2', $points)", {"points": query}).fetchall()
+
+
+def test_no_points_no_rows(s2):
+    some_points(s2)
+    for where in ("lon > 500", "lat < 0"):
+        query = f"SELECT * FROM pts WHERE {where}"
+        assert not s2.execute("FROM rasteret_sample_points('s2', $q)", {"q": query}).fetchall()
+
+
+def test_a_broken_tile(s2, con, tmp_path):
+    path = write(tmp_path / "a.tif", noise((1, 64, 64)))
+    build_files(con, "one", {"one": path})
+    make_points(con, n=range(2), x=[1.0, 40.0], y=[1.0, 1.0])
+    data = bytearray(path.read_bytes())
+    (offset,) = con.execute(
+        "SELECT byte_offset FROM rasteret_plan('one') WHERE tile_row = 0 AND tile_col = 1"
+    ).fetchall()[0]
+    data[offset : offset + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    STORE.clear()
+    call = "rasteret_sample_points('one', 'pts', geometry_crs := 'pixel'"
+    with pytest.raises(duckdb.Error, match="record one, band band"):
+        con.execute(f"FROM {call})").fetchall()
+    found = con.execute(f"SELECT n, band IS NULL FROM {call}, on_error := 'null')").fetchall()
+    assert sorted(found) == [(0, False), (1, True)]
+    told = con.execute(f"SELECT n, error FROM {call}, on_error := 'report') ORDER BY n").fetchall()
+    assert told[0] == (0, None)
+    assert told[1][1].startswith("band: ")
+
+
+# Points alone
+
+
+def test_boxes_hold_all_points_and_leave_out_what_lies_between():
+    rng = np.random.default_rng(3)
+    lon = np.concatenate([rng.uniform(-75, -70, 50), rng.uniform(5, 9, 50), [180.0, -180.0]])
+    lat = rng.uniform(-40, 40, len(lon))
+    boxes = Points(lon, lat, crs_of(4326)).lonlat_boxes()
+    for x, y in zip(lon, lat, strict=True):
+        held = [b.xmin <= turn <= b.xmax and b.ymin <= y <= b.ymax
+                for b in boxes for turn in (x, -x if abs(x) == 180 else x)]  # fmt: skip
+        assert any(held)
+    assert not any(box.xmin < -30 < box.xmax for box in boxes)
+
+
+def test_a_turned_raster_holds_the_same_points_as_its_transform_says():
+    affine = Affine(6, 8, 500_000, 8, -6, 4_000_000)
+    grid = Grid(50, 40, SixNumbers(*affine[:6]), "EPSG:32643", 50, 40)
+    rng = np.random.default_rng(2)
+    x, y = rng.uniform(499_000, 501_000, 5000), rng.uniform(3_999_500, 4_000_500, 5000)
+    inverse = ~affine
+    col = inverse.a * x + inverse.b * y + inverse.c
+    row = inverse.d * x + inverse.e * y + inverse.f
+    wanted = np.flatnonzero((col >= 0) & (col < 50) & (row >= 0) & (row < 40))
+    found = Points(x, y, crs_of(32643)).located(grid)
+    assert len(wanted) > 100
+    np.testing.assert_array_equal(found.point, wanted)
+    np.testing.assert_array_equal(found.row, np.floor(row[wanted]))
+    np.testing.assert_array_equal(found.col, np.floor(col[wanted]))
+
+
+# The page
+
+
+def test_the_example_of_points_md(s2):
+    page = (Path(__file__).parents[2] / "docs" / "points.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    create, select = block.split(";\n\n")
+    s2.execute(create).fetchall()
+    found = s2.execute(select).fetchall()
+    assert [row[0] for row in found] == ["maize", "fallow", "maize"]
+    assert {f"{row[3]:%Y-%m-%d}" for row in found} == {"2024-01-10"}
+    assert all(-1 <= row[4] <= 1 for row in found)
