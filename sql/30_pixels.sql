@@ -35,6 +35,56 @@ returns  function, connection (its number), started TIMESTAMP (UTC), seconds, re
 example  SELECT function, requests, fetched_bytes FROM rasteret_read_stats() LIMIT 1
 $doc$;
 
+CREATE OR REPLACE MACRO rasteret_sample_points(
+    collection, points, x_column := NULL, y_column := NULL, geometry_column := NULL,
+    geometry_crs := NULL, match := 'all', max_dt := NULL, time_column := NULL,
+    max_distance_pixels := 0, return_neighbourhood := 'off', mask_band := NULL, mask_values := NULL,
+    bands := NULL, date_range := NULL, ids := NULL, on_error := 'error', max_bytes := NULL,
+    max_concurrent := NULL, record_columns := NULL, level := 0, masked := true, scaled := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_sample_points',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, points: points, x_column: x_column, y_column: y_column,
+         geometry_column: geometry_column, geometry_crs: geometry_crs, match: match, max_dt: max_dt,
+         time_column: time_column, max_distance_pixels: max_distance_pixels,
+         return_neighbourhood: return_neighbourhood, mask_band: mask_band, mask_values: mask_values,
+         bands: bands, date_range: date_range, ids: ids, on_error: on_error, max_bytes: max_bytes,
+         max_concurrent: max_concurrent, record_columns: record_columns, level: level,
+         masked: masked, scaled: scaled}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_sample_points IS $doc$
+Values at points: one row per point and record that holds it, or per point the record that matches its time.
+
+collection            VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
+points                VARCHAR    relation of points. Table, view, TEMP table, registered frame, SELECT text or Parquet path
+x_column              VARCHAR    column of x or longitude; with y_column
+y_column              VARCHAR    column of y or latitude
+geometry_column       VARCHAR    column of points; default: the one of type GEOMETRY, else x and y, lon and lat, longitude and latitude, lng and lat, else geometry, geom or wkb_geometry
+geometry_crs          any        CRS of the points: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat
+match                 VARCHAR    'all' (a row per point and record), 'latest' (the newest record at or before the point's time) or 'nearest' (in time)
+max_dt                INTERVAL   'latest' and 'nearest': the record's time is no further away; a month is 30 days
+time_column           VARCHAR    column with the point's time: TIMESTAMPTZ, or TIMESTAMP or DATE in UTC
+max_distance_pixels   INTEGER    where the pixel holds no data, the nearest one that does, so many pixels around at most (64 is the limit)
+return_neighbourhood  VARCHAR    'always' or 'if_center_nodata': add a list of the pixels around per band, row by row, NULL outside and where there is no data; 'off'
+mask_band             VARCHAR    band that tells where a record is not to be used: where it holds one of mask_values or no data
+mask_values           DOUBLE[]   values of mask_band, as clouds
+bands                 VARCHAR[]  bands to read, in this order; default: all
+date_range            VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
+ids                   VARCHAR[]  record ids
+on_error              VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
+max_bytes             BIGINT     refuse a read that would fetch more
+max_concurrent        INTEGER    requests under way at once; default: 64, more where answers take long
+record_columns        VARCHAR[]  columns of the record to return besides record_id and datetime, or 'all'
+level                 INTEGER    0 is full resolution, 1 the largest overview, …
+masked                BOOLEAN    no data is NULL; false: the file's own values
+scaled                BOOLEAN    apply the file's scale and offset; bands become DOUBLE
+returns               the point's columns, point_x, point_y, point_crs, record_id, datetime, raster_crs, row, col (of the first band's pixel that holds the point), distance_px (from the point to the pixel that the value comes from, 0 inside it; of several bands the largest), one column per band in its own type, {band}_neighbourhood. NULL = no data. A point outside a raster, or without a record that matches, gives no row
+raises                collection, points, bands, mask_band, a column: unknown; a tile that can't be read, unless on_error
+example               SELECT name, record_id, B04 FROM rasteret_sample_points('s2', 'SELECT ''well'' AS name, 77.99 AS lon, 13.01 AS lat', bands := ['B04'])
+$doc$;
+
 CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,

@@ -136,9 +136,24 @@ class BoundRead:
         return pa.schema([*first, *areas, *own, *(one for one in records if one not in first)])
 
     def records(
-        self, scan: Scan, *, may_request: bool = True, push: bool = True
+        self,
+        scan: Scan,
+        *,
+        may_request: bool = True,
+        push: bool = True,
+        bands: Sequence[str] | None = None,
+        columns: Sequence[str] = (),
     ) -> Callable[[], Iterator[SceneTable]]:
-        """The records to read, with the predicates on their columns applied."""
+        """The records to read, with the predicates on their columns applied.
+
+        Args:
+            scan: The execution.
+            may_request: Whether headers may be completed from the files.
+            push: Whether to take the predicates over.
+            bands: Bands that the scenes are of; default: those of the request.
+            columns: Columns of the records that the read needs itself.
+        """
+        bands = self.request.bands if bands is None else bands
         keep = scan.take(set(self.outputs)) if push else None
         targets = self.found_targets(scan)
         boxes = None if targets is None else targets.lonlat_boxes() or None
@@ -156,7 +171,7 @@ class BoundRead:
                 if keep is not None and version.records is not None:
                     chosen &= self._mask(version.records, keep)
                 if chosen.any():
-                    yield version.scenes(self.request.bands, chosen)
+                    yield version.scenes(bands, chosen)
 
             return indexed
         relation = current.near(self.call, boxes)
@@ -164,13 +179,13 @@ class BoundRead:
         wanted_columns = [name for out, name in self.outputs.items() if out in scan.columns]
         if keep is not None:
             wanted_columns = list(self.outputs.values())
-        columns = reading_columns(relation, self.request.bands, wanted_columns)
+        read_columns = reading_columns(relation, bands, [*wanted_columns, *columns])
 
         def scanned() -> Iterator[SceneTable]:
-            batches = unmatched.watched(relation.batches(self.call, columns, conditions))
+            batches = unmatched.watched(relation.batches(self.call, read_columns, conditions))
             if keep is not None:
                 batches = (batch.filter(pa.array(self._mask(batch, keep))) for batch in batches)
-            yield from tables(batches, self.request.bands, scan.check, may_request=may_request)
+            yield from tables(batches, bands, scan.check, may_request=may_request)
 
         return scanned
 
@@ -213,10 +228,12 @@ class BoundRead:
             if table is None:
                 empty = pa.RecordBatch.from_pylist([], schema=self.target_schema)
                 return Targets([], None, empty)
-            self.targets = parse_targets(
-                table, self.geometry_column, self.geometry_crs, self.areas_argument
-            )
+            self.targets = self.parsed(table)
         return self.targets
+
+    def parsed(self, table: pa.Table) -> Targets:
+        """The rows of the relation of areas."""
+        return parse_targets(table, self.geometry_column, self.geometry_crs, self.areas_argument)
 
     def execution(self, scan: Scan) -> Read:
         """One execution of the read."""

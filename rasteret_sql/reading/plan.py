@@ -331,6 +331,30 @@ class Planner:
             own = [one for one in failures if start <= one.scene < stop]
             yield from self._slice(table, usable, readings, np.arange(start, stop), own)
 
+    def of_units(
+        self,
+        table: SceneTable,
+        usable: dict[str, _Usable],
+        units: Units,
+        asked: Sequence[tuple[str, Units, Ints]],
+        failures: list[Failure],
+    ) -> TilePlan:
+        """The plan of units that the caller made.
+
+        Args:
+            table: The scenes.
+            usable: In which scenes each band can be read.
+            units: In delivery order.
+            asked: For each band: its name, windows that are needed, each of one scene, and
+                the number of the unit that needs it.
+            failures: What can't be planned.
+        """
+        own: list[tuple[str, _Jobs, Ints | None]] = [
+            (name, _Jobs(w.scene, w.target, w.grid, w.window, w.is_whole), unit)
+            for name, w, unit in asked
+        ]
+        return _Slice(self, table, usable, np.unique(units.scene)).of_units(units, own, failures)
+
     def _slices(
         self, table: SceneTable, usable: dict[str, _Usable], readings: list[_Reading]
     ) -> Iterator[tuple[int, int]]:
@@ -601,6 +625,12 @@ class _Slice:
         jobs = windows.take(cells.job)._replace(window=cells.windows)
         order = np.lexsort((jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene))
         return jobs.take(order)
+
+    def of_units(
+        self, units: Units, asked: list[tuple[str, _Jobs, Ints | None]], failures: list[Failure]
+    ) -> TilePlan:
+        """Units made elsewhere."""
+        return self._assembled(units, asked, failures)
 
     def of_blocks(self, blocks: _Jobs, failures: list[Failure]) -> TilePlan:
         """A unit for each block of the first band."""

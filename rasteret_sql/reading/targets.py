@@ -162,16 +162,32 @@ def parse_targets(
         InputError: there is no such column, or a geometry is malformed or no area.
     """
     name = find_geometry_column(table.schema, geometry_column, argument)
-    column = table.column(name)
-    shapes = _shapes(column, f"{argument}: column {name}")
-    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-    columns = table.drop_columns([name]).filter(pa.array(there)).combine_chunks()
-    shapes = shapely.force_2d(shapes[there])
-    crs = crs_of_area(geometry_crs, _named_crs(table.schema.field(name), shapes))
+    shapes, there, crs = shapes_of(table, name, geometry_crs, argument)
     areas = _areas(shapes, crs, argument)
-    batches = columns.to_batches()
-    batch = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=columns.schema)
-    return Targets(areas, crs, batch)
+    return Targets(areas, crs, one_batch(table.drop_columns([name]).filter(pa.array(there))))
+
+
+def shapes_of(
+    table: pa.Table, name: str, geometry_crs: object, argument: str
+) -> tuple[NDArray[np.object_], NDArray[np.bool_], pyproj.CRS | None]:
+    """Geometries of a column, in two dimensions, without NULL and empty ones.
+
+    Returns:
+        The geometries, which rows have one, and their CRS (None = pixels).
+
+    Raises:
+        InputError: one is malformed, or ``geometry_crs`` is not what they name.
+    """
+    shapes = _shapes(table.column(name), f"{argument}: column {name}")
+    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    shapes = shapely.force_2d(shapes[there])
+    return shapes, there, crs_of_area(geometry_crs, _named_crs(table.schema.field(name), shapes))
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """All rows of a table as one batch."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def find_geometry_column(schema: pa.Schema, wanted: str | None, argument: str) -> str:

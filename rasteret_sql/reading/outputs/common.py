@@ -145,12 +145,22 @@ def run(
     yield from pipeline.run(plans)
 
 
-def check_max_bytes(read: Read, planner: Planner, records: Records) -> None:
-    """Refuse a read that would fetch too much, before its first request."""
+def check_max_bytes(read: Read, planner: Planner, records: Records, spent: int = 0) -> None:
+    """Refuse a read that would fetch too much, before its first request.
+
+    Args:
+        read: The execution.
+        planner: Makes its plans.
+        records: Gives its records.
+        spent: Bytes that it has fetched before.
+
+    Raises:
+        InputError: it would fetch more than `ReadRequest.max_bytes`.
+    """
     most = read.request.max_bytes
     if most is None:
         return
-    total = 0
+    total = spent
     for table in records():
         for plan in planner.plans(table):
             read.check()
