@@ -19,6 +19,7 @@ FLOORS = {
     "schema": 2,
     "records": 3,
     "reading": 3,
+    "arrays": 4,
     "duck": 4,
     "demo": 5,
     "serve": 5,
@@ -31,6 +32,8 @@ NEIGHBOURS_APART = {
     ("tiff", "grid"),
     ("grid", "tiff"),
     ("reading", "records"),
+    ("arrays", "duck"),
+    ("duck", "arrays"),
 }
 WITHIN_RECORDS = ["files", "stac", "table", "catalog", "upkeep"]
 """Folders of `records`, each of which imports only from those before it."""
@@ -42,7 +45,9 @@ OUTSIDE = {
     "duckdb_extensions": {"serve"},
     "click": {"cli"},
     "dbt": {"dbt"},
-    "pyarrow": {"schema", "records", "reading", "duck", "cli"},
+    "pyarrow": {"schema", "records", "reading", "arrays", "duck", "cli"},
+    "xarray": {"arrays"},
+    "geopandas": {"arrays"},
     "imagecodecs": {"tiff"},
     "isal": {"tiff"},
     "pyproj": {"grid", "tiff", "records", "duck", "demo"},
