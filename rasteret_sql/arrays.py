@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.grid.crs import LONLAT, crs_of
-from rasteret_sql.grid.reproject import reproject
+from rasteret_sql.grid.outlines import outline
 from rasteret_sql.grid.windows import pixel_centres
 from rasteret_sql.reading.columns import common_type
 from rasteret_sql.reading.patches import value_dtype
@@ -359,17 +359,6 @@ class _Windows:
                 plain = {k: v for k, v in axes.get(name[0].upper(), {}).items() if k != "axis"}
                 coords[name] = (("y", "x"), grid, plain)
         return coords, attributes
-
-
-def outline(affine: Affine, height: int, width: int, crs: str) -> shapely.Geometry:
-    """The outline of an image in longitude and latitude; cut where it crosses 180 degrees.
-
-    Example:
-        >>> outline(Affine(0.5, 0, 77, 0, -0.5, 13), 2, 4, "EPSG:4326").bounds
-        (77.0, 12.0, 79.0, 13.0)
-    """
-    corners = [affine.to_map(*at) for at in ((0, 0), (width, 0), (width, height), (0, height))]
-    return reproject(shapely.Polygon(corners), crs_of(crs), crs_of(LONLAT))
 
 
 def _table_of(relation: ArrowStream) -> pa.Table:

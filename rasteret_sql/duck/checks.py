@@ -44,6 +44,19 @@ def at_least(low: int, todo: str = "correct it") -> Check:
     return check
 
 
+def share(name: str, value: object) -> float:
+    """A share, 0 to 1.
+
+    Example:
+        >>> share("min_valid", 1)
+        1.0
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:  # type: ignore[operator]
+        raise InputError.expected(name, "a share, 0 to 1", value, "0.9 means 90 percent")
+    return float(value)  # type: ignore[arg-type]
+
+
 def one_of(*choices: str) -> Check:
     """One of some words.
 
