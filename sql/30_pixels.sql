@@ -48,6 +48,46 @@ raises           collection, bands, level: unknown; stride: more than 1048576 ch
 example          SELECT chip_id, row_off, col_off, octet_length(B04) FROM rasteret_chips('s2', bands := ['B04'], size := 128, bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
 
+CREATE OR REPLACE MACRO rasteret_preview(
+    collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
+    date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
+    max_concurrent := NULL, width := 512, rescale := NULL, colormap := 'grey'
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_preview',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, bands: bands, bbox: bbox, geometry: geometry,
+         geometry_crs: geometry_crs, date_range: date_range, ids: ids,
+         record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
+         max_concurrent: max_concurrent, width: width, rescale: rescale, colormap: colormap}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_preview IS $doc$
+Pictures: one PNG per record, from the smallest overview that is wide enough.
+
+Pixels without data and outside the area are transparent. A pixel of the picture is the
+mean of the valid pixels that it covers; of classes (a MAP, 'scl', a palette) the one in
+its middle.
+
+collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path
+bands           VARCHAR[]  [red, green, blue], or one band; default: the collection's, if it has one or three
+bbox            DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
+geometry        any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
+geometry_crs    any        CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat
+date_range      VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
+ids             VARCHAR[]  record ids
+record_columns  VARCHAR[]  columns of the record to return, or 'all'; default: all but assets, bbox and geometry
+on_error        VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
+max_bytes       BIGINT     refuse a read that would fetch more
+max_concurrent  INTEGER    requests under way at once; default: 64, more where answers take long
+width           INTEGER    columns of a picture, in pixels; fewer where the area has fewer
+rescale         DOUBLE[]   [low, high]: values that become black and white; default: 2nd and 98th percentile of each band of the picture
+colormap        any        of one band: 'grey', 'viridis', 'magma', 'rdylgn', 'scl' (classes of Sentinel-2), or MAP {value: '#rrggbb'}, where other values are transparent
+returns         the record's columns, height, width (of the picture), transform (of its pixels), level (0: full resolution), png BLOB
+raises          collection, bands: unknown, neither one nor three; bands of unlike grid; a tile that can't be read, unless on_error
+example         SELECT id, width, height, octet_length(png) FROM rasteret_preview('s2', bands := ['B08', 'B04', 'B04'], width := 128)
+$doc$;
+
 CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,

@@ -6,6 +6,7 @@ from rasteret_sql.duck.functions import (
     collections,
     datasets,
     enriching,
+    previews,
     reads,
     upkeep,
 )
@@ -13,4 +14,14 @@ from rasteret_sql.duck.functions import (
 SCALARS = (*builds.SCALARS, *enriching.SCALARS)
 """Private scalar UDFs that the families need."""
 
-__all__ = ["SCALARS", "builds", "chips", "collections", "datasets", "enriching", "reads", "upkeep"]
+__all__ = [
+    "SCALARS",
+    "builds",
+    "chips",
+    "collections",
+    "datasets",
+    "enriching",
+    "previews",
+    "reads",
+    "upkeep",
+]
