@@ -8,9 +8,20 @@
 """
 
 from rasteret_sql import errors
+from rasteret_sql.arrays import to_geopandas, to_numpy, to_xarray
 from rasteret_sql.duck.connection import connect, register
 from rasteret_sql.duck.results import sql
 from rasteret_sql.remote.stores import storage
 
-__all__ = ["__version__", "connect", "errors", "register", "sql", "storage"]
+__all__ = [
+    "__version__",
+    "connect",
+    "errors",
+    "register",
+    "sql",
+    "storage",
+    "to_geopandas",
+    "to_numpy",
+    "to_xarray",
+]
 __version__ = "0.1.0"

@@ -1,6 +1,53 @@
 -- Pixels: plan, tiles, rows. Each macro calls the Python function of its name.
 -- Written by `python docs/build.py` from rasteret_sql/duck/functions: edit it there.
 
+CREATE OR REPLACE MACRO rasteret_chips(
+    collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
+    date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
+    max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, scaled := false,
+    size := 256, stride := NULL, min_valid := 0, valid := false
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_chips',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, bands: bands, bbox: bbox, geometry: geometry,
+         geometry_crs: geometry_crs, date_range: date_range, ids: ids,
+         record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
+         max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
+         scaled: scaled, size: size, stride: stride, min_valid: min_valid, valid: valid}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_chips IS $doc$
+Chips for training: squares of pixels on a lattice over each raster.
+
+The lattice begins in the upper left corner of each raster, whatever the area, so that
+a chip has the same chip_id in every call of one size, stride and level. Chips that
+would leave the raster are left out.
+
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
+bands            VARCHAR[]  bands to read, in this order; default: all
+bbox             DOUBLE[]   [west, south, east, north]: chips that it meets, whole; west > east crosses the antimeridian
+geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY: chips that it meets, whole
+geometry_crs     any        CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat
+date_range       VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
+ids              VARCHAR[]  record ids
+record_columns   VARCHAR[]  columns of the record to return, or 'all'; default: all but assets, bbox and geometry
+on_error         VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
+max_bytes        BIGINT     refuse a read that would fetch more
+max_concurrent   INTEGER    requests under way at once; default: 64, more where answers take long
+aois             VARCHAR    relation of areas, instead of bbox and geometry: a row per record and area, with the area's columns. Table, view, TEMP table, registered frame, SELECT text or Parquet path
+geometry_column  VARCHAR    column of aois that holds the areas; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
+level            INTEGER    0 is full resolution, 1 the largest overview, …
+scaled           BOOLEAN    apply the file's scale and offset; values become DOUBLE
+size             INTEGER    rows and columns of a chip
+stride           INTEGER    pixels from one chip to the next; default: size, so that chips don't overlap
+min_valid        DOUBLE     leave out chips where a smaller share of the pixels, 0 to 1, holds data in all bands
+valid            BOOLEAN    add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, width)
+returns          the record's columns, the area's columns, chip_id (record_row_col), record_id, row_off, col_off, height, width, transform, crs, geometry (outline, GEOMETRY in longitude and latitude), dtypes VARCHAR[], nodata DOUBLE[], one BLOB per band (row-major, little-endian). A column of the record of such a name is called record_…
+raises           collection, bands, level: unknown; stride: more than 1048576 chips of a record; bands of unlike grid; a tile that can't be read, unless on_error
+example          SELECT chip_id, row_off, col_off, octet_length(B04) FROM rasteret_chips('s2', bands := ['B04'], size := 128, bbox := [77.984, 13.004, 77.99, 13.01])
+$doc$;
+
 CREATE OR REPLACE MACRO rasteret_cache_stats(
     clear := false
 ) AS TABLE
@@ -83,6 +130,46 @@ scaled                BOOLEAN    apply the file's scale and offset; bands become
 returns               the point's columns, point_x, point_y, point_crs, record_id, datetime, raster_crs, row, col (of the first band's pixel that holds the point), distance_px (from the point to the pixel that the value comes from, 0 inside it; of several bands the largest), one column per band in its own type, {band}_neighbourhood. NULL = no data. A point outside a raster, or without a record that matches, gives no row
 raises                collection, points, bands, mask_band, a column: unknown; a tile that can't be read, unless on_error
 example               SELECT name, record_id, B04 FROM rasteret_sample_points('s2', 'SELECT ''well'' AS name, 77.99 AS lon, 13.01 AS lat', bands := ['B04'])
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_preview(
+    collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
+    date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
+    max_concurrent := NULL, width := 512, rescale := NULL, colormap := 'grey'
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_preview',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, bands: bands, bbox: bbox, geometry: geometry,
+         geometry_crs: geometry_crs, date_range: date_range, ids: ids,
+         record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
+         max_concurrent: max_concurrent, width: width, rescale: rescale, colormap: colormap}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_preview IS $doc$
+Pictures: one PNG per record, from the smallest overview that is wide enough.
+
+Pixels without data and outside the area are transparent. A pixel of the picture is the
+mean of the valid pixels that it covers; of classes (a MAP, 'scl', a palette) the one in
+its middle.
+
+collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
+bands           VARCHAR[]  [red, green, blue], or one band; default: the collection's, if it has one or three
+bbox            DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
+geometry        any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
+geometry_crs    any        CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat
+date_range      VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
+ids             VARCHAR[]  record ids
+record_columns  VARCHAR[]  columns of the record to return, or 'all'; default: all but assets, bbox and geometry
+on_error        VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
+max_bytes       BIGINT     refuse a read that would fetch more
+max_concurrent  INTEGER    requests under way at once; default: 64, more where answers take long
+width           INTEGER    columns of a picture, in pixels; fewer where the area has fewer
+rescale         DOUBLE[]   [low, high]: values that become black and white; default: 2nd and 98th percentile of each band of the picture
+colormap        any        of one band: 'grey', 'viridis', 'magma', 'rdylgn', 'scl' (classes of Sentinel-2), or MAP {value: '#rrggbb'}, where other values are transparent
+returns         the record's columns, height, width (of the picture), transform (of its pixels), level (0: full resolution), png BLOB
+raises          collection, bands: unknown, neither one nor three; bands of unlike grid; a tile that can't be read, unless on_error
+example         SELECT id, width, height, octet_length(png) FROM rasteret_preview('s2', bands := ['B08', 'B04', 'B04'], width := 128)
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_plan(

@@ -108,4 +108,7 @@ def test_the_public_surface_is_this():
         "register",
         "sql",
         "storage",
+        "to_geopandas",
+        "to_numpy",
+        "to_xarray",
     ]

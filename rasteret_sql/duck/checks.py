@@ -6,6 +6,7 @@ bind function gets it, or raises `InputError`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,36 @@ def at_least(low: int, todo: str = "correct it") -> Check:
         return value
 
     return check
+
+
+def share(name: str, value: object) -> float:
+    """A share, 0 to 1.
+
+    Example:
+        >>> share("min_valid", 1)
+        1.0
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:  # type: ignore[operator]
+        raise InputError.expected(name, "a share, 0 to 1", value, "0.9 means 90 percent")
+    return float(value)  # type: ignore[arg-type]
+
+
+def interval(name: str, value: object) -> tuple[float, float]:
+    """Two numbers, the lower one first.
+
+    Example:
+        >>> interval("rescale", [0, 3000])
+        (0.0, 3000.0)
+    """
+    listed = list(value) if isinstance(value, list | tuple) else []
+    is_pair = len(listed) == 2 and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+        for one in listed
+    )
+    if not is_pair or not listed[0] < listed[1]:
+        raise InputError.expected(name, "[low, high], low below high", value, "correct it")
+    return float(listed[0]), float(listed[1])
 
 
 def one_of(*choices: str) -> Check:

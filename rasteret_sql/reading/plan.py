@@ -44,6 +44,10 @@ _ROWS_AT_ONCE = 1 << 14
 _GRID_TOLERANCE = 1e-3
 """Pixels: by how much grids of one scene may differ and still count as the same."""
 
+_MOST_SQUARES = 1 << 20
+_BORDER = 2e-6
+"""Pixels: a target that reaches less far into a square only borders on it."""
+
 DATA, MASK = 0, 1
 
 
@@ -91,6 +95,18 @@ class Granularity(Enum):
     WINDOW = "all bands of a scene under a target"
     BLOCK = "the part of that in one tile of the first band"
     TILE = "a tile of a band"
+
+
+class Lattice(NamedTuple):
+    """Squares over a whole raster, the first one in its upper left corner.
+
+    Attributes:
+        size: Rows and columns of each.
+        stride: Pixels from one to the next.
+    """
+
+    size: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -273,6 +289,7 @@ class Planner:
         whole_windows: Whether tiles of a window that its target does not touch are read too.
         per_band: Whether failures are told for each band; else one for each record.
         at_once: Tiles, about, in a plan.
+        lattice: Instead of the window of a target, the whole squares that the target meets.
     """
 
     def __init__(
@@ -288,6 +305,7 @@ class Planner:
         whole_windows: bool = False,
         per_band: bool = False,
         at_once: int = _ROWS_AT_ONCE,
+        lattice: Lattice | None = None,
     ) -> None:
         self.request = request
         self.footprints = footprints
@@ -299,6 +317,7 @@ class Planner:
         self.whole_windows = whole_windows
         self._per_band = per_band or granularity is Granularity.TILE
         self.at_once = at_once
+        self._lattice = lattice
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -373,6 +392,9 @@ class Planner:
             )
             tall, broad = kinds.tile_height[kind], kinds.tile_width[kind]
             estimate = area / (tall * broad) + high / tall + wide / broad + one.n_pairs[grid]
+            if self._lattice is not None:
+                size, stride = self._lattice
+                estimate += area / stride**2 * (1 + size / tall) * (1 + size / broad)
             n_tiles[there] += estimate * len(one.names)
         run = np.cumsum(n_tiles) // self.at_once
         edges = np.flatnonzero(np.diff(run, prepend=-1, append=-1))
@@ -430,6 +452,8 @@ class Planner:
         )
         if self._granularity is Granularity.WINDOW:
             jobs = self._touched(table, jobs)
+            if self._lattice is not None:
+                jobs = self._squares(table, jobs, self._lattice)
             window = jobs.window
         some = (window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])
         return jobs if some.all() else jobs.take(some)
@@ -448,6 +472,43 @@ class Planner:
             whole = np.column_stack([0 * sizes[:, 1], sizes[:, 1], 0 * sizes[:, 0], sizes[:, 0]])
             jobs = jobs._replace(window=whole, is_whole=jobs.target < 0)
         return jobs if keep.all() else jobs.take(keep)
+
+    def _squares(self, table: SceneTable, jobs: _Jobs, lattice: Lattice) -> _Jobs:
+        """The squares that targets meet and that lie in the raster; of a scene, row by row."""
+        size, stride = lattice
+        sizes, window = _sizes(table)[jobs.grid], jobs.window
+        first, count = [], []
+        for low, high, length in (
+            (window[:, 0], window[:, 1], sizes[:, 1]),
+            (window[:, 2], window[:, 3], sizes[:, 0]),
+        ):
+            begin = np.maximum((low - size) // stride + 1, 0)
+            end = np.minimum((high - 1) // stride, (length - size) // stride)
+            first.append(begin)
+            count.append(np.maximum(end - begin + 1, 0))
+        n_squares = count[0] * count[1]
+        if len(n_squares) and n_squares.max() > _MOST_SQUARES:
+            raise InputError.expected(
+                "stride",
+                f"at most {_MOST_SQUARES} squares of a record",
+                int(n_squares.max()),
+                "take a longer stride, or a smaller area",
+            )
+        job, place = _spread(np.zeros(len(n_squares), np.int64), n_squares)
+        top = (first[0][job] + place // count[1][job]) * stride
+        left = (first[1][job] + place % count[1][job]) * stride
+        squares = np.column_stack([top, top + size, left, left + size])
+        check = np.flatnonzero((~jobs.is_whole & (jobs.target >= 0))[job])
+        keep = np.ones(len(job), bool)
+        inner = squares[check][:, [2, 0, 3, 1]] + [_BORDER, _BORDER, -_BORDER, -_BORDER]
+        keep[check] = touched(
+            self.footprints, table, jobs.grid[job[check]], jobs.target[job[check]], inner
+        )
+        jobs = jobs.take(job[keep])._replace(
+            window=squares[keep], is_whole=np.ones(int(keep.sum()), bool)
+        )
+        order = np.lexsort((jobs.target, jobs.window[:, 2], jobs.window[:, 0], jobs.scene))
+        return jobs.take(order)
 
     def _reference(self, usable: dict[str, _Usable], names: Sequence[str], n_scenes: int) -> Ints:
         """Kind of the first band that a scene has, which says how its windows are cut."""
@@ -518,8 +579,10 @@ class Planner:
         if not may_fail and nothing.any():
             raise self._why(table, int(nothing.argmax()), self.request.bands[0])
         if not self._per_band:
-            for scene in np.flatnonzero(nothing).tolist():
-                failures.append(Failure(scene, None, self._why_nothing(table, scene)))
+            failures += [
+                Failure(scene, None, self._why_nothing(table, scene))
+                for scene in np.flatnonzero(nothing).tolist()
+            ]
         for name in self.bands:
             for scene in np.flatnonzero(chosen & ~usable[name].is_usable).tolist():
                 error = self._why(table, scene, name)

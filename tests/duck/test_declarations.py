@@ -22,7 +22,13 @@ from rasteret_sql.duck.functions.read_parameters import READ_PARAMETERS
 from rasteret_sql.errors import InputError, RasteretError
 
 PUBLIC = sorted(name for name in FUNCTIONS if name.startswith("rasteret_"))
-READS = ("rasteret_plan", "rasteret_read_tiles", "rasteret_pixels")
+READS = (
+    "rasteret_plan",
+    "rasteret_read_tiles",
+    "rasteret_pixels",
+    "rasteret_chips",
+    "rasteret_preview",
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from rasteret_sql.duck.functions import (
     builds,
+    chips,
     collections,
     counters,
     datasets,
     enriching,
     points,
+    previews,
     reads,
     told,
     upkeep,
@@ -19,11 +21,13 @@ SCALARS = (*builds.SCALARS, *enriching.SCALARS)
 __all__ = [
     "SCALARS",
     "builds",
+    "chips",
     "collections",
     "counters",
     "datasets",
     "enriching",
     "points",
+    "previews",
     "reads",
     "told",
     "upkeep",

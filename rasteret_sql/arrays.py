@@ -1,0 +1,441 @@
+"""Results of `rasteret_read` and `rasteret_chips` as NumPy arrays, xarray and GeoPandas.
+
+BLOBs become arrays that lie where Arrow has them: read-only, and not copied unless rows
+that Arrow keeps apart are stacked. xarray and GeoPandas are imported when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.grid.crs import LONLAT, crs_of
+from rasteret_sql.grid.outlines import outline
+from rasteret_sql.grid.windows import pixel_centres
+from rasteret_sql.reading.columns import common_type
+from rasteret_sql.reading.patches import value_dtype
+from rasteret_sql.units import Affine, Window
+
+if TYPE_CHECKING:
+    import geopandas
+    import xarray
+
+_ROWS_AT_ONCE = 8
+"""DuckDB puts at most 2 GiB of one BLOB column into an Arrow batch."""
+
+_FACTS = ("height", "width", "dtypes")
+_INLINE_BYTES = 12
+_GRID_TOLERANCE = 1e-3
+"""Pixels: by how much two grids may differ and still count as the same."""
+
+
+class ArrowStream(Protocol):
+    """What can give its rows as Arrow: a relation of DuckDB's, a table or reader of PyArrow's."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The stream of the Arrow C interface."""
+        ...
+
+
+Array: TypeAlias = NDArray[Any]
+
+
+@overload
+def to_numpy(relation: ArrowStream, *, stack: Literal[True] = True) -> dict[str, Array]: ...
+@overload
+def to_numpy(
+    relation: ArrowStream, *, stack: Literal[False]
+) -> dict[str, list[NDArray[Any] | None]]: ...
+def to_numpy(
+    relation: ArrowStream, *, stack: bool = True
+) -> dict[str, Array] | dict[str, list[Array | None]]:
+    """The arrays of a result of `rasteret_read` or `rasteret_chips`.
+
+    Arrays are read-only views of Arrow's memory where they can be: with ``stack=False``
+    all are; stacked ones are where the rows lie in one Arrow batch (a relation gives
+    batches of 8 rows), else they are copied once.
+
+    Args:
+        relation: The rows, with their columns height, width, dtypes and all bands that were
+            read: ``con.sql("FROM rasteret_read(…)")``, or a table or reader of PyArrow's.
+        stack: One array per band; False: one per band and row.
+
+    Returns:
+        By name of the band, in native dtype: an array of shape (rows, height, width),
+        (0, 0, 0) of a result without rows; with ``stack=False`` a list of arrays of shape
+        (height, width), None where the band is NULL. With ``valid := true`` also ``valid``,
+        bool, of shape (rows, bands, height, width), and (bands, height, width) in the list.
+
+    Raises:
+        InputError: the columns are not those of `rasteret_read`, or rows to be stacked have
+            windows of unlike size or dtype, or NULL.
+
+    Example:
+        >>> rows = pa.table({"B04": [bytes([1, 0, 2, 0, 3, 0, 4, 0])], "height": [2],
+        ...                  "width": [2], "dtypes": [["uint16"]]})
+        >>> to_numpy(rows)["B04"]
+        array([[[1, 2],
+                [3, 4]]], dtype=uint16)
+    """
+    windows = _Windows(relation)
+    if stack:
+        return {name: windows.stacked(name) for name in windows.names}
+    return {name: windows.listed(name) for name in windows.names}
+
+
+def to_xarray(relation: ArrowStream) -> xarray.DataArray:
+    """The windows of a time series as one labelled array.
+
+    Args:
+        relation: As in `to_numpy`, its rows on one grid: one area, scenes of one CRS. With
+            its columns transform and datetime, and the CRS in ``crs`` or ``"proj:epsg"``.
+
+    Returns:
+        Shape (time, band, y, x), a row of the result for each time, in the order of rows.
+        Of bands of several types, the smallest dtype that holds all values exactly. Of one
+        band, not copied where `to_numpy` copies nothing. Coordinates: ``time`` (UTC),
+        ``band``, ``y`` and ``x`` (pixel centres, CRS units; of a rotated raster ``yc`` and
+        ``xc`` of shape (y, x)), ``id`` by time, ``valid`` of shape (time, band, y, x) with
+        ``valid := true``, and ``spatial_ref``, the grid mapping of the CF conventions.
+        The nodata value that all bands share is the attribute ``_FillValue``.
+
+    Raises:
+        InputError: as of `to_numpy`; or rows on unlike grids.
+        RasteretError: xarray is not installed.
+    """
+    labelled = _imported("xarray").DataArray
+    windows = _Windows(relation)
+    windows.check_one_grid()
+    stacks = [windows.stacked(band) for band in windows.bands]
+    kinds = {str(one.dtype) for one in stacks}
+    if len(kinds) > 1:
+        kind = common_type(sorted(kinds))
+        dtype = np.complex128 if pa.types.is_struct(kind) else kind.to_pandas_dtype()
+        stacks = [one.astype(dtype) for one in stacks]
+    values = stacks[0][:, np.newaxis] if len(stacks) == 1 else np.stack(stacks, axis=1)
+    coords, attributes = windows.coordinates(values.shape[2], values.shape[3])
+    if "valid" in windows.names:
+        coords["valid"] = (("time", "band", "y", "x"), windows.stacked("valid"))
+    dims = ("time", "band", "y", "x")
+    found: xarray.DataArray = labelled(values, coords, dims, name="pixels", attrs=attributes)
+    return found
+
+
+def to_geopandas(relation: ArrowStream) -> geopandas.GeoDataFrame:
+    """The rows as a GeoDataFrame: footprints on the map, an array in each cell of a band.
+
+    Args:
+        relation: As in `to_numpy`; windows may be of any size.
+
+    Returns:
+        A row per row of the result and all its columns. Cells of a band hold arrays of
+        shape (height, width), not copied, or None. ``geometry`` is the column of that name
+        where the result has one (as of `rasteret_chips`), else the outline of the window,
+        in longitude and latitude (OGC:CRS84); None where the raster has no place on the map.
+
+    Raises:
+        InputError: the columns are not those of `rasteret_read`.
+        RasteretError: GeoPandas is not installed.
+    """
+    geopandas = _imported("geopandas")
+    windows = _Windows(relation)
+    table = windows.table
+    plain = [f.name for f in table.schema if f.name not in windows.names and not _is_wkb(f)]
+    frame = table.select(plain).to_pandas()
+    for name in table.column_names:
+        if name in windows.names:
+            cells = np.empty(table.num_rows, dtype=object)
+            for row, array in enumerate(windows.listed(name)):
+                cells[row] = array
+            frame[name] = cells
+        elif name not in plain:
+            shapes = shapely.from_wkb(windows.storage(name).to_pylist())
+            frame[name] = geopandas.GeoSeries(shapes, index=frame.index, crs=LONLAT)
+    if "geometry" not in frame.columns:
+        outlines = geopandas.GeoSeries(windows.outlines(), index=frame.index, crs=LONLAT)
+        frame["geometry"] = outlines
+    ordered = [*(n for n in table.column_names if n != "geometry"), "geometry"]
+    return geopandas.GeoDataFrame(frame[ordered], geometry="geometry", crs=LONLAT)
+
+
+class _Windows:
+    """A result of `rasteret_read`: its rows and what is known of them."""
+
+    def __init__(self, relation: ArrowStream) -> None:
+        self.table = _table_of(relation)
+        schema = self.table.schema
+        lacking = [name for name in _FACTS if name not in schema.names]
+        if lacking:
+            raise InputError.expected(
+                "relation",
+                f"the columns {', '.join(_FACTS)} of rasteret_read",
+                f"no {', '.join(lacking)}",
+                "select them too",
+            )
+        blobs = [f.name for f in schema if _is_blob(f.type) and not _is_wkb(f)]
+        self.bands = [name for name in blobs if name != "valid"]
+        self.names = [*self.bands, *(["valid"] if "valid" in blobs else [])]
+        self._dtypes: list[list[str | None]] = self.table["dtypes"].to_pylist()
+        if not self.bands:
+            raise InputError.expected(
+                "relation", "BLOB columns of bands", "none", "read with format := 'blob'"
+            )
+
+    def storage(self, name: str) -> pa.ChunkedArray:
+        """A column without its extension type."""
+        column = self.table[name]
+        if isinstance(column.type, pa.BaseExtensionType):
+            chunks = [chunk.storage for chunk in column.chunks]
+            return pa.chunked_array(chunks, column.type.storage_type)
+        return column
+
+    @cached_property
+    def _sizes(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.table["height"].to_pylist(), self.table["width"].to_pylist(),
+                        strict=True))  # fmt: skip
+
+    def _place(self, row: int, band: str) -> tuple[tuple[int, int], np.dtype[Any]]:
+        """Size of the window, and the type of its values."""
+        kinds = self._dtypes[row] or []
+        told = {kind for kind in kinds if kind is not None}
+        position = self.bands.index(band)
+        if len(kinds) != len(self.bands) and len(told) > 1:
+            raise InputError.expected(
+                "relation",
+                f"{len(kinds)} bands, as its column dtypes has",
+                f"{len(self.bands)} ({', '.join(self.bands)})",
+                "select all bands that are read, or read only those",
+            )
+        kind = kinds[position] if len(kinds) == len(self.bands) else next(iter(told), None)
+        height, width = self._sizes[row]
+        if isinstance(height, list):  # align := 'band'
+            if len(height) != len(self.bands):
+                raise InputError.expected(
+                    "relation", f"{len(height)} bands", len(self.bands), "select all of them"
+                )
+            height, width = height[position], width[position]
+        return (height, width), value_dtype(kind or "uint8").newbyteorder("<")
+
+    def listed(self, name: str) -> list[Array | None]:
+        """An array for each row, (height, width), or (bands, height, width) of ``valid``."""
+        cells = [cell for chunk in self.table[name].chunks for cell in _cells(chunk)]
+        return [
+            None if cell is None else self._shaped(row, name, cell)
+            for row, cell in enumerate(cells)
+        ]
+
+    def _shaped(self, row: int, name: str, data: pa.Buffer) -> Array:
+        shape: tuple[int, ...]
+        if name == "valid":
+            size, dtype = self._place(row, self.bands[0])[0], np.dtype(np.bool_)
+            shape = (data.size // max(1, size[0] * size[1]), *size)
+        else:
+            shape, dtype = self._place(row, name)
+        wanted = int(np.prod(shape)) * dtype.itemsize
+        if wanted != data.size:
+            raise InputError.expected(
+                f"relation, column {name}",
+                f"{wanted} bytes ({' x '.join(map(str, shape))} values of {dtype.name})",
+                data.size,
+                "select height, width and dtypes as rasteret_read gives them",
+            )
+        return np.frombuffer(data, dtype).reshape(shape)
+
+    def stacked(self, name: str) -> Array:
+        """The arrays of all rows as one: where they lie, if they lie one behind the other."""
+        arrays = self.listed(name)
+        if not arrays:
+            return np.empty((0,) * (4 if name == "valid" else 3), bool if name == "valid" else "u1")
+        first = arrays[0]
+        for row, array in enumerate(arrays):
+            if array is None or first is None:
+                row = row if array is None else 0
+                raise InputError.expected(
+                    f"relation, row {row + 1}, column {name}",
+                    "an array",
+                    None,
+                    "leave such rows out with WHERE, or pass stack=False",
+                )
+            if array.shape != first.shape or array.dtype != first.dtype:
+                raise InputError.expected(
+                    f"relation, row {row + 1}, column {name}",
+                    f"{_form(first)}, as in row 1",
+                    _form(array),
+                    "read one area on one grid, or pass to_numpy stack=False",
+                )
+        assert first is not None  # noqa: S101 (just checked)
+        return _joined(self.table[name].chunks, first)
+
+    def check_one_grid(self) -> None:
+        """Refuse windows on unlike grids."""
+        if self.table.num_rows and isinstance(self._sizes[0][0], list):
+            raise InputError.expected(
+                "relation", "bands on one grid", "align := 'band'", "read with align := 'grid'"
+            )
+        crs, transforms = self._crs, self._transforms
+        for row in range(1, self.table.num_rows):
+            if crs[row] != crs[0] or not _is_same(transforms[row], transforms[0]):
+                raise InputError.expected(
+                    f"relation, row {row + 1}",
+                    f"the grid of row 1 ({crs[0]}, transform {transforms[0]})",
+                    f"{crs[row]}, {transforms[row]}",
+                    "read one area, and scenes of one grid",
+                )
+
+    @cached_property
+    def _transforms(self) -> list[Any]:
+        is_there = "transform" in self.table.column_names
+        nothing = [None] * self.table.num_rows
+        return list(self.table["transform"].to_pylist() if is_there else nothing)
+
+    @cached_property
+    def _crs(self) -> list[str | None]:
+        """CRS of each row: of the column ``crs``, else of ``proj:epsg``."""
+        names = self.table.column_names
+        texts, codes = (
+            self.table[name].to_pylist() if name in names else [None] * self.table.num_rows
+            for name in ("crs", "proj:epsg")
+        )
+        both = zip(texts, codes, strict=True)
+        return [text or (f"EPSG:{code}" if code else None) for text, code in both]
+
+    def outlines(self) -> list[shapely.Geometry | None]:
+        """The window of each row, in longitude and latitude."""
+        found: list[shapely.Geometry | None] = []
+        for row in range(self.table.num_rows):
+            six, crs, (height, width) = self._transforms[row], self._crs[row], self._sizes[row]
+            if isinstance(height, list):  # one area: that of the first band that is there
+                some = [n for n, one in enumerate(height) if one is not None]
+                six, height, width = (
+                    column[some[0]] if column and some else None for column in (six, height, width)
+                )
+            if six is None or crs is None or height is None:
+                found.append(None)
+                continue
+            found.append(outline(Affine(*six), height, width, crs))
+        return found
+
+    def coordinates(self, height: int, width: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Coordinates and attributes of a stack, as the CF conventions have them."""
+        coords: dict[str, Any] = {}
+        names = self.table.column_names
+        if "datetime" in names:
+            times = self.table["datetime"].cast(pa.timestamp("ns"))
+            coords["time"] = times.to_numpy()
+        coords["band"] = self.bands
+        for name in ("id", "record_id"):
+            if name in names:
+                coords[name] = ("time", np.array(self.table[name].to_pylist(), dtype=object))
+        attributes: dict[str, Any] = {}
+        nodata = self.table["nodata"].to_pylist() if "nodata" in names else []
+        values = {value for row in nodata for value in row or [None]}
+        if len(values) == 1 and None not in values:
+            attributes["_FillValue"] = values.pop()
+        six = next(iter(self._transforms), None)
+        if six is None:
+            return coords, attributes
+        affine = Affine(*six)
+        crs = crs_of(self._crs[0]) if self._crs[0] else None
+        reference = crs.to_cf() if crs is not None else {}
+        a, b, c, d, e, f = affine
+        reference["GeoTransform"] = " ".join(map(repr, (c, a, b, f, d, e)))
+        coords["spatial_ref"] = ((), 0, reference)
+        attributes["grid_mapping"] = "spatial_ref"
+        axes = {axis["axis"]: axis for axis in (crs.cs_to_cf() if crs is not None else [])}
+        x, y = pixel_centres(affine, Window(0, height, 0, width))
+        if affine.is_rectilinear:
+            coords["x"] = ("x", x, axes.get("X", {}))
+            coords["y"] = ("y", y, axes.get("Y", {}))
+        else:  # no axis of the map: auxiliary coordinates of two dimensions
+            for name, grid in (("xc", x), ("yc", y)):
+                plain = {k: v for k, v in axes.get(name[0].upper(), {}).items() if k != "axis"}
+                coords[name] = (("y", "x"), grid, plain)
+        return coords, attributes
+
+
+def _table_of(relation: ArrowStream) -> pa.Table:
+    reader = getattr(relation, "to_arrow_reader", None)
+    if reader is not None:
+        return reader(_ROWS_AT_ONCE).read_all()
+    if not hasattr(relation, "__arrow_c_stream__"):
+        raise InputError.expected(
+            "relation",
+            "a relation, or a table or reader of PyArrow's",
+            type(relation).__name__,
+            "con.sql('FROM rasteret_read(…)') gives one",
+        )
+    return pa.table(relation)
+
+
+def _cells(chunk: pa.Array) -> list[pa.Buffer | None]:
+    """The bytes of each BLOB, where they lie; a scalar of Arrow's would copy them."""
+    first, stop = chunk.offset, chunk.offset + len(chunk)
+    _, places, *data = chunk.buffers()
+    is_there = chunk.is_valid().to_numpy(zero_copy_only=False)
+    found: list[pa.Buffer | None] = [None] * len(chunk)
+    if chunk.type == pa.binary_view():
+        words = np.frombuffer(places, np.int32).reshape(-1, 4)[first:stop].tolist()
+        for row, (size, _, number, begin) in enumerate(words):
+            if is_there[row]:
+                is_inline = size <= _INLINE_BYTES
+                held, at = (places, 16 * (first + row) + 4) if is_inline else (data[number], begin)
+                found[row] = held.slice(at, size)
+        return found
+    kind = np.int64 if pa.types.is_large_binary(chunk.type) else np.int32
+    offsets = np.frombuffer(places, kind)[first : stop + 1].tolist()
+    held = data[0] if data[0] is not None else pa.py_buffer(b"")
+    for row in np.flatnonzero(is_there).tolist():
+        found[row] = held.slice(offsets[row], offsets[row + 1] - offsets[row])
+    return found
+
+
+def _joined(chunks: Sequence[pa.Array], first: Array) -> Array:
+    """Rows without NULL as one array: where they lie, if that is one behind the other."""
+    cells = [cell for chunk in chunks for cell in _cells(chunk) if cell is not None]
+    begin = cells[0].address
+    is_adjacent = all(cell.address == begin + n * first.nbytes for n, cell in enumerate(cells))
+    for data in (data for chunk in chunks for data in chunk.buffers() if data is not None):
+        start, n_bytes = begin - data.address, first.nbytes * len(cells)
+        if is_adjacent and start >= 0 and start + n_bytes <= data.size:
+            values = np.frombuffer(data.slice(start, n_bytes), first.dtype)
+            return values.reshape(len(cells), *first.shape)
+    return np.stack([np.frombuffer(cell, first.dtype).reshape(first.shape) for cell in cells])
+
+
+def _form(array: Array) -> str:
+    return f"{' x '.join(map(str, array.shape))} values of {array.dtype.name}"
+
+
+def _is_same(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    limit = _GRID_TOLERANCE * abs(Affine(*other).determinant) ** 0.5
+    return bool(np.allclose(one, other, rtol=0, atol=limit))
+
+
+def _is_blob(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or kind == pa.binary_view()
+    )
+
+
+def _is_wkb(field: pa.Field) -> bool:
+    name = (field.metadata or {}).get(b"ARROW:extension:name", b"")
+    return name == b"geoarrow.wkb" or getattr(field.type, "extension_name", "") == "geoarrow.wkb"
+
+
+def _imported(name: str) -> Any:  # noqa: ANN401 (a module)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise RasteretError.expected(
+            name, "it installed", "no such package", f"pip install 'rasteret_sql[{name}]'"
+        ) from error
