@@ -748,7 +748,8 @@ class _Shapes(NamedTuple):
     def slab(self, kind: Ints, row: Ints) -> Ints:
         """Number of the slab of a row; a block that is not large is one slab."""
         height, rows = self.height[kind], self.slab_rows[kind]
-        return row // height * -(-height // rows) + row % height // rows
+        slab: Ints = row // height * -(-height // rows) + row % height // rows
+        return slab
 
 
 def _runs(most: int, *keys: Ints) -> Ints:
@@ -1008,7 +1009,7 @@ class PointRows:
         if "distance_px" in read.wanted:
             arrays["distance_px"] = self._distances(parts, counts)
         if read.reports_errors:
-            arrays["error"] = texts(errors, counts)
+            arrays["error"] = texts(errors, counts.tolist())
         batch = read.batch(arrays, len(kept))
         return batch if kept.all() else batch.filter(pa.array(kept))
 
@@ -1178,7 +1179,8 @@ class Matching:
             (number == self._table[point]) & (scene < self._scene[point])
         )
         best = self._score[point]
-        return (score < best) | ((score == best) & is_earlier & (score < _NEVER))
+        wins: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
+        return wins
 
     def offer(self, table: SceneTable, scene: int, point: Ints) -> None:
         """A record that some points may have."""
@@ -1188,7 +1190,8 @@ class Matching:
 
     def is_best(self, table: SceneTable, scene: int, point: Ints) -> Mask:
         """Which points a record is the match of."""
-        return (self._table[point] == self.number(table)) & (self._scene[point] == scene)
+        matches: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
+        return matches
 
     def matched(self) -> list[SceneTable]:
         """Tables with a record that matches."""
