@@ -325,7 +325,7 @@ def test_a_taken_port_is_refused(workspace):
     [
         (
             {"host": "0.0.0.0"},
-            "host: expected localhost, got '0.0.0.0'; allow_network (--allow-network) permits it",
+            "host: expected localhost, got '0.0.0.0'; allow_network .--allow-network. permits it",
         ),
         ({"tokens": {"ann": "short"}}, "token of ann: expected 8 characters or more, got 5"),
         ({"database": "no.duckdb"}, "database: expected a DuckDB file, got 'no.duckdb'"),
