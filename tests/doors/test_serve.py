@@ -323,7 +323,10 @@ def test_a_taken_port_is_refused(workspace):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"host": "0.0.0.0"}, "host: expected localhost, got '0.0.0.0'; or set allow_network"),
+        (
+            {"host": "0.0.0.0"},
+            "host: expected localhost, got '0.0.0.0'; allow_network .--allow-network. permits it",
+        ),
         ({"tokens": {"ann": "short"}}, "token of ann: expected 8 characters or more, got 5"),
         ({"database": "no.duckdb"}, "database: expected a DuckDB file, got 'no.duckdb'"),
     ],
