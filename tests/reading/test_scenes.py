@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import threading
+import time
+import uuid
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from reading.made import DEFLATE, PIXEL, UNCOMPRESSED, Files, in_thread, records, table_of
+import tifffile
+from reading.made import DEFLATE, PIXEL, UNCOMPRESSED, Files, in_thread, records, table_of, until
 
-from rasteret_sql.errors import CollectionError
+from rasteret_sql.errors import CollectionError, InterruptedReadError, ReadError
+from rasteret_sql.reading import backfill as backfill_module
+from rasteret_sql.reading.backfill import backfill
 from rasteret_sql.reading.scenes import scene_table
+from rasteret_sql.tiff.header import parse_header
 from rasteret_sql.units import Affine
 
 
@@ -197,3 +207,80 @@ def test_threads_that_ask_for_a_level_get_one():
         thread.join(5)
     assert len({id(results[0]) for results, _ in started}) == 1
     assert len(table.grids) == len(table.kinds) == 1
+
+
+# headers that lack fields
+
+
+@pytest.fixture
+def lacking():
+    """Records whose headers lack the byte order, as those of other writers do."""
+    files = Files()
+    hrefs = [f"/gone/{uuid.uuid4()}.tif" for _ in range(3)]  # none was ever asked
+    for href in hrefs:
+        files.add(href, zeros(), byte_order=None)
+    return records(files, [{"b": href} for href in hrefs])
+
+
+def test_a_stop_ends_header_requests_that_hang(lacking, monkeypatch):
+    go, stop, n_asked = threading.Event(), threading.Event(), []
+
+    def hangs(href):
+        n_asked.append(href)
+        go.wait(10)
+        raise ReadError("too late")
+
+    def check():
+        if stop.is_set():
+            raise InterruptedReadError("interrupted")
+
+    monkeypatch.setattr(backfill_module, "read_asset", hangs)
+    results, thread = in_thread(lambda: backfill(lacking, ["b"], check))
+    try:
+        assert until(lambda: len(n_asked) == 3)
+        began = time.monotonic()
+        stop.set()
+        thread.join(5)
+        assert time.monotonic() - began < 0.3
+        assert isinstance(results[0], InterruptedReadError)
+    finally:
+        go.set()
+
+
+@pytest.fixture
+def tiff_bytes():
+    file = io.BytesIO()
+    tifffile.imwrite(file, zeros(), tile=(16, 16), metadata=None)
+    return file.getvalue()
+
+
+def test_one_header_that_cant_be_had_leaves_the_others(lacking, monkeypatch, tiff_bytes):
+    hrefs = [asset["b"]["href"] for asset in lacking.column("assets").to_pylist()]
+
+    def read(href):
+        if href == hrefs[1]:
+            raise ReadError("made to fail")
+        return SimpleNamespace(header=parse_header(tiff_bytes))
+
+    monkeypatch.setattr(backfill_module, "read_asset", read)
+    whole, faults = backfill(lacking, ["b"], lambda: None)
+    orders = [value and value["byte_order"] for value in whole.column("b_metadata").to_pylist()]
+    assert orders == ["little", None, "little"]
+    assert {place: error.message for place, error in faults.items()} == {
+        (1, "b"): "record s1, band b: made to fail"
+    }
+    table = scene_table(whole, ["b"], faults)
+    assert table.bands["b"].is_present.tolist() == [True, False, True]
+    # what came is kept: nothing is asked again
+    monkeypatch.setattr(backfill_module, "read_asset", None)
+    again, _ = backfill(lacking, ["b"], lambda: None, may_request=False)
+    orders = [value["byte_order"] for value in again.column("b_metadata").to_pylist()]
+    assert orders == ["little", None, "little"]
+
+
+def test_whole_headers_are_the_same_object():
+    files = Files()
+    batch = records(files, [{"b": files.add("a", zeros())}])
+    got, faults = backfill(batch, ["b"], lambda: None)
+    assert got is batch
+    assert faults == {}
