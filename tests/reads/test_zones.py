@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,7 @@ from reads.read_oracle import (
 import rasteret_sql
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.coverage import cell_areas
+from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.units import Affine as OurAffine
 from rasteret_sql.units import Window
@@ -326,11 +329,91 @@ def test_scaled_values(con, tmp_path):
     assert row == {"min": wanted.min(), "max": wanted.max(), "mean": pytest.approx(wanted.mean())}
 
 
+SCENES = {
+    "bytes": ("uint8", NORTH_UP, {"nodata": 5}),
+    "wide": ("int16", Affine(20, 0, 499_800, 0, -20, 4_000_200), {}),
+    "turned": ("float32", Affine(8, 6, 500_100, 6, -8, 3_999_900), {"nodata": 0}),
+    "hidden": ("uint8", NORTH_UP, {"mask": True}),
+    "sparse": ("uint16", NORTH_UP, {"sparse_ok": True, "nodata": 0}),
+    "twin": ("uint8", NORTH_UP, {}),
+    "away": ("uint8", Affine(10, 0, 900_000, 0, -10, 4_000_000), {}),
+}
+
+
+@pytest.fixture
+def unlike(con, tmp_path):
+    """Scenes of several types, grids and ways to say that there is no data; zones over them."""
+    files = {}
+    for seed, (name, (dtype, transform, options)) in enumerate(SCENES.items()):
+        options = dict(options)
+        has_mask = options.pop("mask", False)
+        path = tmp_path / f"{name}.tif"
+        pixels = noise((1, 120, 130), dtype, seed=seed)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
+            path, "w", driver="GTiff", count=1, height=120, width=130, dtype=dtype,
+            crs="EPSG:32643", transform=transform, **TILED, **options,
+        ) as file:  # fmt: skip
+            if "sparse_ok" in options:
+                file.write(pixels[:, :40], window=rasterio.windows.Window(0, 0, 130, 40))
+            else:
+                file.write(pixels)
+            if has_mask:
+                file.write_mask(noise((120, 130), "uint8", high=2) * 255)
+        files[name] = path
+    build_files(con, "made", files, ["b"])
+    make_areas(con, "zones", zones_over(NORTH_UP, 130, 30, 11))
+    return con
+
+
+@pytest.mark.parametrize("weights", ["center", "touched", "fraction"])
+def test_scenes_of_unlike_grid_and_type_equal_sql_over_pixels(unlike, weights):
+    exact, options = weights == "fraction", {"geometry_crs": "EPSG:32643"}
+    stats = ["count", "sum", "mean", "min", "max", "variety", "nodata_count"]
+    got = stats_of(unlike, "made", "zones", stats, key=("area", "id"), weights=weights, **options)
+    pixels = call_of(
+        "rasteret_pixels", "made", aois="zones", all_touched=weights == "touched",
+        coverage=exact, **options,
+    )  # fmt: skip
+    c = "coverage" if exact else "1"
+    wanted = unlike.execute(
+        f"SELECT area, id, coalesce(sum({c}) FILTER (b IS NOT NULL), 0), "
+        f"coalesce(sum(b::DOUBLE * {c}), 0), "
+        f"sum(b::DOUBLE * {c}) / sum({c}) FILTER (b IS NOT NULL), "
+        f"min(b), max(b), count(DISTINCT b), count(*) - count(b) FROM {pixels} GROUP BY ALL"
+    ).fetchall()
+    wanted = {row[:2]: row[2:] for row in wanted}
+    assert len(wanted) > 100
+    assert wanted.keys() <= got.keys()
+    assert {name for _, name in wanted} == SCENES.keys() - {"away"}
+    for key, row in got.items():
+        expected = dict(zip(stats, wanted.get(key, (0, 0, None, None, None, 0, 0)), strict=True))
+        for stat in stats:
+            assert near(row[stat], expected[stat], rel=1e-6), (key, stat, row, expected)
+
+
+def test_a_record_without_a_crs_is_a_row_that_says_so(con, tmp_path):
+    good = write(tmp_path / "good.tif", noise((1, 32, 32), "uint8"))
+    bare = write(tmp_path / "bare.tif", noise((1, 32, 32), "uint8"), crs=None)
+    build_files(con, "made", {"good": good, "bare": bare}, ["b"])
+    make_areas(con, "zones", {"all": to_map(shapely.box(0, 0, 32, 32), NORTH_UP)})
+    call = call_of("rasteret_zonal_stats", "made", zones="zones", on_error="report",
+                   geometry_crs="EPSG:32643", stats=["count"])  # fmt: skip
+    rows = con.execute(f"SELECT id, area, band, count, error FROM {call} ORDER BY id").fetchall()
+    assert rows[1] == ("good", "all", "b", 1024, None)
+    assert rows[0][:4] == ("bare", None, "b", None)
+    assert "expected a raster with a CRS" in rows[0][4]
+
+
 # Requests
 
 
 @pytest.mark.parametrize("weights", ["center", "fraction"])
-def test_each_tile_is_requested_and_decoded_once_for_all_zones(s2, server, weights):
+def test_each_tile_is_requested_and_decoded_once_for_all_zones(s2, server, monkeypatch, weights):
+    decoded = []
+    original = pipeline.decode_block
+    monkeypatch.setattr(
+        pipeline, "decode_block", lambda *a, **k: decoded.append(1) or original(*a, **k)
+    )
     rng = np.random.default_rng(5)
     west, south, size = 77.98, 12.995, 0.05
     zones = {
@@ -349,11 +432,12 @@ def test_each_tile_is_requested_and_decoded_once_for_all_zones(s2, server, weigh
     rows = s2.execute(f"FROM {call}").fetchall()
     asked = list(server.requests())
     plan = s2.execute(
-        "SELECT count(DISTINCT (href, request)) FROM "
+        "SELECT count(DISTINCT (href, request)), count(*) FROM "
         + call_of("rasteret_plan", "s2", aois="zones", bands=["B04", "SCL"])
     ).fetchall()[0]
     assert len(rows) > 200
     assert len(asked) == plan[0] > 0
+    assert len(decoded) == plan[1] >= plan[0]
 
 
 def test_nothing_is_requested_for_other_columns_and_less_for_fewer_bands(n_requests):
@@ -514,3 +598,14 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
         assert row["frac"].keys() == other["frac"].keys()
         for stat in stats[:-1]:
             assert near(other[stat], row[stat], rel=1e-12), (key, stat)
+
+
+def test_the_page_says_what_comes_out(s2):
+    page = (Path(__file__).parents[2] / "docs" / "zones.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    table, query = block.strip().split(";\n\n")
+    s2.execute(table)
+    rows = s2.execute(query).fetchall()
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    assert len(lines) == 4
+    assert "\n".join(lines) in page

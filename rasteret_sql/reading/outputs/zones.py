@@ -621,7 +621,8 @@ class _ZonePlanner(Planner):
 
     def __init__(self, output: ZoneRows, read: Read, bands: Sequence[str]) -> None:
         targets = read.footprints.targets
-        at_once = max(1 << 14, 0 if targets is None else len(targets))
+        n_zones = 0 if targets is None else len(targets)
+        at_once = max(1 << 14, min(4 * n_zones, 1 << 18))  # all zones of a scene in one plan
         super().__init__(
             read.request, read.footprints, Granularity.BLOCK, bands=bands, at_once=at_once
         )
