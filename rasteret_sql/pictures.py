@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import imagecodecs
 import numpy as np
@@ -159,4 +159,4 @@ def _table(ramp: str) -> Array:
     stops = np.array([rgb_of(colour) for colour in RAMPS[ramp].split()], np.float64)
     at = np.linspace(0, 255, len(stops))
     columns = [np.interp(np.arange(256), at, stops[:, band]) for band in range(3)]
-    return cast("Array", np.floor(np.column_stack(columns) + 0.5).astype(np.uint8))
+    return np.floor(np.column_stack(columns) + 0.5).astype(np.uint8)
