@@ -82,6 +82,51 @@ returns  function, connection (its number), started TIMESTAMP (UTC), seconds, re
 example  SELECT function, requests, fetched_bytes FROM rasteret_read_stats() LIMIT 1
 $doc$;
 
+CREATE OR REPLACE MACRO rasteret_histogram(
+    collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
+    date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
+    max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, all_touched := false,
+    scaled := false, bins := 256, value_range := NULL
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_histogram',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, bands: bands, bbox: bbox, geometry: geometry,
+         geometry_crs: geometry_crs, date_range: date_range, ids: ids,
+         record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
+         max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
+         all_touched: all_touched, scaled: scaled, bins: bins, value_range: value_range}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_histogram IS $doc$
+Histograms: one row per record, area, band and bin.
+
+Bins are NumPy's: each holds its lower edge, the last one its upper edge too. With
+value_range they are the same for all records, so that GROUP BY band, bin adds them up.
+
+collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
+bands            VARCHAR[]  bands to read, in this order; default: all
+bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
+geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
+geometry_crs     any        CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat
+date_range       VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
+ids              VARCHAR[]  record ids
+record_columns   VARCHAR[]  columns of the record to return, or 'all'; default: all but assets, bbox and geometry
+on_error         VARCHAR    'error', 'null' (NULL where it can't be read) or 'report' (and a column error says why)
+max_bytes        BIGINT     refuse a read that would fetch more
+max_concurrent   INTEGER    requests under way at once; default: 64, more where answers take long
+aois             VARCHAR    relation of areas, instead of bbox and geometry: a row per record and area, with the area's columns. Table, view, TEMP table, registered frame, SELECT text or Parquet path
+geometry_column  VARCHAR    column of aois that holds the areas; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
+level            INTEGER    0 is full resolution; an overview counts fewer pixels, and is faster
+all_touched      BOOLEAN    pixels that the area touches, not only those whose centre it holds
+scaled           BOOLEAN    count values with the file's scale and offset applied
+bins             INTEGER    bins of equal width
+value_range      DOUBLE[]   [low, high] of all bins; values outside are not counted. Default: the least and greatest value of each record, area and band
+returns          the record's columns, the area's columns, band, bin (from 0), low, high, count. No data is not counted; without any value count is 0 and, without value_range, low and high are NULL
+raises           collection, bands, level: unknown; a band of complex numbers; a tile that can't be read, unless on_error; a window of more than 1 GiB
+example          SELECT bin, low, high, sum(count) AS pixels FROM rasteret_histogram('s2', bands := ['B04'], bins := 16, value_range := [0, 4096], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY bin
+$doc$;
+
 CREATE OR REPLACE MACRO rasteret_sample_points(
     collection, points, x_column := NULL, y_column := NULL, geometry_column := NULL,
     geometry_crs := NULL, match := 'all', max_dt := NULL, time_column := NULL,

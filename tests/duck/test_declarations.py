@@ -28,6 +28,7 @@ READS = (
     "rasteret_pixels",
     "rasteret_chips",
     "rasteret_preview",
+    "rasteret_histogram",
 )
 
 

@@ -1,0 +1,135 @@
+"""Histograms: one row per record, target, band and bin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rasteret_sql.errors import InputError
+from rasteret_sql.reading.columns import texts
+from rasteret_sql.reading.outputs.common import ERROR, Read, run
+from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
+from rasteret_sql.reading.pipeline import Group
+from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
+
+FIELDS = (
+    pa.field("band", pa.string()),
+    pa.field("bin", pa.int32()),
+    pa.field("low", pa.float64()),
+    pa.field("high", pa.float64()),
+    pa.field("count", pa.int64()),
+)
+
+
+class HistogramRows(WindowRows):
+    """Makes rows of histograms.
+
+    Args:
+        read: The execution.
+        bands: Bands to count.
+        bins: How many.
+        limits: Lower edge of the first one and upper edge of the last one; None: least and
+            greatest valid value of each record, target and band.
+    """
+
+    def __init__(
+        self, read: Read, bands: Sequence[str], bins: int, limits: tuple[float, float] | None
+    ) -> None:
+        super().__init__(read, bands, WindowOptions(valid=True, per_band=True))
+        self._bins = bins
+        self._limits = limits
+
+    def work(self, group: Group) -> pa.RecordBatch:
+        """The rows of a group."""
+        units, parts = group.plan.units, []
+        for unit in range(group.start, group.stop):
+            row = self._row(group, unit)
+            scene, target = int(units.scene[unit]), int(units.target[unit])
+            begin = 0
+            for number, name in enumerate(self._bands):
+                height, width = row["height"][number], row["width"][number]
+                size = 0 if height is None else height * width
+                valid = row["valid"][begin : begin + size].astype(bool)
+                begin += size
+                counted = self._counted(group.plan, scene, name, row[name], valid)
+                parts.append((scene, target, name, row["error"], counted))
+        return self._rows(group.plan, parts)
+
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> pa.RecordBatch:
+        """A row without a bin for each record that can't be planned."""
+        nothing = self._no_bins()
+        parts = [(one.scene, -1, one.band, one.error.message, nothing) for one in failures]
+        return self._rows(plan, parts)
+
+    def _counted(
+        self,
+        plan: TilePlan,
+        scene: int,
+        name: str,
+        values: Any,  # noqa: ANN401
+        valid: Any,  # noqa: ANN401
+    ) -> tuple[Any, ...]:
+        """Bin, low, high and count of each bin; what could not be read is one row of NULL."""
+        if values is None:
+            return self._no_bins()
+        if values.dtype.kind == "c":
+            raise InputError.expected(
+                f"record {plan.table.id_of(scene)}, band {name}",
+                "real numbers",
+                values.dtype.name,
+                "count re or im of rasteret_pixels in SQL",
+            )
+        inside = values.ravel()[valid]
+        if values.dtype.kind == "f":
+            inside = inside[np.isfinite(inside)].astype(np.float64)
+        count, edges = np.histogram(inside, self._bins, self._limits)
+        low, high = edges[:-1], edges[1:]
+        if not inside.size and self._limits is None:
+            low = high = np.full(self._bins, np.nan)
+        return np.arange(self._bins), low, high, count
+
+    def _no_bins(self) -> tuple[Any, ...]:
+        return (None, None, None, None)
+
+    def _rows(self, plan: TilePlan, parts: list[tuple[Any, ...]]) -> pa.RecordBatch:
+        read = self._read
+        counts = [1 if counted[0] is None else len(counted[0]) for *_, counted in parts]
+        scenes, targets, bands, errors = ([part[n] for part in parts] for n in range(4))
+        arrays = read.records_of(plan, scenes, targets, counts)
+        arrays["band"], arrays["error"] = texts(bands, counts), texts(errors, counts)
+        for place, field in enumerate(FIELDS[1:]):
+            columns = [
+                pa.nulls(1, field.type)
+                if counted[place] is None
+                else pa.array(counted[place], field.type, from_pandas=True)
+                for *_, counted in parts
+            ]
+            arrays[field.name] = pa.concat_arrays(columns or [pa.nulls(0, field.type)])
+        return read.batch(arrays, sum(counts))
+
+
+def histogram_rows(
+    read: Read,
+    bins: int,
+    limits: tuple[float, float] | None,
+    records: Any,  # noqa: ANN401
+) -> Iterator[pa.RecordBatch]:
+    """Count values.
+
+    Args:
+        read: The execution.
+        bins: How many.
+        limits: Of the bins; None: of the values of each record, target and band.
+        records: Gives the scene tables.
+    """
+    bands = read.request.bands
+    planner = Planner(read.request, read.footprints, Granularity.WINDOW, bands=bands, aligned=False)
+    yield from run(read, HistogramRows(read, bands, bins, limits), planner, records)
+
+
+def histogram_schema(on_error: str) -> pa.Schema:
+    """Columns of histograms besides those of records and targets."""
+    return pa.schema([*FIELDS, *((ERROR,) if on_error == "report" else ())])
