@@ -14,6 +14,7 @@ from rasteret_sql.errors import DecodeError, InterruptedReadError, ReadError, Tr
 from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.plan import Granularity
 from rasteret_sql.reading.tile_store import TileStore
+from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range
 
 STOPS_WITHIN_S = 0.3
@@ -562,3 +563,25 @@ def test_tiles_before_the_end_of_a_cut_file_are_read(server, tmp_path, run, wher
     assert_pixels(made, [href], [row for row in rows if row["error"] is None])
     with pytest.raises(TruncatedError):
         get_range(href, keep + 5, 10)
+
+
+def test_a_job_that_comes_while_its_pool_is_retired_runs():
+    """One run is stopped and retires the pool while another posts to it."""
+    pool, ran = lanes(3, "retired meanwhile"), threading.Event()
+    pool.submit(int).result(5)  # a lane that is idle then
+
+    class Lock:
+        inner, is_first = pool._lock, True
+
+        def __enter__(self):
+            if self.is_first:
+                self.is_first = False
+                pool.retire()
+            self.inner.acquire()
+
+        def __exit__(self, *_exc):
+            self.inner.release()
+
+    pool._lock = Lock()
+    pool.post(ran.set)
+    assert ran.wait(2)
