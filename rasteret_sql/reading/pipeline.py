@@ -426,6 +426,8 @@ class Pipeline:
         self.counters.tiles_decoded += 1
         key, first_row = tile.key, tile.first_row
         self._done(tile, pixels, first_row)
+        if key is not None:  # other reads find it while groups of this one wait for more
+            self._store.keep(key, pixels, first_row)
         self._finish(key, pixels, first_row)
 
     def _failed(self, tile: Tile, error: RasteretError) -> None:

@@ -161,11 +161,9 @@ def test_plans_of_one_file_share_what_is_in_flight(files, run):
     files.add("a", noise(64, 64), (32, 32))
     plans = [plan for _ in range(4) for plan in plans_of(table_of(files, ["a"]))]
     assert_pixels(files, ["a"], run.rows(plans))
-    # a tile whose group waits for others is in no cache yet; see the test below
     assert run.counters.tiles_decoded + run.counters.cache_hits == 16
 
 
-@pytest.mark.xfail(strict=True, reason="decoded tiles are not shared until their group is made")
 def test_a_tile_whose_group_still_waits_is_shared(files, nothing_left):
     for name in ("a", "b"):
         files.add(name, noise(32, 32), (32, 32))
