@@ -388,7 +388,7 @@ def expose_read(
         f"FROM {bound.private_sql} AS r), _rasteret_rows AS (SELECT * FROM ({source}) WHERE "
         f"(SELECT {STAGED_UDF}({quote_text(token)}, bool_and({STAGE_UDF}({quote_text(token)}, a))) "
         f"FROM _rasteret_aois AS a)) SELECT {shown[2:]} FROM (SELECT s.*"
-        f"{', ' + areas if areas else ''} FROM _rasteret_rows AS s JOIN _rasteret_aois AS a "
+        f"{', ' + areas if areas else ''} FROM _rasteret_rows AS s LEFT JOIN _rasteret_aois AS a "
         f"ON s.{_TARGET} = a.{_NUMBER})"
     )
 
