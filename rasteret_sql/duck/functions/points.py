@@ -93,7 +93,7 @@ class BoundPoints(BoundRead):
     time_column: str | None = None
 
     @property
-    def target_schema(self) -> pa.Schema:  # type: ignore[override]  # nothing to keep
+    def target_schema(self) -> pa.Schema:
         """Columns of the points that come through."""
         if self.private is not None or self.aois is None:
             return super().target_schema

@@ -77,6 +77,8 @@ _MAX_BOXES = 16
 _APART_DEGREES = 1.0
 _BOX_MARGIN = 1e-9
 _LEAST_AT_ONCE = 1 << 12
+_PLAN_BYTES = 128
+"""What a plan holds of a point: it is in memory until the point's row is delivered."""
 
 
 class Located(NamedTuple):
@@ -748,7 +750,8 @@ class _Shapes(NamedTuple):
     def slab(self, kind: Ints, row: Ints) -> Ints:
         """Number of the slab of a row; a block that is not large is one slab."""
         height, rows = self.height[kind], self.slab_rows[kind]
-        return row // height * -(-height // rows) + row % height // rows
+        number: Ints = row // height * -(-height // rows) + row % height // rows
+        return number
 
 
 def _runs(most: int, *keys: Ints) -> Ints:
@@ -1008,7 +1011,7 @@ class PointRows:
         if "distance_px" in read.wanted:
             arrays["distance_px"] = self._distances(parts, counts)
         if read.reports_errors:
-            arrays["error"] = texts(errors, counts)
+            arrays["error"] = texts(errors, counts.tolist())
         batch = read.batch(arrays, len(kept))
         return batch if kept.all() else batch.filter(pa.array(kept))
 
@@ -1132,7 +1135,7 @@ def clear_points(plan: PointPlan, unit: int, patch: Patch, options: PointOptions
 
 def point_bytes(schema: pa.Schema, wanted: Sequence[str], options: PointOptions) -> int:
     """Bytes that a row takes, about."""
-    n_bytes = 16
+    n_bytes = _PLAN_BYTES
     for field in schema:
         if field.name not in wanted:
             continue
@@ -1178,7 +1181,8 @@ class Matching:
             (number == self._table[point]) & (scene < self._scene[point])
         )
         best = self._score[point]
-        return (score < best) | ((score == best) & is_earlier & (score < _NEVER))
+        may: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
+        return may
 
     def offer(self, table: SceneTable, scene: int, point: Ints) -> None:
         """A record that some points may have."""
@@ -1188,7 +1192,8 @@ class Matching:
 
     def is_best(self, table: SceneTable, scene: int, point: Ints) -> Mask:
         """Which points a record is the match of."""
-        return (self._table[point] == self.number(table)) & (self._scene[point] == scene)
+        best: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
+        return best
 
     def matched(self) -> list[SceneTable]:
         """Tables with a record that matches."""
@@ -1220,7 +1225,7 @@ class _ClearRows:
     def weights(self, plan: TilePlan) -> Ints:
         """Bytes of each unit."""
         assert isinstance(plan, PointPlan)  # noqa: S101
-        return np.diff(plan.first_point) * 24
+        return np.diff(plan.first_point) * _PLAN_BYTES
 
     def group_bytes(self) -> int:
         """Bytes of a batch."""
