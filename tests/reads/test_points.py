@@ -338,6 +338,24 @@ def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scen
     assert n_none == 0
 
 
+@pytest.mark.parametrize("bands", [["B04"], ["B04", "SCL"]])
+def test_a_match_requests_mask_tiles_once_and_bands_of_matches_alone(s2, server, n_requests, bands):
+    rng = np.random.default_rng(4)
+    lon, lat = rng.uniform(77.97, 78.02, 2000), rng.uniform(13.0, 13.03, 2000)
+    make_points(s2, lon=lon, lat=lat, t=[datetime(2024, 2, 20)] * 2000)
+    _, found = n_requests(
+        "SELECT DISTINCT record_id FROM (FROM rasteret_sample_points('s2', 'pts', "
+        f"bands := {bands}, "
+        "match := 'latest', time_column := 't', mask_band := 'SCL', mask_values := [3, 8, 9])) "
+        "WHERE B04 >= 0"
+    )
+    ranges = Counter((one["path"], one["range"]) for one in server.requests())
+    assert set(ranges.values()) == {1}
+    read = {path.split("/")[-2] for path, _ in ranges if path.endswith("B04.tif")}
+    assert read == {record for (record,) in found}
+    assert not any("20240310" in path for path, _ in ranges)
+
+
 def test_max_bytes(s2, server):
     some_points(s2)
     query = "FROM rasteret_sample_points('s2', 'pts', max_bytes := $most)"

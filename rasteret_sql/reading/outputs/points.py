@@ -77,6 +77,8 @@ _MAX_BOXES = 16
 _APART_DEGREES = 1.0
 _BOX_MARGIN = 1e-9
 _LEAST_AT_ONCE = 1 << 12
+_PLAN_BYTES = 128
+"""What a plan holds of a point: it is in memory until the point's row is delivered."""
 
 
 class Located(NamedTuple):
@@ -748,8 +750,15 @@ class _Shapes(NamedTuple):
     def slab(self, kind: Ints, row: Ints) -> Ints:
         """Number of the slab of a row; a block that is not large is one slab."""
         height, rows = self.height[kind], self.slab_rows[kind]
+<<<<<<< HEAD
         slab: Ints = row // height * -(-height // rows) + row % height // rows
         return slab
+||||||| 2f83505
+        return row // height * -(-height // rows) + row % height // rows
+=======
+        number: Ints = row // height * -(-height // rows) + row % height // rows
+        return number
+>>>>>>> h-points
 
 
 def _runs(most: int, *keys: Ints) -> Ints:
@@ -1133,7 +1142,7 @@ def clear_points(plan: PointPlan, unit: int, patch: Patch, options: PointOptions
 
 def point_bytes(schema: pa.Schema, wanted: Sequence[str], options: PointOptions) -> int:
     """Bytes that a row takes, about."""
-    n_bytes = 16
+    n_bytes = _PLAN_BYTES
     for field in schema:
         if field.name not in wanted:
             continue
@@ -1179,8 +1188,15 @@ class Matching:
             (number == self._table[point]) & (scene < self._scene[point])
         )
         best = self._score[point]
+<<<<<<< HEAD
         wins: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
         return wins
+||||||| 2f83505
+        return (score < best) | ((score == best) & is_earlier & (score < _NEVER))
+=======
+        may: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
+        return may
+>>>>>>> h-points
 
     def offer(self, table: SceneTable, scene: int, point: Ints) -> None:
         """A record that some points may have."""
@@ -1190,8 +1206,15 @@ class Matching:
 
     def is_best(self, table: SceneTable, scene: int, point: Ints) -> Mask:
         """Which points a record is the match of."""
+<<<<<<< HEAD
         matches: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
         return matches
+||||||| 2f83505
+        return (self._table[point] == self.number(table)) & (self._scene[point] == scene)
+=======
+        best: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
+        return best
+>>>>>>> h-points
 
     def matched(self) -> list[SceneTable]:
         """Tables with a record that matches."""
@@ -1223,7 +1246,7 @@ class _ClearRows:
     def weights(self, plan: TilePlan) -> Ints:
         """Bytes of each unit."""
         assert isinstance(plan, PointPlan)  # noqa: S101
-        return np.diff(plan.first_point) * 24
+        return np.diff(plan.first_point) * _PLAN_BYTES
 
     def group_bytes(self) -> int:
         """Bytes of a batch."""
