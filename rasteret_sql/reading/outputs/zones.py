@@ -9,6 +9,7 @@ zone's row is made when its last tile is merged, so memory is bounded by the zon
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ _GROUP_BYTES = 16 * 1024 * 1024
 _PIECE_PIXELS = 1 << 21
 """Pixels of zones in one tile that are worked on at once."""
 _ROWS_AT_ONCE = 1024
+_KEPT_BYTES = 128 * 1024 * 1024
 _LARGE_WINDOW = 1 << 12
 """Pixels from which it pays to ask whether a zone covers all of a window."""
 
@@ -75,19 +77,24 @@ class ZoneOptions:
 
 
 class _Cells(NamedTuple):
-    """The pixels of zones in a window; arrays of one length, by zone.
+    """The pixels of zones in a window, zone by zone; arrays of one length but `sizes`.
 
     Attributes:
-        unit: Number of the zone among those of the piece.
+        sizes: Pixels of each zone of the piece.
         flat: Place in the flattened window; None where it is each pixel once.
         coverage: Share inside; None where all are 1.
         area: In square metres; None where it is not needed or not known.
     """
 
-    unit: NDArray[np.int32]
+    sizes: Ints
     flat: NDArray[np.int32] | None
     coverage: NDArray[np.float32] | None
     area: _Floats | None
+
+    @property
+    def unit(self) -> Ints:
+        """Number of the zone in the piece, of each pixel."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     def of(self, values: NDArray[Any]) -> NDArray[Any]:
         """The values of the pixels, from those of the window."""
@@ -96,13 +103,47 @@ class _Cells(NamedTuple):
 
     def take(self, chosen: Mask) -> _Cells:
         """Some of the pixels; a window that counts once is spelled out."""
-        flat = np.arange(len(self.unit), dtype=np.int32) if self.flat is None else self.flat
+        flat = np.arange(len(chosen), dtype=np.int32) if self.flat is None else self.flat
         return _Cells(
-            self.unit[chosen],
+            np.bincount(self.unit[chosen], minlength=len(self.sizes)),
             flat[chosen],
             None if self.coverage is None else self.coverage[chosen],
             None if self.area is None else self.area[chosen],
         )
+
+
+class _Kept:
+    """Pixels of zones, for the next scenes on the same grid.
+
+    What does not fit is not kept: dropping the oldest would drop each before it is needed again.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[Grid, dict[tuple[bytes, bytes], _Cells]] = {}
+        self._n_bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, grid: Grid, key: tuple[bytes, bytes]) -> _Cells | None:
+        """What was kept, if it was."""
+        with self._lock:
+            return self._cells.get(grid, {}).get(key)
+
+    def keep(self, grid: Grid, key: tuple[bytes, bytes], cells: _Cells) -> None:
+        """Keep while there is room, before that of other grids."""
+        size = _n_bytes(cells) + sum(map(len, key))
+        with self._lock:
+            if self._n_bytes + size > _KEPT_BYTES:
+                self._cells = {grid: self._cells.get(grid, {})}
+                own = self._cells[grid].items()
+                self._n_bytes = sum(_n_bytes(one) + sum(map(len, of)) for of, one in own)
+            own_cells = self._cells.setdefault(grid, {})
+            if self._n_bytes + size <= _KEPT_BYTES and key not in own_cells:
+                own_cells[key] = cells
+                self._n_bytes += size
+
+
+def _n_bytes(cells: _Cells) -> int:
+    return sum(0 if column is None else int(column.nbytes) for column in cells)
 
 
 @dataclass(eq=False)
@@ -169,6 +210,7 @@ class ZoneRows:
         self._partials: dict[int, _Partial | pa.RecordBatch] = {}
         self._layouts: weakref.WeakKeyDictionary[TilePlan, _Layout] = weakref.WeakKeyDictionary()
         self._state: _State | None = None
+        self._kept = _Kept()
 
     @property
     def needs_values(self) -> bool:
@@ -300,7 +342,7 @@ class ZoneRows:
             grid, plan.units.target[units.start : units.stop], windows,
             plan.units.is_whole[units.start : units.stop], union,
         )  # fmt: skip
-        partial.pixels += np.bincount(local[cells.unit], minlength=len(partial.pairs))
+        np.add.at(partial.pixels, local, cells.sizes)
         if not self.needs_values:
             return
         found = dict(zip(plan.bands, _bands_of(group, units, union), strict=True))
@@ -427,10 +469,12 @@ class ZoneRows:
         self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask, union: Window
     ) -> _Cells:
         """Pixels of zones in a tile: the same for all scenes on the grid."""
-        key = grid, targets.tobytes(), windows.tobytes(), "zones"
-        return self._read.footprints.once(
-            key, lambda: self._made_cells(grid, targets, windows, is_whole, union)
-        )
+        key = targets.tobytes(), windows.tobytes()
+        found = self._kept.find(grid, key)
+        if found is None:
+            found = self._made_cells(grid, targets, windows, is_whole, union)
+            self._kept.keep(grid, key, found)
+        return found
 
     def _made_cells(
         self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask, union: Window
@@ -445,14 +489,14 @@ class ZoneRows:
         if self._options.is_exact and least > 0:
             keep &= line >= np.float32(least)
         at = np.flatnonzero(keep)
-        unit = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[at]
+        unit = np.repeat(np.arange(len(sizes)), sizes)[at]
         row, col = np.divmod(at - begin[unit], widths[unit])
         row += windows[unit, 0] - union.row_start
         col += windows[unit, 2] - union.col_start
         flat = row * union.width + col
         is_once = len(sizes) == 1 and len(at) == union.height * union.width
         return _Cells(
-            unit,
+            np.bincount(unit, minlength=len(sizes)),
             None if is_once else flat.astype(np.int32),
             line[at] if self._options.is_exact else None,
             self._areas(grid, union, flat),
