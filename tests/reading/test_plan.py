@@ -204,7 +204,7 @@ def test_plans_are_whole(made, targets, granularity, masked, whole_windows, at_o
 
 
 def expected_pairs(files, scenes, targets):
-    """Scenes and targets whose raster an area touches, by shapely."""
+    """Scenes and targets whose raster an area covers a part of, by shapely."""
     pairs = set()
     for number, bands in enumerate(scenes):
         height, width = files.values[next(iter(bands.values()))].shape
@@ -213,7 +213,7 @@ def expected_pairs(files, scenes, targets):
             pairs.add((number, -1))
             continue
         for place, area in enumerate(targets):
-            if shapely.intersects(area, raster):
+            if shapely.intersection(area, raster).area > 0:  # a touch covers no pixel
                 pairs.add((number, place))
     return pairs
 

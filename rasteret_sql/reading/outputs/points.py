@@ -750,15 +750,8 @@ class _Shapes(NamedTuple):
     def slab(self, kind: Ints, row: Ints) -> Ints:
         """Number of the slab of a row; a block that is not large is one slab."""
         height, rows = self.height[kind], self.slab_rows[kind]
-<<<<<<< HEAD
-        slab: Ints = row // height * -(-height // rows) + row % height // rows
-        return slab
-||||||| 2f83505
-        return row // height * -(-height // rows) + row % height // rows
-=======
         number: Ints = row // height * -(-height // rows) + row % height // rows
         return number
->>>>>>> h-points
 
 
 def _runs(most: int, *keys: Ints) -> Ints:
@@ -1188,15 +1181,8 @@ class Matching:
             (number == self._table[point]) & (scene < self._scene[point])
         )
         best = self._score[point]
-<<<<<<< HEAD
-        wins: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
-        return wins
-||||||| 2f83505
-        return (score < best) | ((score == best) & is_earlier & (score < _NEVER))
-=======
         may: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
         return may
->>>>>>> h-points
 
     def offer(self, table: SceneTable, scene: int, point: Ints) -> None:
         """A record that some points may have."""
@@ -1206,15 +1192,8 @@ class Matching:
 
     def is_best(self, table: SceneTable, scene: int, point: Ints) -> Mask:
         """Which points a record is the match of."""
-<<<<<<< HEAD
-        matches: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
-        return matches
-||||||| 2f83505
-        return (self._table[point] == self.number(table)) & (self._scene[point] == scene)
-=======
         best: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
         return best
->>>>>>> h-points
 
     def matched(self) -> list[SceneTable]:
         """Tables with a record that matches."""

@@ -239,7 +239,7 @@ def window_rows(
         read.request,
         read.footprints,
         Granularity.WINDOW,
-        bands=bands,
+        bands=read.request.bands if options.per_band else bands,
         aligned=not options.per_band,
         crop=options.crop,
         whole_windows=not read.request.masked,
