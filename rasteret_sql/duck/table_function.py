@@ -203,7 +203,8 @@ class Call:
         database, schema = (quote_identifier(n) for n in (self.caller.database, self.caller.schema))
         try:
             # else a source called `text` or `name` is taken for our own Python variable
-            cursor.execute("SET python_enable_replacements = false")
+            with contextlib.suppress(duckdb.InvalidInputException):  # a server has locked it, off
+                cursor.execute("SET python_enable_replacements = false")
             cursor.execute(f"USE {database}.{schema}")
             path = quote_text(f"{database}.{schema},{CATALOG}.main")
             cursor.execute(f"SET search_path = {path}")

@@ -138,6 +138,7 @@ def _prepare(
     root = str(instance.workspace.root).rstrip("/") + "/"
     con.execute(f"SET allowed_directories = [{quote_text(root)}]")
     con.execute("SET enable_external_access = false")
+    con.execute("SET GLOBAL python_enable_replacements = false")
     con.execute("SET lock_configuration = true")
     return runtime
 
