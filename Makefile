@@ -13,8 +13,11 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 
 # Each worker has its own fixtures, and runs whole files of tests. It takes half a GB of memory.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
-PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Both DuckDB versions run at the same time, so each has half of the cores. Some tests measure
+# time: one that fails is run again, and a second failure counts.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); n=$$((n / 2)); \
+  echo $$((n < 1 ? 1 : n > 4 ? 4 : n)))
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 2
 
 # Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
 # marked any_duckdb in them.
