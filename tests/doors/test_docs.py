@@ -25,6 +25,8 @@ FENCED = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAME = ("┌", "├", "└")
 PORT = "9494"
+RUN_BY_THEIR_TESTS = ("points.md", "reading.md", "zones.md")
+"""Pages whose statements are run in order, by the tests of what they tell of."""
 
 with_dbt = pytest.mark.skipif(
     not is_installed("dbt-core", "dbt-duckdb"), reason="dbt-core and dbt-duckdb are not installed"
@@ -188,7 +190,7 @@ def cells(drawn: str) -> list[list[str]]:
     [
         statement
         for page in sorted((ROOT / "docs").glob("*.md"))
-        if page.name != "reading.md"  # its statements run, in order
+        if page.name not in RUN_BY_THEIR_TESTS
         for text in FENCED.findall(page.read_text(encoding="utf-8"))
         for statement in split(text)
     ],
