@@ -78,8 +78,9 @@ def test_nothing_aborts_or_hangs(scenario, code, source, workspace, origin):
         assert got == code, output
         assert seconds < MOST_SECONDS
         assert "rows" not in output  # of a sum over a part of the pixels
-        if scenario not in ("half_closed", "half_end"):  # there the result itself is held
-            assert "nanobind" not in output
+        if scenario in ("half_closed", "half_end"):  # there the result itself is held at the end
+            output = output.split("nanobind:")[0]
+        assert "nanobind" not in output
         if scenario.startswith(("close", "with")):
             assert "interrupt" in output
         lines = [line for line in output.splitlines() if not line.startswith(("error", "still"))]
