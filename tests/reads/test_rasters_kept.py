@@ -117,7 +117,10 @@ def test_every_statement_about_collections_takes_rasters(con, tmp_path):
     pattern = f"{tmp_path}/*.tif"
     found = con.execute(f"SELECT records, bands, epsg FROM rasteret_describe('{pattern}')")
     assert found.fetchall() == [(2, ["b1", "b2"], [32643])]
-    con.execute(f"FROM rasteret_build_table('built', '{pattern}')")
+    con.execute(
+        "FROM rasteret_build_table('built', $source)",
+        {"source": f"SELECT * FROM rasteret_files('{pattern}')"},
+    )
     found = con.execute("SELECT id, sum(b2) FROM rasteret_pixels('built') GROUP BY id ORDER BY id")
     assert found.fetchall() == [("0", 1200), ("1", 1200)]
 
