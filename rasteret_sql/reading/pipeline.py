@@ -354,7 +354,7 @@ class Pipeline:
             return False
         kept = self._store.find(tile.key, tile.first_row, tile.stop_row)
         if kept is not None:
-            self.counters.cache_hits += 1
+            self._count(cache_hits=1)
             self._done(tile, kept[1], kept[0])
             return True
 
@@ -363,7 +363,7 @@ class Pipeline:
                 first_row <= tile.first_row and tile.stop_row <= first_row + len(pixels)
             )
             if enough and pixels is not None:
-                self.counters.cache_hits += 1
+                self._count(cache_hits=1)
                 self._done(tile, pixels, first_row)
                 return
             tile.key = None  # the other read failed, stopped, or needed fewer rows
@@ -396,11 +396,16 @@ class Pipeline:
                 self._failed(tile, _as_ours(error, "fetch"))
             return
         self._note_latency(time.monotonic() - begun)
-        self.counters.requests += 1
-        self.counters.fetched_bytes += stop - start
+        self._count(requests=1, fetched_bytes=stop - start)
         for tile in tiles:
             part = data[tile.fetch_start - start : tile.fetch_stop - start]
             self._decoding.post(lambda tile=tile, part=part: self._decode(tile, part))  # type: ignore[misc]
+
+    def _count(self, **more: int) -> None:
+        """Add to the counters, from any thread."""
+        with self._changed:
+            for name, number in more.items():
+                setattr(self.counters, name, getattr(self.counters, name) + number)
 
     def _note_latency(self, seconds: float) -> None:
         if self._is_adaptive and self.counters.requests == 0 and seconds > _FAR_SECONDS:
@@ -423,7 +428,7 @@ class Pipeline:
                 return
             self._failed(tile, _as_ours(error, "decode"))
             return
-        self.counters.tiles_decoded += 1
+        self._count(tiles_decoded=1)
         key, first_row = tile.key, tile.first_row
         self._done(tile, pixels, first_row)
         if key is not None:  # other reads find it while groups of this one wait for more
@@ -468,7 +473,7 @@ class Pipeline:
                 self._check()
                 group.batch = self._output.work(group)
         except BaseException as error:  # noqa: BLE001 (it belongs to the consumer)
-            group.error = _as_ours(error, "read") if not isinstance(error, RasteretError) else error
+            group.error = _as_ours(error, "read")
         for tile in group.tiles:
             self._release(tile)
         group.tiles = []
@@ -627,7 +632,9 @@ def _may_have_more(tile: Tile) -> bool:
 def _as_ours(error: BaseException, what: str) -> RasteretError:
     if isinstance(error, RasteretError):
         return error
-    return RasteretError(f"{what}: {type(error).__name__}: {error}")
+    ours = RasteretError(f"{what}: {type(error).__name__}: {error}")
+    ours.__cause__ = error
+    return ours
 
 
 def _n_of(numbers: Ints) -> int:
