@@ -1,23 +1,28 @@
 """Ctrl-C while DuckDB runs our Python on threads of its own.
 
-A signal handler of Python's runs on the main thread, which waits inside DuckDB while the
-scan runs elsewhere. So while a statement of ours runs, a handler that stops the scans
-stands before the one that was there. It goes in when the main thread binds a statement or
-starts a scan, and out when the last scan has ended. Others replace the handler as well
-(ipykernel does before each cell), so it goes out only where it is still the current one.
+A signal handler of Python's runs on the main thread. That one may wait inside DuckDB, which
+in 2.0 does not look for signals there, while the scan runs elsewhere. So while a statement of
+ours runs, a thread listens to the wakeup file descriptor of signals and stops the scans; then
+DuckDB returns, and a handler that stands before the one that was there ends the statement.
+Both go in when the main thread binds a statement or starts a scan, and out when the last scan
+has ended. Others replace the handler as well (ipykernel does before each cell, asyncio the
+file descriptor), so they go out only where they are still the current ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import selectors
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from rasteret_sql.duck.stream import is_callback
+from rasteret_sql.duck.stream import OWED, is_callback
 
 _LEAVE_SECONDS = 0.2
 
@@ -39,9 +44,14 @@ class CtrlC:
         self._leaving: threading.Timer | None = None
         self._is_finished = False
         self._leave = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._restore)
+        self._wakeup = _Wakeup(stop)
 
     def enter(self) -> None:
-        """Put the handler in, from the main thread; from another one nothing happens."""
+        """Put the handler in, from the main thread; from another one nothing happens.
+
+        It stays while the main thread is inside DuckDB, where no pending call runs. Python
+        code that DuckDB calls there, and that may take long, calls this when it ends too.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         current = signal.getsignal(signal.SIGINT)
@@ -49,6 +59,10 @@ class CtrlC:
             with contextlib.suppress(ValueError):  # a subinterpreter: Python forbids it
                 signal.signal(signal.SIGINT, self._on_signal)
                 self._previous = current
+                self._wakeup.enter()
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving.cancel()
         self.leave()
 
     def leave(self) -> None:
@@ -68,6 +82,7 @@ class CtrlC:
         if leaving is not None:
             leaving.cancel()
             leaving.join(1)
+        self._wakeup.finish()
 
     def _ask(self) -> None:
         """Python runs a pending call on the main thread, between two of its instructions."""
@@ -79,11 +94,110 @@ class CtrlC:
             if signal.getsignal(signal.SIGINT) == self._on_signal:
                 signal.signal(signal.SIGINT, self._previous)
             self._previous = None
+            self._wakeup.leave()
         return 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> Any:  # noqa: ANN401
         previous = self._previous or signal.default_int_handler
+        self._wakeup.take()
         self._stop()
-        if frame is not None and is_callback(frame.f_code):
-            return None  # the scan ends by itself: "interrupted"
+        if _is_inside(frame):  # an exception would be DuckDB's
+            OWED.is_owed = True
+            return None
+        OWED.is_owed = False
         return previous(number, frame)
+
+
+def _is_inside(frame: FrameType | None) -> bool:
+    """Whether DuckDB called what runs."""
+    while frame is not None:
+        if is_callback(frame.f_code):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Wakeup:
+    """Stops the scans as soon as SIGINT arrives, whatever the main thread does.
+
+    Source:
+        Python library reference, `signal.set_wakeup_fd`: the number of each signal is written
+        to a file descriptor at once.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._previous = -1
+        self._thread: threading.Thread | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def enter(self) -> None:
+        if self._ends is None:
+            self._ends = socket.socketpair()
+            for end in self._ends:
+                end.setblocking(False)  # noqa: FBT003 (its only form)
+            self._thread = threading.Thread(target=self._listen, args=(self._ends[0],), daemon=True)
+            self._thread.start()
+        ours = self._ends[1].fileno()
+        previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if previous != ours:
+            self._previous = previous
+
+    def leave(self) -> None:
+        """From the main thread."""
+        if self._ends is None:
+            return
+        with contextlib.suppress(ValueError, OSError):  # what was there may be closed by now
+            current = signal.set_wakeup_fd(self._previous, warn_on_full_buffer=False)
+            if current != self._ends[1].fileno():
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+
+    def take(self) -> bool:
+        """Take what has arrived, hand it on to who listened before; whether SIGINT was in it."""
+        if self._ends is None:
+            return False
+        try:
+            signals = self._ends[0].recv(4096)
+        except OSError:
+            return False
+        if self._previous >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._previous, signals)
+        return signal.SIGINT in signals
+
+    def finish(self) -> None:
+        """End the thread."""
+        ends, thread = self._ends, self._thread
+        if ends is None or thread is None:
+            return
+        if threading.current_thread() is threading.main_thread():
+            self.leave()
+        ends[1].close()
+        thread.join(1)
+        self._forget()
+
+    def _listen(self, end: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(end, selectors.EVENT_READ)
+            while not _is_closed(end):
+                selector.select()
+                if self.take():
+                    self._stop()
+
+    def _forget(self) -> None:
+        """A child of `os.fork` has no such thread, and shares the sockets."""
+        if self._ends is not None and threading.current_thread() is threading.main_thread():
+            self.leave()
+        self._ends = self._thread = None
+
+
+def _is_closed(end: socket.socket) -> bool:
+    """Whether the other end is closed."""
+    try:
+        return not end.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

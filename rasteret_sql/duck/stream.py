@@ -9,7 +9,9 @@ text is exactly the exception's.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import signal
 from collections.abc import Callable, Generator, Sequence
 from types import CodeType
 from typing import Self
@@ -25,6 +27,21 @@ OpenScan = Callable[[list[str], "pc.Expression | None"], Batches]
 
 _EIO = 5
 _ARRAY_BYTES = 80  # sizeof(struct ArrowArray)
+
+
+class _OwedInterrupt(int):
+    """A SIGINT whose handler ran inside one of our callbacks, where it could not raise.
+
+    The callback sends it once more as its last act. The handler runs where the interpreter
+    next looks for signals: after calls and jumps, not after an attribute. So by ``send`` it
+    runs in the caller of DuckDB, as the KeyboardInterrupt of the statement.
+    """
+
+    is_owed = False
+    send = property(_thread.interrupt_main)  # it takes the number
+
+
+OWED = _OwedInterrupt(signal.SIGINT)
 
 
 class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
@@ -178,16 +195,19 @@ class _CStream:
 
     def _get_next(self, _stream: object, out: int) -> int:
         self.is_pulling = True
+        code = 0
         try:
             self._put_next(out)
         except BaseException as error:  # noqa: BLE001 (the only way out is the C error text)
             self._on_error(error)
             text = " ".join(str(error).split()) or type(error).__name__
             self._error = ctypes.create_string_buffer(text.encode("utf-8", "replace"))
-            return _EIO
-        finally:
-            self.is_pulling = False
-        return 0
+            code = _EIO
+        self.is_pulling = False
+        if OWED.is_owed:
+            OWED.is_owed = False
+            OWED.send  # noqa: B018 (see there)
+        return code
 
     def _put_next(self, out: int) -> None:
         try:
@@ -206,6 +226,9 @@ class _CStream:
         stream.contents.release = _RELEASE()  # type: ignore[attr-defined]
         self._exported.pop(id(self), None)
         self._batches.close()
+        if OWED.is_owed:
+            OWED.is_owed = False
+            OWED.send  # noqa: B018
 
 
 _CALLBACKS = {

@@ -277,6 +277,7 @@ class Runtime:
                 texts.append(_failing(error))
             finally:
                 self._bound[connection] = thread, time.monotonic() + _START_SECONDS
+        self.on_work()  # a long bind may have outlived the first call
         return pa.array(texts, pa.string())
 
     def remember(self, error: RasteretError, function: str, connection: str) -> RasteretError:

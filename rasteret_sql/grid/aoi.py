@@ -56,8 +56,8 @@ class Aoi:
         """One box in longitude, latitude that holds the area, two across the antimeridian.
 
         Returns:
-            ``xmin <= xmax`` in every box; no box for pixel coordinates, which can be
-            anywhere.
+            ``xmin <= xmax`` in every box; no box for pixel coordinates, or a CRS from which
+            PROJ knows no way to degrees: those can be anywhere.
         """
         crs = self.crs
         if crs is None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
@@ -146,13 +147,18 @@ def shift_into(geometry: BaseGeometry, bounds: BBox) -> BaseGeometry:
 def lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
     """One box in longitude, latitude that holds an area, two across the antimeridian.
 
+    An area in an engineering CRS, or on another planet, has no box: it can be anywhere.
+
     Example:
         >>> lonlat_boxes(fold_longitudes(shapely.box(170, 0, 190, 1)), crs_of(LONLAT))
         [BBox(xmin=170.0, ymin=0.0, xmax=180.0, ymax=1.0), BBox(xmin=-180.0, ymin=0.0, xmax=-170.0, ymax=1.0)]
     """  # noqa: E501
     pad = 0.0
     if not is_same(crs, crs_of(LONLAT)):
-        geometry = reproject(geometry, crs, crs_of(LONLAT))
+        try:
+            geometry = reproject(geometry, crs, crs_of(LONLAT))
+        except ProjError:
+            return []
         if geometry.is_empty:
             return [_WORLD]  # nothing is known about where it lies
         xmin, ymin, xmax, ymax = geometry.bounds

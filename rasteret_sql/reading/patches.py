@@ -171,6 +171,8 @@ def _fits(nodata: float, dtype: np.dtype[Any]) -> bool:
 
 
 def _differs(values: Pixels, nodata: float) -> Mask | None:
+    if values.dtype.kind == "c":  # as GDAL, which looks at the real part alone
+        values = values.real
     if math.isnan(nodata):
         return ~np.isnan(values) if values.dtype.kind in "fc" else None
     if not _fits(nodata, values.dtype):

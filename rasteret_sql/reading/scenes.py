@@ -447,7 +447,7 @@ def _kind(
     )
     image_photometric = 1 if base["photometric"] is None else base["photometric"]
     extra = facts["extra_samples"] or ()
-    alpha = alpha_sample(image_photometric, file_samples, extra) if is_chunky else None
+    alpha = alpha_sample(image_photometric, file_samples, extra, facts["dtype"])
     return BandKind(
         format=block,
         sample=index if samples > 1 else 0,
@@ -455,7 +455,7 @@ def _kind(
         nodata=facts["nodata"],
         scale=facts["scale"],
         offset=facts["offset"],
-        alpha=alpha if alpha is not None and alpha < file_samples else None,
+        alpha=alpha if is_chunky else None,
     )
 
 

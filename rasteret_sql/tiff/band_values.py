@@ -74,7 +74,7 @@ def _mask_row(header: Header, band_index: int) -> dict[str, Any] | None:
         levels = header.mask, *header.mask_overviews
     elif header.planar_configuration == SEPARATE and header.nodata is None:
         alpha = header.alpha
-        if alpha is not None and alpha != band_index and header.dtype.startswith("uint"):
+        if alpha is not None and alpha != band_index:
             levels, band_index = (header.image, *header.overviews), alpha
     if not levels:
         return None

@@ -47,10 +47,25 @@ def extra_roles(photometric: int, samples: int, extra_samples: Sequence[float]) 
     }
 
 
-def alpha_sample(photometric: int, samples: int, extra_samples: Sequence[float]) -> int | None:
-    """The first sample that is alpha: ExtraSamples 1 or 2, TIFF 6.0 section 18."""
+def alpha_sample(
+    photometric: int, samples: int, extra_samples: Sequence[float], dtype: str
+) -> int | None:
+    """The sample that is alpha and says where the others hold data, if any.
+
+    As in GDAL it is the last one of two or four, of unsigned integers of 8 or 16 bits; alpha
+    of other files is a band like the others.
+
+    Source:
+        TIFF 6.0 section 18, ExtraSamples; GDAL raster data model, section "Mask Bands".
+
+    Example:
+        >>> alpha_sample(2, 4, (2,), "uint8"), alpha_sample(2, 4, (2,), "float32")
+        (3, None)
+    """
+    if samples not in (2, 4) or dtype not in ("uint8", "uint16"):
+        return None
     roles = extra_roles(photometric, samples, extra_samples)
-    return next((sample for sample, role in roles.items() if role in (1, 2)), None)
+    return samples - 1 if roles.get(samples - 1) in (1, 2) else None
 
 
 class Level(NamedTuple):
@@ -196,8 +211,10 @@ class Header(NamedTuple):
 
     @property
     def alpha(self) -> int | None:
-        """The first sample that is alpha."""
-        return alpha_sample(self.image.photometric, self.samples_per_pixel, self.extra_samples)
+        """The sample that is alpha and says where the others hold data, if any."""
+        return alpha_sample(
+            self.image.photometric, self.samples_per_pixel, self.extra_samples, self.dtype
+        )
 
     def block_format(self, level: Level) -> BlockFormat:
         """The format of one block of a level (of the mask too: ``uint8`` samples)."""

@@ -86,11 +86,20 @@ def reading(con: duckdb.DuckDBPyConnection) -> threading.Thread:
     """A thread that is in the middle of a read."""
     thread = threading.Thread(target=read, args=(con,), daemon=True)
     thread.start()
+    wait_for_a_read()
+    return thread
+
+
+def wait_for_a_read() -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
     while not n_pulling(lambda _owner: True) and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(0.02)
-    return thread
+
+
+def close_soon(con: duckdb.DuckDBPyConnection) -> None:
+    wait_for_a_read()
+    con.close()
 
 
 def half_read(con: duckdb.DuckDBPyConnection) -> object:
@@ -114,11 +123,11 @@ if SCENARIO == "close":
     con.close()
     ended(thread)
 elif SCENARIO == "close_elsewhere":
-    main = threading.Timer(0.3, con.close)
-    main.start()
+    other = threading.Thread(target=close_soon, args=(con,))
+    other.start()
     read(con)
-    main.join()
-    del main  # holds the connection
+    ended(other)
+    del other  # holds the connection
 elif SCENARIO == "close_parent":
     thread = reading(con.cursor())
     con.close()

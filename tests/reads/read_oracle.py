@@ -7,6 +7,7 @@ left corner of the image, as in ``geometry_crs := 'pixel'``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -116,10 +117,31 @@ def expected_read(
             )
             assert transform.almost_equals(file.window_transform(window), 1e-9 * abs(transform.a))
         valid = ~np.broadcast_to(np.ma.getmaskarray(values), values.shape)
+        valid = valid & stored(file, indexes, window, level)
         pixels = file.read(indexes, window=window)
         if masked:
             pixels = np.where(valid, pixels, fill_value(file))
         return Expected(pixels, valid, file.window_transform(window), window)
+
+
+def stored(file: Any, indexes: Sequence[int], window: Window, level: int) -> Any:
+    """Which pixels lie in blocks that are in the file; rasterio reads the others as valid 0."""
+    if file.nodata is not None or file.driver != "GTiff":
+        return np.True_
+    found = np.ones((len(indexes), window.height, window.width), bool)
+    height, width = file.block_shapes[0]
+    top, left = window.row_off, window.col_off
+    rows = range(top // height, -(-(top + window.height) // height))
+    cols = range(left // width, -(-(left + window.width) // width))
+    with opened(file.name) as full:
+        for (number, index), row, col in itertools.product(enumerate(indexes), rows, cols):
+            name = f"BLOCK_OFFSET_{col}_{row}"
+            ovr = level - 1 if level else None
+            if full.get_tag_item(name, "TIFF", bidx=index, ovr=ovr) is None:
+                down = slice(max(row * height - top, 0), (row + 1) * height - top)
+                across = slice(max(col * width - left, 0), (col + 1) * width - left)
+                found[number, down, across] = False
+    return found
 
 
 def fill_value(file: Any) -> Any:

@@ -34,6 +34,9 @@ _ROWS_AT_ONCE = 1 << 18
 def plan_rows(read: Read, records: Records) -> Iterator[pa.RecordBatch]:
     """Plan a read; nothing is requested.
 
+    Without masks it is the plan of whole windows, as `rasteret_read` reads them; rows of
+    pixels need only the tiles that a target touches.
+
     Args:
         read: The execution.
         records: Gives the scene tables.
@@ -43,6 +46,7 @@ def plan_rows(read: Read, records: Records) -> Iterator[pa.RecordBatch]:
         read.footprints,
         Granularity.WINDOW,
         aligned=False,
+        whole_windows=not read.request.masked,
         per_band=True,
         at_once=_ROWS_AT_ONCE,
     )

@@ -1,0 +1,200 @@
+"""A real Jupyter kernel and a real pytest session that end or stop in the middle of a read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from jupyter_client import KernelManager
+from servers.range_server import RangeServer
+
+import rasteret_sql
+from rasteret_sql.demo.scenes import write_scenes
+
+CHECKOUT = Path(__file__).parents[2]
+MOST_SECONDS = 20
+"""On a busy machine; alone it takes one."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hosts")
+    items = write_scenes(folder / "scenes")
+    con = rasteret_sql.connect(workspace=folder / "workspace")
+    con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
+    con.fetchall()
+    con.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def silent(folder):
+    """SQL of a read whose server takes requests and never answers."""
+    with RangeServer(scenes=folder / "workspace") as server:
+        yield (
+            (
+                "SELECT sum(B04) FROM rasteret_pixels('SELECT * REPLACE ({B04: {href: "
+                f"''{server.origin}/hang/'' || id, band_index: 0}}}} AS assets) FROM s2', "
+                "bands := ['B04'])"
+            ),
+            server,
+        )
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(CHECKOUT)}
+
+
+def wait_for_requests(server):
+    deadline = time.monotonic() + MOST_SECONDS
+    while not server.requests():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Kernel:
+    """A kernel with a connection; ``run`` gives the text and the error of a cell."""
+
+    def __init__(self, folder):
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel(
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.client = self.manager.blocking_client()
+        self.client.start_channels()
+        self.folder = folder
+        self.connect()
+
+    def connect(self):
+        self.client.wait_for_ready(timeout=60)
+        text, error = self.run(
+            "import rasteret_sql\n"
+            f"con = rasteret_sql.connect(workspace={str(self.folder / 'workspace')!r})\n"
+            "print(con.execute('SELECT count(*) FROM s2').fetchall()[0][0])"
+        )
+        assert error is None
+        assert int(text) > 0
+
+    def run(self, code):
+        return self.finish(self.client.execute(code))
+
+    def finish(self, message):
+        text, error = "", None
+        while True:
+            got = self.client.get_iopub_msg(timeout=MOST_SECONDS)
+            if got["parent_header"].get("msg_id") != message:
+                continue
+            kind, content = got["msg_type"], got["content"]
+            if kind == "stream":
+                text += content["text"]
+            elif kind == "error":
+                error = content["ename"]
+            elif kind == "status" and content["execution_state"] == "idle":
+                return text, error
+
+    def end(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def kernel(folder):
+    kernel = Kernel(folder)
+    yield kernel
+    kernel.end()
+
+
+@pytest.mark.parametrize("form", ["con.execute({query!r}).fetchall()", "con.sql({query!r})"])
+def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(kernel, silent, form):
+    query, server = silent
+    for _ in range(3):  # the second time another handler stands before ours
+        server.reset()
+        cell = kernel.client.execute(form.format(query=query))
+        wait_for_requests(server)
+        began = time.monotonic()
+        kernel.manager.interrupt_kernel()
+        _, error = kernel.finish(cell)
+        assert error is not None
+        assert time.monotonic() - began < MOST_SECONDS / 2
+        assert kernel.run("print(con.execute('SELECT 42').fetchall()[0][0])") == ("42\n", None)
+
+
+def test_a_kernel_restarts_in_the_middle_of_a_read(kernel, silent):
+    query, server = silent
+    server.reset()
+    kernel.client.execute(f"con.execute({query!r}).fetchall()")
+    wait_for_requests(server)
+    began = time.monotonic()
+    kernel.manager.restart_kernel(now=False)
+    assert time.monotonic() - began < MOST_SECONDS
+    kernel.connect()
+
+
+SESSION = """
+import threading
+import pytest, rasteret_sql
+from rasteret_sql.duck.stream import n_pulling
+
+con = rasteret_sql.connect(workspace={workspace!r}, config={{"threads": 2}})
+
+def read(query):
+    try:
+        con.cursor().execute(query).fetchall()
+    except Exception:
+        pass
+
+def test_fails_while_another_thread_reads():
+    threading.Thread(target=read, args=({query!r},), daemon=True).start()
+    while not n_pulling(lambda _owner: True):
+        pass
+    assert con is None
+
+def test_fails_with_a_half_read_result():
+    con.execute("SET streaming_buffer_size = '1KB'").fetchall()
+    reader = con.sql("SELECT B04 FROM rasteret_pixels('s2', bands := ['B04'])").to_arrow_reader(64)
+    reader.read_next_batch()
+    assert reader is None
+
+def test_passes():
+    assert con.cursor().execute("SELECT 42").fetchall() == [(42,)]
+"""
+
+
+def test_a_pytest_session_that_fails_in_the_middle_of_a_read(folder, silent, tmp_path):
+    query, _ = silent
+    code = SESSION.format(workspace=str(folder / "workspace"), query=query)
+    (tmp_path / "test_session.py").write_text(code)
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_session.py"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 failed, 1 passed" in done.stdout
+    assert time.monotonic() - began < 2 * MOST_SECONDS
+
+
+def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
+    """Each time: DuckDB 2.0 may wait without looking for signals."""
+    query, server = silent
+    code = (
+        "import rasteret_sql\n"
+        f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
+        f"con.execute({query!r}).fetchall()"
+    )
+    for _ in range(5):
+        server.reset()
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment(), stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        wait_for_requests(server)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=MOST_SECONDS)
+        assert process.returncode in (1, -signal.SIGINT), errors
+        assert "interrupted" in errors or "KeyboardInterrupt" in errors
