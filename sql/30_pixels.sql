@@ -220,7 +220,8 @@ $doc$;
 CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
-    max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, masked := true
+    max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, masked := true,
+    resolution := NULL, crs := NULL, resampling := 'nearest', overview := 'auto'
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_plan',
@@ -229,7 +230,8 @@ CREATE OR REPLACE MACRO rasteret_plan(
          geometry_crs: geometry_crs, date_range: date_range, ids: ids,
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
-         masked: masked}
+         masked: masked, resolution: resolution, crs: crs, resampling: resampling,
+         overview: overview}
     ));
 
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
@@ -250,6 +252,10 @@ aois             VARCHAR    relation of areas, instead of bbox and geometry; a t
 geometry_column  VARCHAR    column of aois that holds the areas; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
 level            INTEGER    0 is full resolution, 1 the largest overview, …
 masked           BOOLEAN    plan the tiles of transparency masks too
+resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [width, height]; pixel edges are its multiples, so pixels of all records fall together. Default: the raster's own grid
+crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
+resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
+overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
 returns          the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count (of a deflated tile whose first rows are needed, the bytes that hold them by estimate), decoded_bytes, request (number of the merged request), role ('data' or 'mask')
 raises           collection, bands, level: unknown; bbox, geometry: malformed; a band without header, a raster without CRS, unless on_error
 example          SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])
@@ -294,7 +300,8 @@ CREATE OR REPLACE MACRO rasteret_read(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
     max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, all_touched := false,
-    masked := true, scaled := false, crop := true, valid := false, format := 'blob', align := 'grid'
+    masked := true, scaled := false, crop := true, valid := false, format := 'blob',
+    align := 'grid', resolution := NULL, crs := NULL, resampling := 'nearest', overview := 'auto'
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_read',
@@ -304,7 +311,8 @@ CREATE OR REPLACE MACRO rasteret_read(
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
          all_touched: all_touched, masked: masked, scaled: scaled, crop: crop, valid: valid,
-         format: format, align: align}
+         format: format, align: align, resolution: resolution, crs: crs, resampling: resampling,
+         overview: overview}
     ));
 
 COMMENT ON MACRO TABLE rasteret_read IS $doc$
@@ -331,6 +339,10 @@ crop             BOOLEAN    windows around the area; false: the whole raster, pi
 valid            BOOLEAN    add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, width)
 format           VARCHAR    'blob' (values one after another) or 'list' (LIST with NULL for no data)
 align            VARCHAR    'grid' (all bands on one grid) or 'band' (each on its own; height, width and transform are lists, an entry per band)
+resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [width, height]; pixel edges are its multiples, so pixels of all records fall together. Default: the raster's own grid
+crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
+resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
+overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
 returns          the record's columns, the area's columns, height, width, transform (a, b, c, d, e, f of the window), dtypes VARCHAR[], nodata DOUBLE[], one BLOB per band (row-major, little-endian, height x width values of its dtype). An area that touches no pixel of a record gives no row
 raises           collection, bands, level: unknown; bands of unlike grid; a tile that can't be read, unless on_error; a window of more than 1 GiB
 example          SELECT id, height, width, octet_length(B04) FROM rasteret_read('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])
@@ -340,7 +352,8 @@ CREATE OR REPLACE MACRO rasteret_pixels(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
     max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, all_touched := false,
-    masked := true, scaled := false, lonlat := false, coverage := false
+    masked := true, scaled := false, lonlat := false, coverage := false, resolution := NULL,
+    crs := NULL, resampling := 'nearest', overview := 'auto'
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_pixels',
@@ -350,7 +363,8 @@ CREATE OR REPLACE MACRO rasteret_pixels(
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
          all_touched: all_touched, masked: masked, scaled: scaled, lonlat: lonlat,
-         coverage: coverage}
+         coverage: coverage, resolution: resolution, crs: crs, resampling: resampling,
+         overview: overview}
     ));
 
 COMMENT ON MACRO TABLE rasteret_pixels IS $doc$
@@ -375,6 +389,10 @@ masked           BOOLEAN    nodata and masked pixels are NULL; false: the file's
 scaled           BOOLEAN    apply the file's scale and offset; bands become DOUBLE
 lonlat           BOOLEAN    add lon, lat: the pixel centre in degrees
 coverage         BOOLEAN    add coverage: the share of the pixel inside the area, 0 to 1; every pixel that the area touches is a row
+resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [width, height]; pixel edges are its multiples, so pixels of all records fall together. Default: the raster's own grid
+crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
+resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
+overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
 returns          the record's columns, the area's columns, x, y (pixel centre, CRS units), row, col, one column per band in its own type (of files of several types: the smallest that holds all values exactly); NULL = no data. Pixels outside the area are not returned
 raises           collection, bands: unknown; bands of unlike grid; files of one band that no column holds exactly together, as int64 and uint64; a tile that can't be read, unless on_error
 example          SELECT datetime, avg(rasteret_ndvi(B04, B08)) AS ndvi FROM rasteret_pixels('s2', bands := ['B04', 'B08'], bbox := [77.984, 13.004, 77.99, 13.01]) GROUP BY ALL ORDER BY 1

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from rasteret_sql.errors import InputError
+from rasteret_sql.grid.crs import crs_of
+from rasteret_sql.reading.request import Overview
 
 Check = Callable[[str, Any], Any]
 
@@ -160,3 +163,47 @@ def record_ids(name: str, value: object) -> list[str]:
     if any(not isinstance(one, str | int) for one in listed if one is not None):
         raise InputError.expected(name, "a list of record ids", value, "write them as text")
     return [str(one) for one in listed if one is not None]
+
+
+def pixel_size(name: str, value: object) -> tuple[float, float]:
+    """Width and height of a pixel: two numbers above 0, or one for both.
+
+    Example:
+        >>> pixel_size("resolution", 20), pixel_size("resolution", [0.1, 0.2])
+        ((20.0, 20.0), (0.1, 0.2))
+    """
+    listed = list(value) if isinstance(value, list | tuple) else [value]
+    listed = listed * 2 if len(listed) == 1 else listed
+    numbers = [one for one in listed if isinstance(one, int | float | Decimal)]
+    if len(listed) != 2 or len(numbers) != 2 or not all(0 < n < math.inf for n in numbers):
+        raise InputError.expected(
+            name, "a number above 0, or [width, height]", value, "it is in units of the CRS"
+        )
+    return float(numbers[0]), float(numbers[1])
+
+
+def crs_text(name: str, value: object) -> str:
+    """The name or definition of a CRS.
+
+    Example:
+        >>> crs_text("crs", 3857)
+        'EPSG:3857'
+    """
+    try:
+        return str(crs_of(value).srs)  # type: ignore[arg-type]  # it checks
+    except InputError as error:
+        raise InputError(error.message.replace("geometry_crs", name, 1)) from None
+
+
+def overview(name: str, value: object) -> Overview:
+    """Which level is read: 'auto', 'none' or its number.
+
+    Example:
+        >>> overview("overview", 2)
+        2
+    """
+    if value in ("auto", "none"):
+        return value  # type: ignore[return-value]  # one of two texts
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise InputError.expected(name, "'auto', 'none' or a level, 0 or more", value, "choose one")

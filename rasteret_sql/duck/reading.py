@@ -44,7 +44,7 @@ from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.index import Version
 from rasteret_sql.reading.outputs.common import Read, tables
 from rasteret_sql.reading.pipeline import Counters
-from rasteret_sql.reading.request import ReadRequest
+from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
 from rasteret_sql.records.datetimes import Instants, parse_range
@@ -328,6 +328,7 @@ def bind_read(
     dates = parse_range(given["date_range"]) if given["date_range"] else Instants(None, None)
     ids, columns = given.pop("ids"), given.pop("record_columns")
     del given["date_range"]
+    given["output_grid"] = _output_grid(given, crs)
     if aois is not None and (bbox is not None or geometry is not None):
         raise InputError.expected(
             areas_argument,
@@ -360,6 +361,34 @@ def bind_read(
         find_geometry_column(areas.schema, column, areas_argument)
     record_filter(relation, None, dates, ids)
     return bound
+
+
+def _output_grid(given: dict[str, Any], geometry_crs: object) -> OutputGrid | None:
+    """The grid that pixels are read onto, of the arguments that say so, which are taken."""
+    if "resolution" not in given:
+        return None
+    resolution, crs = given.pop("resolution"), given.pop("crs")
+    kernel, overview = given.pop("resampling"), given.pop("overview")
+    if resolution is None and crs is None:
+        for name, value, default in (
+            ("resampling", kernel, "nearest"),
+            ("overview", overview, "auto"),
+        ):
+            if value != default:
+                raise InputError.expected(
+                    name, f"{default!r} where pixels stay on the grid of the raster", value,
+                    "name a grid with resolution or crs",
+                )  # fmt: skip
+        return None
+    if given.get("level"):
+        raise InputError.expected(
+            "level", "0 with resolution or crs", given["level"], "use overview, which is 'auto'"
+        )
+    if geometry_crs == "pixel":
+        raise InputError.expected(
+            "geometry_crs", "a CRS with resolution or crs", "pixel", "give the area on the map"
+        )
+    return OutputGrid(crs, resolution, kernel, overview)
 
 
 def expose_read(

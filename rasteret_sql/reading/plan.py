@@ -211,6 +211,7 @@ class TilePlan:
         bands: Names of the bands that are read.
         level: Image level.
         failures: What can't be planned, by scene; a plan for 'error' has none.
+        levels: Level of each scene by band, where units are on another grid than the bands.
     """
 
     table: SceneTable
@@ -220,6 +221,7 @@ class TilePlan:
     needs: Needs
     tiles: Tiles
     failures: tuple[Failure, ...] = ()
+    levels: dict[str, Ints] | None = None
 
     @property
     def fetched_bytes(self) -> int:
@@ -236,7 +238,7 @@ class TilePlan:
         return np.searchsorted(self.needs.unit, np.arange(len(self.units.scene) + 1))
 
 
-class _Jobs(NamedTuple):
+class Jobs(NamedTuple):
     """Windows to read; arrays of one length."""
 
     scene: Ints
@@ -245,8 +247,25 @@ class _Jobs(NamedTuple):
     window: Ints
     is_whole: Mask
 
-    def take(self, chosen: NDArray[np.generic]) -> _Jobs:
-        return _Jobs(*(column[chosen] for column in self))
+    def take(self, chosen: NDArray[np.generic]) -> Jobs:
+        """Some of them."""
+        return Jobs(*(column[chosen] for column in self))
+
+
+class Asked(NamedTuple):
+    """Windows of one band that units need.
+
+    Attributes:
+        name: Of the band.
+        jobs: The windows, each of one scene, on the grid of the band's level.
+        unit: Number of the unit that needs each; None where they are the units, one by one.
+        level: Image level; None for that of the request.
+    """
+
+    name: str
+    jobs: Jobs
+    unit: Ints | None = None
+    level: int | None = None
 
 
 class _Cells(NamedTuple):
@@ -368,11 +387,33 @@ class Planner:
                 the number of the unit that needs it.
             failures: What can't be planned.
         """
-        own: list[tuple[str, _Jobs, Ints | None]] = [
-            (name, _Jobs(w.scene, w.target, w.grid, w.window, w.is_whole), unit)
+        own = [
+            Asked(name, Jobs(w.scene, w.target, w.grid, w.window, w.is_whole), unit)
             for name, w, unit in asked
         ]
-        return _Slice(self, table, usable, np.unique(units.scene)).of_units(units, own, failures)
+        return _Slice(self, table, usable, np.unique(units.scene)).assembled(units, own, failures)
+
+    def of_jobs(
+        self,
+        table: SceneTable,
+        usable: dict[str, _Usable],
+        jobs: Jobs,
+        asked: Sequence[Asked],
+        failures: list[Failure],
+    ) -> TilePlan:
+        """The plan of units that are windows, which need windows on other grids."""
+        plan = _Slice(self, table, usable, np.unique(jobs.scene))
+        return plan.assembled(_units(jobs), asked, failures)
+
+    def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:
+        """The windows of targets on one grid of each scene, -1 for none, by scene.
+
+        Returns:
+            The windows, and the errors of grids that have no place on the map of the targets.
+        """
+        pairs, errors = self.footprints.pairs(table.grids, np.unique(grids[grids >= 0]))
+        reading = _Reading(None, [], grids, pairs, *_ranges(pairs.grid, len(table.grids)))
+        return self._jobs(table, reading, np.arange(table.n_scenes)), errors
 
     def _slices(
         self, table: SceneTable, usable: dict[str, _Usable], readings: list[_Reading]
@@ -428,7 +469,7 @@ class Planner:
         if failures and not told:
             yield plan.of_blocks(windows, failures)
 
-    def _jobs(self, table: SceneTable, one: _Reading, scenes: Ints) -> _Jobs:
+    def _jobs(self, table: SceneTable, one: _Reading, scenes: Ints) -> Jobs:
         """The windows of some scenes: of a scene, in the order of tiles."""
         grids = one.grids[scenes]
         there = grids >= 0
@@ -447,7 +488,7 @@ class Planner:
                     np.minimum(window[:, 3], wanted[:, 3]),
                 ]
             )
-        jobs = _Jobs(
+        jobs = Jobs(
             scenes[of], one.pairs.target[place], grids[of], window, one.pairs.is_whole[place]
         )
         if self._granularity is Granularity.WINDOW:
@@ -458,7 +499,7 @@ class Planner:
         some = (window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])
         return jobs if some.all() else jobs.take(some)
 
-    def _touched(self, table: SceneTable, jobs: _Jobs) -> _Jobs:
+    def _touched(self, table: SceneTable, jobs: Jobs) -> Jobs:
         """Without targets whose bounds alone reach into a raster; whole rasters if not cropped."""
         sizes = _sizes(table)[jobs.grid]
         window = jobs.window
@@ -473,7 +514,7 @@ class Planner:
             jobs = jobs._replace(window=whole, is_whole=jobs.target < 0)
         return jobs if keep.all() else jobs.take(keep)
 
-    def _squares(self, table: SceneTable, jobs: _Jobs, lattice: Lattice) -> _Jobs:
+    def _squares(self, table: SceneTable, jobs: Jobs, lattice: Lattice) -> Jobs:
         """The squares that targets meet and that lie in the raster; of a scene, row by row."""
         size, stride = lattice
         sizes, window = _sizes(table)[jobs.grid], jobs.window
@@ -664,7 +705,7 @@ class _Slice:
         self._scenes = scenes
         self._kinds = _KindColumns.of(table.kinds)
 
-    def blocks(self, windows: _Jobs, kinds: Ints) -> Iterator[_Jobs]:
+    def blocks(self, windows: Jobs, kinds: Ints) -> Iterator[Jobs]:
         """Windows cut where blocks of the first band end, a bounded number of them at a time."""
         kind = kinds[windows.scene]
         n_blocks = self._kinds.count(kind, windows.window, is_delivery=True)
@@ -683,27 +724,21 @@ class _Slice:
                     part = windows.take(np.array([one]))._replace(window=np.array([rows]))
                     yield self._cut(part, kind[one : one + 1])
 
-    def _cut(self, windows: _Jobs, kind: Ints) -> _Jobs:
+    def _cut(self, windows: Jobs, kind: Ints) -> Jobs:
         cells = self._cells(windows, kind, is_delivery=True)
         jobs = windows.take(cells.job)._replace(window=cells.windows)
         order = np.lexsort((jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene))
         return jobs.take(order)
 
-    def of_units(
-        self, units: Units, asked: list[tuple[str, _Jobs, Ints | None]], failures: list[Failure]
-    ) -> TilePlan:
-        """Units made elsewhere."""
-        return self._assembled(units, asked, failures)
-
-    def of_blocks(self, blocks: _Jobs, failures: list[Failure]) -> TilePlan:
+    def of_blocks(self, blocks: Jobs, failures: list[Failure]) -> TilePlan:
         """A unit for each block of the first band."""
-        return self._assembled(_units(blocks), [(n, blocks, None) for n in self._bands], failures)
+        return self.assembled(_units(blocks), [Asked(n, blocks) for n in self._bands], failures)
 
-    def of_windows(self, windows: _Jobs, others: list[_Jobs], failures: list[Failure]) -> TilePlan:
+    def of_windows(self, windows: Jobs, others: list[Jobs], failures: list[Failure]) -> TilePlan:
         """A unit for each scene and target, of all bands."""
         units = _units(windows)
         if not others:
-            return self._assembled(units, [(n, windows, None) for n in self._bands], failures)
+            return self.assembled(units, [Asked(n, windows) for n in self._bands], failures)
         order = {pair: n for n, pair in enumerate(_pairs_of(windows))}
         for jobs in others:
             for place, pair in enumerate(_pairs_of(jobs)):
@@ -711,14 +746,14 @@ class _Slice:
                     order[pair] = len(order)
                     units = _appended(units, _units(jobs.take(np.array([place]))))
         asked = [
-            (name, jobs, np.array([order[pair] for pair in _pairs_of(jobs)], np.int64))
+            Asked(name, jobs, np.array([order[pair] for pair in _pairs_of(jobs)], np.int64))
             for name, jobs in zip(self._bands, [windows, *others], strict=True)
         ]
-        return self._assembled(units, asked, failures)
+        return self.assembled(units, asked, failures)
 
-    def of_tiles(self, jobs: list[tuple[int, _Jobs]], failures: list[Failure]) -> TilePlan:
+    def of_tiles(self, jobs: list[tuple[int, Jobs]], failures: list[Failure]) -> TilePlan:
         """A unit for each tile of each band."""
-        parts: list[_Jobs] = []
+        parts: list[Jobs] = []
         numbers: list[Ints] = []
         for number, windows in jobs:
             level = self._usable[self._bands[number]].level
@@ -729,7 +764,7 @@ class _Slice:
             numbers.append(np.full(len(cells.job), number, np.int64))
         if not parts:
             parts, numbers = [_no_jobs()], [np.empty(0, np.int64)]
-        tiles = _Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        tiles = Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         band = np.concatenate(numbers)
         # Several targets may need the same tile, which is one unit.
         columns = (tiles.window[:, 2], tiles.window[:, 0], band, tiles.scene)
@@ -740,26 +775,27 @@ class _Slice:
         tiles = tiles._replace(
             target=np.full(len(band), -1, np.int64), is_whole=np.ones(len(band), bool)
         )
-        asked: list[tuple[str, _Jobs, Ints | None]] = []
+        asked = []
         for number, name in enumerate(self._bands):
             own = np.flatnonzero(band == number)
-            asked.append((name, tiles.take(own), own))
-        return self._assembled(_units(tiles)._replace(band=band), asked, failures)
+            asked.append(Asked(name, tiles.take(own), own))
+        return self.assembled(_units(tiles)._replace(band=band), asked, failures)
 
-    def _assembled(
+    def assembled(
         self,
         units: Units,
-        asked: Sequence[tuple[str, _Jobs, Ints | None]],
+        asked: Sequence[Asked],
         failures: list[Failure],
     ) -> TilePlan:
-        """Needs and tiles of units; windows of one band each, with the number of their unit."""
+        """Needs and tiles of units."""
         found = []
-        for number, (name, jobs, unit) in enumerate(asked):
+        for name, jobs, unit, own_level in asked:
+            number = self._bands.index(name)
             band = self._table.bands[name]
             usable = self._usable[name]
+            n_level = self._request.level if own_level is None else own_level
             for role in (DATA, MASK) if self._request.masked else (DATA,):
-                masks = band.mask(self._request.level) if role == MASK else None
-                level = masks if role == MASK else usable.level
+                level = band.mask(n_level) if role == MASK else band.level(n_level)
                 if level is None:
                     continue
                 there = usable.is_usable[jobs.scene] & (level.grid[jobs.scene] >= 0)
@@ -772,7 +808,7 @@ class _Slice:
         )
 
     def _needs(
-        self, number: int, name: str, role: int, level: LevelTable, jobs: _Jobs, unit: Ints
+        self, number: int, name: str, role: int, level: LevelTable, jobs: Jobs, unit: Ints
     ) -> _Pieces:
         kind = level.kind[jobs.scene]
         cells = self._cells(jobs, kind)
@@ -828,7 +864,7 @@ class _Slice:
             self._table.faults[one, name] = error
 
     def _cells(
-        self, jobs: _Jobs, kind: Ints, *, is_delivery: bool = False, whole_tiles: bool = False
+        self, jobs: Jobs, kind: Ints, *, is_delivery: bool = False, whole_tiles: bool = False
     ) -> _Cells:
         """Blocks under windows, but for those that no target touches."""
         cells = self._kinds.cells(kind, jobs.window, is_delivery=is_delivery, whole=whole_tiles)
@@ -1105,7 +1141,7 @@ def _last_of(group: Ints, values: Ints) -> Ints:
     return of_group
 
 
-def _units(jobs: _Jobs) -> Units:
+def _units(jobs: Jobs) -> Units:
     band = np.full(len(jobs.scene), -1, np.int64)
     return Units(jobs.scene, jobs.target, band, jobs.grid, jobs.window, jobs.is_whole)
 
@@ -1114,13 +1150,13 @@ def _appended(units: Units, more: Units) -> Units:
     return Units(*(np.concatenate(columns) for columns in zip(units, more, strict=True)))
 
 
-def _pairs_of(jobs: _Jobs) -> list[tuple[int, int]]:
+def _pairs_of(jobs: Jobs) -> list[tuple[int, int]]:
     return list(zip(jobs.scene.tolist(), jobs.target.tolist(), strict=True))
 
 
-def _no_jobs() -> _Jobs:
+def _no_jobs() -> Jobs:
     nothing = np.empty(0, np.int64)
-    return _Jobs(nothing, nothing, nothing, np.empty((0, 4), np.int64), np.empty(0, bool))
+    return Jobs(nothing, nothing, nothing, np.empty((0, 4), np.int64), np.empty(0, bool))
 
 
 def _ranges(grid: Ints, n_grids: int) -> tuple[Ints, Ints]:

@@ -8,6 +8,28 @@ from typing import Literal
 OnError = Literal["error", "null", "report"]
 
 
+Overview = int | Literal["auto", "none"]
+
+
+@dataclass(frozen=True)
+class OutputGrid:
+    """A grid of the caller's, which pixels are read onto.
+
+    Attributes:
+        crs: Of the grid; None for the CRS of each raster.
+        resolution: Width and height of a pixel in units of the CRS; None for those of the
+            raster, whose units must be the same.
+        kernel: One of `grid.warp.KERNELS`.
+        overview: Level to read from; ``'auto'`` by the rule of gdalwarp, ``'none'`` the full
+            resolution.
+    """
+
+    crs: str | None = None
+    resolution: tuple[float, float] | None = None
+    kernel: str = "nearest"
+    overview: Overview = "auto"
+
+
 @dataclass(frozen=True)
 class ReadRequest:
     """What to read, whatever form it is returned in.
@@ -21,6 +43,7 @@ class ReadRequest:
         on_error: What a tile or header that can't be read does.
         max_bytes: Refuse a read that would fetch more.
         max_concurrent: Requests under way at once; None adapts to the latency.
+        output_grid: The grid of the pixels; None for that of each raster.
     """
 
     bands: tuple[str, ...]
@@ -31,3 +54,4 @@ class ReadRequest:
     on_error: OnError = "error"
     max_bytes: int | None = None
     max_concurrent: int | None = None
+    output_grid: OutputGrid | None = None

@@ -150,6 +150,21 @@ class SceneTable:
         view.faults = dict(self.faults)
         return view
 
+    def with_own_grids(self) -> SceneTable:
+        """The same table with a list of grids of its own; all levels have to be numbered."""
+        table = copy.copy(self)
+        with self.lock:
+            table.grids = list(self.grids)
+            table._grid_numbers = dict(self._grid_numbers)  # noqa: SLF001 (its own class)
+        return table
+
+    def number_grid(self, grid: Grid) -> int:
+        """The number of a grid, which may be a new one."""
+        if grid not in self._grid_numbers:
+            self._grid_numbers[grid] = len(self.grids)
+            self.grids.append(grid)
+        return self._grid_numbers[grid]
+
     @property
     def n_scenes(self) -> int:
         """Records in the table."""
@@ -188,10 +203,7 @@ class SceneTable:
             six = None if np.isnan(row[2:8]).any() else Affine(*map(float, row[2:8]))
             crs_text = self._crs[1][int(row[8])]
             grid = Grid(int(row[0]), int(row[1]), six, crs_text, int(row[9]), int(row[10]))
-            if grid not in self._grid_numbers:
-                self._grid_numbers[grid] = len(self.grids)
-                self.grids.append(grid)
-            numbers.append(self._grid_numbers[grid])
+            numbers.append(self.number_grid(grid))
         return np.array(numbers, np.int64)[codes] if len(rows) else np.empty(0, np.int64)
 
     def number_files(self, hrefs: pa.Array) -> Ints:

@@ -47,7 +47,21 @@ def lonlat_box(grid: RasterGrid) -> BBox | None:
         box = transformer(grid.crs, LONLAT).transform_bounds(*bounds, densify_pts=21)
     except _UNPLACED:  # an engineering CRS, or one of another planet
         return None
-    return BBox(*map(float, box)) if all(map(math.isfinite, box)) else None
+    return _folded(BBox(*map(float, box))) if all(map(math.isfinite, box)) else None
+
+
+def _folded(box: BBox) -> BBox:
+    """A box in degrees within -180 and 180, west > east across 180.
+
+    Rasters of longitudes beyond, as 0 to 360, keep their own; RFC 7946 section 5.2 folds.
+    """
+    if box.xmax - box.xmin >= _CIRCLE - _TOUCH_DEG:
+        return BBox(-_CIRCLE / 2, box.ymin, _CIRCLE / 2, box.ymax)
+    if box.xmin >= -_CIRCLE / 2 and box.xmax <= _CIRCLE / 2:
+        return box
+    west = (box.xmin + _CIRCLE / 2) % _CIRCLE - _CIRCLE / 2
+    east = _CIRCLE / 2 - (_CIRCLE / 2 - box.xmax) % _CIRCLE  # 180 stays 180
+    return BBox(west, box.ymin, east, box.ymax)
 
 
 @lru_cache(maxsize=1024)

@@ -5,11 +5,29 @@ A read's bind function gets them, with its own, as keywords of these names, chec
 
 from __future__ import annotations
 
-from rasteret_sql.duck.checks import at_least, flag, one_of, record_ids, texts
+from rasteret_sql.duck.checks import (
+    at_least,
+    crs_text,
+    flag,
+    one_of,
+    overview,
+    pixel_size,
+    record_ids,
+    texts,
+)
 from rasteret_sql.duck.declarations import Parameter
 from rasteret_sql.duck.functions.parameters import COLLECTION
 
-__all__ = ["ALL_TOUCHED", "AREAS", "COLLECTION", "LEVEL", "MASKED", "READ_PARAMETERS", "SCALED"]
+__all__ = [
+    "ALL_TOUCHED",
+    "AREAS",
+    "COLLECTION",
+    "LEVEL",
+    "MASKED",
+    "OUTPUT_GRID",
+    "READ_PARAMETERS",
+    "SCALED",
+]
 
 READ_PARAMETERS = (
     Parameter(
@@ -104,3 +122,37 @@ SCALED = Parameter(
     "false",
     flag,
 )
+OUTPUT_GRID = (
+    Parameter(
+        "resolution",
+        "DOUBLE[]",
+        "size of a pixel in units of the CRS, a number or [width, height]; pixel edges are its "
+        "multiples, so pixels of all records fall together. Default: the raster's own grid",
+        "NULL",
+        pixel_size,
+    ),
+    Parameter(
+        "crs",
+        "any",
+        "CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster",
+        "NULL",
+        crs_text,
+    ),
+    Parameter(
+        "resampling",
+        "VARCHAR",
+        "'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes "
+        "and flags do not bear",
+        "'nearest'",
+        one_of("nearest", "bilinear", "cubic", "average"),
+    ),
+    Parameter(
+        "overview",
+        "any",
+        "'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are "
+        "computed from",
+        "'auto'",
+        overview,
+    ),
+)
+"""Where pixels are read onto a grid of the caller's."""

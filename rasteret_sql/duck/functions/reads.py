@@ -15,6 +15,7 @@ from rasteret_sql.duck.functions.read_parameters import (
     COLLECTION,
     LEVEL,
     MASKED,
+    OUTPUT_GRID,
     READ_PARAMETERS,
     SCALED,
 )
@@ -41,7 +42,7 @@ _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file'
     "no request is made.",
     file="30_pixels.sql",
     parameters=with_docs(
-        (COLLECTION, *READ_PARAMETERS, *AREAS, LEVEL, MASKED),
+        (COLLECTION, *READ_PARAMETERS, *AREAS, LEVEL, MASKED, *OUTPUT_GRID),
         on_error="'error', 'null' (a row with NULL tile_row and tile_col for a band whose tiles "
         "are not known) or 'report' (and a column error says why)",
         max_concurrent="as of the read that is planned; a plan makes no request",
@@ -140,6 +141,7 @@ def read_tiles(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
             "'grid'",
             one_of("grid", "band"),
         ),
+        *OUTPUT_GRID,
     ),
     returns="the record's columns, the area's columns, height, width, transform (a, b, c, d, e, f "
     "of the window), dtypes VARCHAR[], nodata DOUBLE[], one BLOB per band (row-major, "
@@ -164,6 +166,14 @@ def read_windows(
         crop=crop, valid=valid, is_list=format == "list", per_band=align == "band"
     )
     bound = bind_read(call, arguments)
+    has_grid = bound.request.output_grid is not None
+    if has_grid and options.per_band:
+        raise InputError.expected(
+            "align",
+            "'grid' with resolution or crs",
+            align,
+            "leave it out: all bands share the grid",
+        )
     scaled = bound.request.scaled
     if options.is_list:
         fields = [
@@ -178,7 +188,8 @@ def read_windows(
         bands = [name for name in names if needs_all or name in scan.columns]
         yield from window_rows(bound.execution(scan), bands, options, bound.records(scan))
 
-    return expose_read(bound, window_schema(fields, options, bound.request.on_error), run)
+    own = window_schema(fields, options, bound.request.on_error, has_crs=has_grid)
+    return expose_read(bound, own, run)
 
 
 @table_function(
@@ -202,6 +213,7 @@ def read_windows(
             "false",
             flag,
         ),
+        *OUTPUT_GRID,
     ),
     returns="the record's columns, the area's columns, x, y (pixel centre, CRS units), row, col, "
     "one column per band "
@@ -219,8 +231,11 @@ def pixels(call: Call, *, lonlat: bool, coverage: bool, **arguments: Any) -> Str
     fields = [
         pa.field(band, kind) for band, kind in bound.types(scaled=bound.request.scaled).items()
     ]
-    own = pixel_schema(fields, lonlat=lonlat, coverage=coverage, on_error=on_error)
-    places = pixel_schema([], lonlat=lonlat, coverage=coverage, on_error=on_error)
+    has_crs = bound.request.output_grid is not None
+    own, places = (
+        pixel_schema(bands, lonlat=lonlat, coverage=coverage, on_error=on_error, has_crs=has_crs)
+        for bands in (fields, [])
+    )
     _check_band_names(bound, places.names)
 
     def run(bound: BoundRead, scan: Scan) -> Iterator[pa.RecordBatch]:

@@ -12,14 +12,19 @@ import pyarrow as pa
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.backfill import backfill
 from rasteret_sql.reading.columns import RepeatedColumns
-from rasteret_sql.reading.footprints import Footprints
-from rasteret_sql.reading.patches import Patch
+from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Counters, Output, Pipeline
 from rasteret_sql.reading.plan import Planner, TilePlan
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import SceneTable, scene_table
+from rasteret_sql.reading.scenes import BandKind, SceneTable, scene_table
+from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.reading.warps import warped
+from rasteret_sql.units import Window
 
 ERROR = pa.field("error", pa.string())
+CRS = pa.field("crs", pa.string())
+"""Of the pixels, where it is not that of the record."""
 
 Records = Callable[[], Iterator[SceneTable]]
 """Gives the records of a read as scene tables, from the first on each time it is called."""
@@ -73,6 +78,32 @@ class Read:
         """Columns of records and targets for parts of a batch."""
         return self.repeated.arrays(self.wanted, plan.table.batch, scenes, targets, counts)
 
+    def values_of(
+        self, plan: TilePlan, unit: int, name: str, patch: Patch
+    ) -> tuple[Pixels, Mask | None] | None:
+        """Pixels of a band of a unit, and which of them hold data (None: all).
+
+        None where the scene has no such band, or it could not be read.
+        """
+        if patch.error is not None:
+            return None
+        if plan.levels is not None:
+            grid = plan.table.grids[int(plan.units.grid[unit])]
+            window = Window(*plan.units.window[unit].tolist())
+            place = int(plan.units.scene[unit]), grid, window
+            return warped(self.footprints, self.request, plan, place, name, patch)
+        if patch.kind is None:
+            return None
+        values = pixels_of(patch)
+        return values, valid_pixels(patch, values) if self.request.masked else None
+
+    def kind_of(self, plan: TilePlan, scene: int, name: str) -> BandKind | None:
+        """How a band of a scene is read; None where it has no such band."""
+        number = plan.level if plan.levels is None else max(int(plan.levels[name][scene]), 0)
+        level = plan.table.bands[name].level(number)
+        kind = -1 if level is None else int(level.kind[scene])
+        return None if kind < 0 else plan.table.kinds[kind]
+
     def error_of(self, plan: TilePlan, scene: int, patches: dict[str, Patch]) -> str | None:
         """What could not be read of a unit, as text.
 
@@ -86,7 +117,7 @@ class Read:
                 raise with_record(error, plan.table, scene, name)
             if error is not None:
                 told.append(f"{name}: {error.message}")
-            elif patch.kind is None:
+            elif patch.kind is None and self.kind_of(plan, scene, name) is None:
                 told.append(f"{name}: no header")
         return "; ".join(told) or None
 

@@ -18,11 +18,12 @@ from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import pixel_centres
 from rasteret_sql.reading.columns import to_arrow
 from rasteret_sql.reading.footprints import Inside
-from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
-from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
+from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
+from rasteret_sql.reading.patches import Patch
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Clip, Failure, Granularity, Planner, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.warps import WarpPlanner
 from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = (
@@ -78,7 +79,7 @@ class PixelRows:
         """The rows of a group."""
         plan, read, units = group.plan, self._read, group.plan.units
         parts: list[dict[str, Any]] = []
-        scenes, targets, counts, errors = [], [], [], []
+        scenes, targets, counts, errors, names = [], [], [], [], []
         for unit in range(group.start, group.stop):
             grid = plan.table.grids[int(units.grid[unit])]
             scene, target = int(units.scene[unit]), int(units.target[unit])
@@ -93,11 +94,12 @@ class PixelRows:
                 name: self._position(name, grid, target, window, inside) for name in self._positions
             }
             for name in self._bands:
-                part[name] = self._values(name, patches[name], inside)
+                part[name] = self._values(plan, unit, name, patches[name], inside)
             parts.append(part)
             scenes.append(scene)
             targets.append(target)
             counts.append(inside.n_pixels)
+            names.append(grid.crs)
         n_rows = sum(counts)
         arrays = read.records_of(plan, scenes, targets, counts)
         if parts:
@@ -105,8 +107,10 @@ class PixelRows:
                 arrays[name] = _joined([part[name] for part in parts])
         elif self._positions or self._bands:
             arrays |= {n: pa.nulls(0, read.field(n).type) for n in (*self._positions, *self._bands)}
+        index = np.repeat(np.arange(len(counts)), counts)
+        if CRS.name in read.wanted and CRS.name in read.schema.names:
+            arrays[CRS.name] = pa.array(names, pa.string()).take(pa.array(index))
         if read.reports_errors:
-            index = np.repeat(np.arange(len(counts)), counts)
             arrays["error"] = pa.array(errors, pa.string()).take(pa.array(index))
         return read.batch(arrays, n_rows)
 
@@ -175,17 +179,21 @@ class PixelRows:
             return pa.nulls(inside.n_pixels, pa.float64())
         return self._read.footprints.once((*key, self._coverage), made)
 
-    def _values(self, name: str, patch: Patch, inside: Inside) -> pa.Array:
-        kind, request = self._read.field(name).type, self._read.request
-        if patch.kind is None or patch.error is not None:
+    def _values(
+        self, plan: TilePlan, unit: int, name: str, patch: Patch, inside: Inside
+    ) -> pa.Array:
+        read = self._read
+        kind = read.field(name).type
+        found = read.values_of(plan, unit, name, patch)
+        band = read.kind_of(plan, int(plan.units.scene[unit]), name)
+        if found is None or band is None:
             return pa.nulls(inside.n_pixels, kind)
-        pixels = pixels_of(patch)
-        valid = valid_pixels(patch, pixels) if request.masked else None
+        pixels, valid = found
         values = _flat(pixels, inside)
         null = None if valid is None else ~_flat(valid, inside)
-        if request.scaled and values.dtype.kind != "c":
-            scale = 1.0 if patch.kind.scale is None else patch.kind.scale
-            values = values.astype(np.float64) * scale + (patch.kind.offset or 0.0)
+        if read.request.scaled and values.dtype.kind != "c":
+            scale = 1.0 if band.scale is None else band.scale
+            values = values.astype(np.float64) * scale + (band.offset or 0.0)
         return to_arrow(values, kind, null)
 
 
@@ -206,14 +214,26 @@ def pixel_rows(
         coverage: Every touched pixel is a row, with its share inside.
         clip: Which pixels are wanted at all.
     """
-    planner = Planner(read.request, read.footprints, Granularity.BLOCK, bands=bands, clip=clip)
-    least = bands or read.request.bands[:1]
-    checked = Planner(read.request, read.footprints, Granularity.BLOCK, bands=least, clip=clip)
-    yield from run(read, PixelRows(read, bands, coverage=coverage), planner, records, checked)
+
+    def planner(names: Sequence[str]) -> Planner:
+        if read.request.output_grid is not None:
+            return WarpPlanner(
+                read.request, read.footprints, bands=names, is_blocks=True, clip=clip
+            )
+        return Planner(read.request, read.footprints, Granularity.BLOCK, bands=names, clip=clip)
+
+    output = PixelRows(read, bands, coverage=coverage)
+    checked = planner(bands or read.request.bands[:1])
+    yield from run(read, output, planner(bands), records, checked)
 
 
 def pixel_schema(
-    bands: Sequence[pa.Field], *, lonlat: bool, coverage: bool, on_error: str
+    bands: Sequence[pa.Field],
+    *,
+    lonlat: bool,
+    coverage: bool,
+    on_error: str,
+    has_crs: bool = False,
 ) -> pa.Schema:
     """Columns of rows of pixels besides those of records and targets."""
     return pa.schema(
@@ -221,6 +241,7 @@ def pixel_schema(
             *POSITION_FIELDS,
             *(LONLAT_FIELDS if lonlat else ()),
             *((COVERAGE_FIELD,) if coverage else ()),
+            *((CRS,) if has_crs else ()),
             *bands,
             *((ERROR,) if on_error == "report" else ()),
         ]

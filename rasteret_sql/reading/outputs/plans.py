@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
 from rasteret_sql.reading.plan import MASK, Granularity, Planner, TilePlan
+from rasteret_sql.reading.scenes import Ints
+from rasteret_sql.reading.warps import WarpPlanner
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -41,15 +44,18 @@ def plan_rows(read: Read, records: Records) -> Iterator[pa.RecordBatch]:
         read: The execution.
         records: Gives the scene tables.
     """
-    planner = Planner(
-        read.request,
-        read.footprints,
-        Granularity.WINDOW,
-        aligned=False,
-        whole_windows=not read.request.masked,
-        per_band=True,
-        at_once=_ROWS_AT_ONCE,
-    )
+    if read.request.output_grid is not None:
+        planner: Planner = WarpPlanner(read.request, read.footprints, at_once=_ROWS_AT_ONCE)
+    else:
+        planner = Planner(
+            read.request,
+            read.footprints,
+            Granularity.WINDOW,
+            aligned=False,
+            whole_windows=not read.request.masked,
+            per_band=True,
+            at_once=_ROWS_AT_ONCE,
+        )
     check_max_bytes(read, planner, records)
     first = 0
     for table in records():
@@ -111,7 +117,7 @@ def _rows(read: Read, plan: TilePlan, first_request: int) -> pa.RecordBatch:
     arrays = read.records_of(plan, scenes.tolist(), [-1] * len(scenes), counts.tolist())
     arrays |= {
         "band": _named(band_names, needs.band[at]),
-        "level": pa.array(np.full(len(at), plan.level, np.int32)),
+        "level": pa.array(_level(plan, needs.band[at], scene[at])),
         "tile_row": pa.array(needs.tile_row[at].astype(np.int32)),
         "tile_col": pa.array(needs.tile_col[at].astype(np.int32)),
         "href": _named(hrefs, file),
@@ -123,6 +129,16 @@ def _rows(read: Read, plan: TilePlan, first_request: int) -> pa.RecordBatch:
         "error": pa.nulls(len(at), pa.string()),
     }
     return read.batch(arrays, len(at))
+
+
+def _level(plan: TilePlan, band: Ints, scene: Ints) -> NDArray[np.int32]:
+    """The level that each tile is of."""
+    found = np.full(len(band), plan.level, np.int32)
+    if plan.levels is not None:
+        for number, name in enumerate(plan.bands):
+            own = band == number
+            found[own] = plan.levels[name][scene[own]]
+    return found
 
 
 def _named(names: list[str], number: Any) -> pa.Array:  # noqa: ANN401

@@ -13,12 +13,13 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import blobs, common_type, to_arrow
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run
-from rasteret_sql.reading.patches import Patch, fill_value, pixels_of, valid_pixels
+from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
+from rasteret_sql.reading.patches import Patch, fill_value
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.scenes import BandKind, Grid, Ints
 from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.reading.warps import WarpPlanner
 from rasteret_sql.units import Affine, Window
 
 _BATCH_BYTES = 1024 * 1024
@@ -133,7 +134,7 @@ class WindowRows:
             row["transform"] = [one and _transform(*one) for one in places]
         else:
             windows = dict.fromkeys(plan.bands, (grid, window))
-            row |= {"height": window.height, "width": window.width}
+            row |= {"height": window.height, "width": window.width, "crs": grid.crs}
             row["transform"] = _transform(grid, window)
         masks = []
         for name in self._bands:
@@ -144,7 +145,7 @@ class WindowRows:
                 is_whole = bool(units.is_whole[unit]) and not self._options.per_band
                 inside = read.footprints.inside(place[0], target, place[1], is_whole=is_whole)
                 patch = replace(patches[name], window=place[1])
-                values, valid = self._values(patch, inside.mask)
+                values, valid = self._values(plan, unit, name, patch, inside.mask)
             row[name] = values
             if place is not None and self._options.valid:
                 shape = place[1].height, place[1].width
@@ -158,12 +159,9 @@ class WindowRows:
 
     def _facts(self, plan: TilePlan, scene: int) -> dict[str, Any]:
         """Types and nodata values of the bands of a scene."""
-        kinds = []
-        for name in self._read.request.bands:
-            level = plan.table.bands[name].level(plan.level)
-            number = -1 if level is None else int(level.kind[scene])
-            kinds.append(None if number < 0 else plan.table.kinds[number])
-        scaled = self._read.request.scaled
+        read = self._read
+        kinds = [read.kind_of(plan, scene, name) for name in read.request.bands]
+        scaled = read.request.scaled
         return {
             "dtypes": [
                 k and ("float64" if scaled and "complex" not in k.dtype else k.dtype) for k in kinds
@@ -188,32 +186,30 @@ class WindowRows:
             return grid, Window(0, grid.height, 0, grid.width)
         return grid, Window(*pairs.window[place[0]].tolist())
 
-    def _values(self, patch: Patch, inside: Mask | None) -> tuple[Pixels | None, Mask | None]:
+    def _values(
+        self, plan: TilePlan, unit: int, name: str, patch: Patch, inside: Mask | None
+    ) -> tuple[Pixels | None, Mask | None]:
         """Pixels of a band and which of them hold data (None: all)."""
         request = self._read.request
-        if patch.kind is None or patch.error is not None:
+        found = self._read.values_of(plan, unit, name, patch)
+        kind = self._read.kind_of(plan, int(plan.units.scene[unit]), name)
+        if found is None or kind is None:
             return None, None
-        values = pixels_of(patch)
-        if not request.masked:
-            return self._scaled(values, None, patch), None
-        valid = valid_pixels(patch, values)
-        if inside is not None:
+        values, valid = found
+        if inside is not None and request.masked:
             valid = inside if valid is None else valid & inside
         if request.scaled and values.dtype.kind != "c":
-            return self._scaled(values, valid, patch), valid
+            return self._scaled(values, valid, kind), valid
         if valid is not None and not self._options.is_list:
-            fill = fill_value(patch.kind.nodata, values.dtype)
+            fill = fill_value(kind.nodata, values.dtype)
             values = np.where(valid, values, np.asarray(fill, values.dtype))
         if self._options.is_list and valid is not None:
             return np.ma.masked_array(values, ~valid), valid
         return values, valid
 
-    def _scaled(self, values: Pixels, valid: Mask | None, patch: Patch) -> Pixels:
-        request = self._read.request
-        if not request.scaled or values.dtype.kind == "c" or patch.kind is None:
-            return values
-        scale = 1.0 if patch.kind.scale is None else patch.kind.scale
-        values = values.astype(np.float64) * scale + (patch.kind.offset or 0.0)
+    def _scaled(self, values: Pixels, valid: Mask | None, kind: BandKind) -> Pixels:
+        scale = 1.0 if kind.scale is None else kind.scale
+        values = values.astype(np.float64) * scale + (kind.offset or 0.0)
         if valid is None:
             return values
         if self._options.is_list:
@@ -235,20 +231,34 @@ def window_rows(
         options: How they are returned.
         records: Gives the scene tables.
     """
-    planner = Planner(
-        read.request,
-        read.footprints,
-        Granularity.WINDOW,
-        bands=read.request.bands if options.per_band else bands,
-        aligned=not options.per_band,
-        crop=options.crop,
-        whole_windows=not read.request.masked,
-    )
+    if read.request.output_grid is not None:
+        planner: Planner = WarpPlanner(
+            read.request, read.footprints, bands=bands, crop=options.crop
+        )
+    else:
+        planner = Planner(
+            read.request,
+            read.footprints,
+            Granularity.WINDOW,
+            bands=read.request.bands if options.per_band else bands,
+            aligned=not options.per_band,
+            crop=options.crop,
+            whole_windows=not read.request.masked,
+        )
     yield from run(read, WindowRows(read, bands, options), planner, records)
 
 
-def window_schema(bands: Sequence[pa.Field], options: WindowOptions, on_error: str) -> pa.Schema:
-    """Columns of windows besides those of records and targets."""
+def window_schema(
+    bands: Sequence[pa.Field], options: WindowOptions, on_error: str, *, has_crs: bool = False
+) -> pa.Schema:
+    """Columns of windows besides those of records and targets.
+
+    Args:
+        bands: Their columns.
+        options: How windows are returned.
+        on_error: As of the request.
+        has_crs: Whether the CRS of the windows is not that of the records.
+    """
     size, transform = pa.int32(), pa.list_(pa.float64())
     if options.per_band:
         size, transform = pa.list_(size), pa.list_(transform)
@@ -257,6 +267,7 @@ def window_schema(bands: Sequence[pa.Field], options: WindowOptions, on_error: s
             pa.field("height", size),
             pa.field("width", size),
             pa.field("transform", transform),
+            *((CRS,) if has_crs else ()),
             pa.field("dtypes", pa.list_(pa.string())),
             pa.field("nodata", pa.list_(pa.float64())),
             *bands,

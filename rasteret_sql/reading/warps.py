@@ -1,0 +1,387 @@
+"""Reads onto a grid of the caller's: what they need of the rasters, and their pixels.
+
+Each raster gets an *output grid* over its bounds, in the CRS and resolution that were asked
+for, with pixel edges at multiples of the resolution: pixels of all records fall together. From
+there on a read is planned as on the rasters' own grids; only the tiles are those of the
+pixels that the kernel looks at, in the overview that the rule of gdalwarp chooses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pyproj
+from pyproj.exceptions import ProjError
+
+from rasteret_sql.errors import InputError
+from rasteret_sql.grid import warp
+from rasteret_sql.grid.crs import crs_of, is_same, transformer
+from rasteret_sql.grid.windows import bounds_of
+from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels, value_dtype
+from rasteret_sql.reading.plan import Asked, Clip, Granularity, Jobs, Planner, TilePlan
+from rasteret_sql.reading.request import OutputGrid, ReadRequest
+from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.units import Affine, BBox, Window
+
+_BLOCK = 256
+"""Rows and columns of a block of an output grid."""
+
+_OUTLINE_POINTS = 33
+"""Points along each side of a raster, and rows of points inside, that give its bounds."""
+
+_MOST_PIXELS = 1 << 31
+"""Rows or columns of an output grid."""
+
+
+class WarpPlanner(Planner):
+    """Plans reads onto output grids.
+
+    Args:
+        request: What to read; its output grid is set.
+        footprints: Of the targets.
+        bands: Bands that are fetched.
+        is_blocks: Whether a unit is a block of the output grid under a target; else it is the
+            whole window of a target.
+        clip: Which pixels are wanted at all.
+        crop: Windows of the targets; else whole rasters.
+        at_once: Tiles, about, in a plan.
+    """
+
+    def __init__(
+        self,
+        request: ReadRequest,
+        footprints: Footprints,
+        *,
+        bands: Sequence[str] | None = None,
+        is_blocks: bool = False,
+        clip: Clip | None = None,
+        crop: bool = True,
+        at_once: int = 1 << 14,
+    ) -> None:
+        super().__init__(
+            request, footprints, Granularity.WINDOW, bands=bands, clip=clip, crop=crop,
+            at_once=at_once,
+        )  # fmt: skip
+        assert request.output_grid is not None  # noqa: S101 (its callers)
+        self._output_grid = request.output_grid
+        self._is_blocks = is_blocks
+
+    def plans(self, table: SceneTable) -> Iterator[TilePlan]:
+        """Plan the scenes of a table, some at a time.
+
+        Raises:
+            RasteretError: what can't be planned, unless errors may pass.
+        """
+        table = _prepared(table)
+        usable = {name: self._usable(table, name) for name in table.bands}
+        failures = self._failures(table, usable)
+        base = self._grids(table, usable, self.request.bands)
+        grids, errors = self._output_grids(table, base)
+        failures += self._errors_of_grids(table, base, errors, None)
+        windows, errors = self.windows(table, grids)
+        failures += self._errors_of_grids(table, grids, errors, None)
+        units = _cut(windows, _BLOCK) if self._is_blocks else windows
+        levels = {
+            name: self._levels(table, name, usable[name].is_usable, grids)
+            for name in self.request.bands
+        }
+        for start, stop in self._runs(units):
+            some = units.take(np.arange(start, stop))
+            asked = [one for name in self.bands for one in self._asked(table, name, some, levels)]
+            if self.bands:
+                some, asked = _needed(some, asked)
+            yield replace(self.of_jobs(table, usable, some, asked, failures), levels=levels)
+            failures = []
+        if failures:
+            nothing = units.take(np.empty(0, np.int64))
+            yield replace(self.of_jobs(table, usable, nothing, [], failures), levels=levels)
+
+    def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
+        """Number of the output grid of each scene; errors by number of the raster's grid."""
+        numbers = np.full(max(len(table.grids), 1), -1, np.int64)
+        errors: dict[int, InputError] = {}
+        for number in np.unique(base[base >= 0]).tolist():
+            try:
+                numbers[number] = table.number_grid(
+                    output_grid(self._output_grid, table.grids[number])
+                )
+            except InputError as error:
+                errors[number] = error
+        return np.where(base >= 0, numbers[base], -1), errors
+
+    def _levels(self, table: SceneTable, name: str, is_usable: Mask, grids: Ints) -> Ints:
+        """The level of a band that each scene is read from; -1 where there is none."""
+        band, overview = table.bands[name], self._output_grid.overview
+        chosen = np.full(table.n_scenes, -1, np.int64)
+        columns: list[Ints] = []
+        while (level := band.level(len(columns))) is not None:
+            columns.append(level.grid)
+            if overview == "none":
+                break
+        there = np.flatnonzero(is_usable & (grids >= 0))
+        if not columns or not len(there):
+            return chosen
+        keys = np.column_stack([grids, *columns])[there]
+        distinct, of = np.unique(keys, axis=0, return_inverse=True)
+        found = []
+        for target, *sources in distinct.tolist():
+            sizes = [(table.grids[s].width, table.grids[s].height) for s in sources if s >= 0]
+            if isinstance(overview, int):
+                found.append(overview if overview < len(sizes) else -1)
+                continue
+            scale = _scale(self.footprints, table.grids[target], table.grids[sources[0]])
+            found.append(warp.choose_level(sizes, scale.want))
+        chosen[there] = np.array(found, np.int64)[of.reshape(-1)]
+        for scene in there[chosen[there] < 0].tolist():
+            error = InputError.expected(
+                f"record {table.id_of(scene)}, band {name}",
+                f"an overview of at most {band.n_levels(scene) - 1}",
+                overview,
+                "overview := 'auto' takes the best one",
+            )
+            if self.request.on_error == "error":
+                raise error
+            table.faults[scene, name] = error
+        return chosen
+
+    def _runs(self, units: Jobs) -> Iterator[tuple[int, int]]:
+        """Runs of units that need a bounded number of tiles, about."""
+        window = units.window
+        size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
+        run = np.cumsum((1 + size / _BLOCK**2) * max(len(self.bands), 1)) // self.at_once
+        edges = np.flatnonzero(np.diff(run, prepend=-1, append=-1))
+        yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+
+    def _asked(
+        self, table: SceneTable, name: str, units: Jobs, levels: dict[str, Ints]
+    ) -> Iterator[Asked]:
+        """What units need of a band, by level: windows on the grids of the band."""
+        chosen = levels[name][units.scene]
+        for number in np.unique(chosen[chosen >= 0]).tolist():
+            level = table.bands[name].level(number)
+            assert level is not None  # noqa: S101 (it was chosen)
+            unit = np.flatnonzero(chosen == number)
+            grid = level.grid[units.scene[unit]]
+            keys = np.column_stack([units.grid[unit], grid, units.window[unit]])
+            distinct, of = np.unique(keys, axis=0, return_inverse=True)
+            needed = np.array(
+                [
+                    source_window(
+                        self.footprints,
+                        self._output_grid.kernel,
+                        table.grids[target],
+                        Window(*window),
+                        table.grids[source],
+                    )
+                    for target, source, *window in distinct.tolist()
+                ],
+                np.int64,
+            ).reshape(-1, 4)[of.reshape(-1)]
+            some = (needed[:, 0] < needed[:, 1]) & (needed[:, 2] < needed[:, 3])
+            unit = unit[some]
+            jobs = Jobs(
+                units.scene[unit],
+                np.full(len(unit), -1, np.int64),
+                grid[some],
+                needed[some],
+                np.ones(len(unit), bool),
+            )
+            yield Asked(name, jobs, unit, number)
+
+
+def output_grid(asked: OutputGrid, raster: Grid) -> Grid:
+    """The grid over a raster that its pixels are read onto.
+
+    Raises:
+        InputError: the raster is nowhere on the map, or PROJ knows no way to the CRS.
+    """
+    if raster.affine is None or raster.crs is None:
+        missing = "transform" if raster.affine is None else "CRS"
+        raise InputError.expected(
+            "resolution", f"a raster with a {missing}", "none", "read it without crs and resolution"
+        )
+    own, crs = crs_of(raster.crs), crs_of(asked.crs or raster.crs)
+    resolution = asked.resolution or _own_resolution(raster.affine, own, crs)
+    bounds = _bounds(raster.affine, raster.width, raster.height, own, crs)
+    grid = warp.grid_over(crs, bounds, resolution)
+    if max(grid.width, grid.height) >= _MOST_PIXELS:
+        raise InputError.expected(
+            "resolution",
+            "fewer than 2^31 rows and columns",
+            f"{grid.width} x {grid.height}",
+            f"it is in units of the CRS ({_unit(crs)})",
+        )
+    return Grid(
+        grid.width, grid.height, grid.affine, asked.crs or raster.crs, grid.width, grid.height
+    )
+
+
+def source_window(
+    footprints: Footprints, kernel: str, target: Grid, window: Window, source: Grid
+) -> Window:
+    """The pixels of a raster that a window of an output grid needs."""
+
+    def found() -> Window:
+        scale = _scale(footprints, target, source)
+        return warp.plan_window(_placed(target), window, _placed(source), kernel, scale)
+
+    return footprints.once((target, window, source, "source"), found)
+
+
+def warped(
+    footprints: Footprints,
+    request: ReadRequest,
+    plan: TilePlan,
+    place: tuple[int, Grid, Window],
+    name: str,
+    patch: Patch,
+) -> tuple[Pixels, Mask | None] | None:
+    """The pixels of a band on an output grid.
+
+    Args:
+        footprints: Of the targets.
+        request: What is read; with its output grid.
+        plan: It was made by `WarpPlanner`.
+        place: Scene, output grid and window on it.
+        name: Of the band.
+        patch: What was read of the band.
+
+    Returns:
+        Values of the band's own type, 0 where there is no data, and which pixels hold data;
+        None where the scene has no such band.
+    """
+    assert plan.levels is not None and request.output_grid is not None  # noqa: S101, PT018
+    scene, target, window = place
+    level = plan.table.bands[name].level(max(int(plan.levels[name][scene]), 0))
+    if level is None or plan.levels[name][scene] < 0:
+        return None
+    kind = plan.table.kinds[int(level.kind[scene])]
+    source, kernel = plan.table.grids[int(level.grid[scene])], request.output_grid.kernel
+    shape = window.height, window.width
+    if not patch.pieces:
+        return np.zeros(shape, value_dtype(kind.dtype)), np.zeros(shape, bool)
+    read = Window(*_around([piece.window for piece in patch.pieces]))
+    whole = replace(patch, window=read)
+    values = pixels_of(whole)
+    valid = valid_pixels(whole, values) if request.masked else None
+    at = footprints.once(
+        (target, window, source, "located", kernel == "average"),
+        lambda: warp.locate(_placed(target), window, _placed(source), kernel),
+    )
+    scale = _scale(footprints, target, source)
+    values, valid = warp.warp_block(values, valid, read, at, kernel, scale)
+    return values, None if valid.all() else valid
+
+
+def _prepared(table: SceneTable) -> SceneTable:
+    """The table with all levels numbered, and room for grids of this read alone."""
+    for name in table.bands:
+        band, number = table.bands[name], 0
+        while band.level(number) is not None:
+            band.mask(number)
+            number += 1
+    return table.with_own_grids()
+
+
+def _cut(jobs: Jobs, size: int) -> Jobs:
+    """Windows cut at multiples of a number of rows and columns; row by row of blocks."""
+    first = jobs.window[:, [0, 2]] // size
+    count = -(-jobs.window[:, [1, 3]] // size) - first
+    n_blocks = count[:, 0] * count[:, 1]
+    job = np.repeat(np.arange(len(n_blocks)), n_blocks)
+    place = np.arange(len(job)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    top = (first[job, 0] + place // count[job, 1]) * size
+    left = (first[job, 1] + place % count[job, 1]) * size
+    window = jobs.window[job]
+    window = np.column_stack(
+        [
+            np.maximum(window[:, 0], top),
+            np.minimum(window[:, 1], top + size),
+            np.maximum(window[:, 2], left),
+            np.minimum(window[:, 3], left + size),
+        ]
+    )
+    return jobs.take(job)._replace(window=window)
+
+
+def _needed(units: Jobs, asked: list[Asked]) -> tuple[Jobs, list[Asked]]:
+    """Units that lie in a raster of theirs; the corners of an output grid may not."""
+    needed = np.zeros(len(units.scene), bool)
+    for one in asked:
+        needed[one.unit] = True
+    number = np.cumsum(needed) - 1
+    return units.take(needed), [one._replace(unit=number[one.unit]) for one in asked]
+
+
+def _around(windows: Sequence[Window]) -> tuple[int, int, int, int]:
+    return (
+        min(one.row_start for one in windows),
+        max(one.row_stop for one in windows),
+        min(one.col_start for one in windows),
+        max(one.col_stop for one in windows),
+    )
+
+
+def _scale(footprints: Footprints, target: Grid, source: Grid) -> warp.Scale:
+    return footprints.once(
+        (target, source, "scale"), lambda: warp.measure_scale(_placed(target), _placed(source))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _placed(grid: Grid) -> warp.Grid:
+    """A grid that has a place on the map."""
+    assert grid.affine is not None and grid.crs is not None  # noqa: S101, PT018 (output_grid)
+    return warp.Grid(crs_of(grid.crs), grid.affine, grid.width, grid.height)
+
+
+def _own_resolution(affine: Affine, own: pyproj.CRS, crs: pyproj.CRS) -> tuple[float, float]:
+    """Width and height of a raster's pixels, where the CRS has the same units."""
+    if not is_same(own, crs) and (_unit(own) != _unit(crs) or crs.is_geographic):
+        raise InputError.expected(
+            "resolution",
+            f"the size of a pixel in units of the CRS ({_unit(crs)})",
+            "none",
+            f"the raster has pixels in {_unit(own)}",
+        )
+    return math.hypot(affine.a, affine.d), math.hypot(affine.b, affine.e)
+
+
+def _unit(crs: pyproj.CRS) -> str:
+    return str(crs.axis_info[0].unit_name) if crs.axis_info else "unknown"
+
+
+def _bounds(affine: Affine, width: int, height: int, own: pyproj.CRS, crs: pyproj.CRS) -> BBox:
+    """The box around a raster in another CRS; in degrees it may end beyond 180."""
+    if is_same(own, crs):
+        return bounds_of(affine, height, width)
+    cols, rows = np.linspace(0, width, _OUTLINE_POINTS), np.linspace(0, height, _OUTLINE_POINTS)
+    col, row = (place.ravel() for place in np.meshgrid(cols, rows))
+    try:
+        a, b, c, d, e, f = affine
+        x, y = transformer(own, crs).transform(a * col + b * row + c, d * col + e * row + f)
+    except ProjError as error:
+        raise _no_way(crs) from error
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        raise _no_way(crs)
+    x, y = x[known], y[known]
+    if crs.is_geographic and x.max() - x.min() > 180 and not _is_around_a_pole(y):
+        x = np.where(x < 0, x + 360, x)
+    return BBox(float(x.min()), float(y.min()), float(x.max()), float(y.max()))
+
+
+def _is_around_a_pole(latitudes: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+    return bool(np.abs(latitudes).max() > 85)
+
+
+def _no_way(crs: pyproj.CRS) -> InputError:
+    return InputError.expected(
+        "crs", "a CRS that the raster can be transformed to", crs.srs, "choose one for its region"
+    )
