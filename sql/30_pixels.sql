@@ -48,6 +48,54 @@ raises           collection, bands, level: unknown; stride: more than 1048576 ch
 example          SELECT chip_id, row_off, col_off, octet_length(B04) FROM rasteret_chips('s2', bands := ['B04'], size := 128, bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
 
+CREATE OR REPLACE MACRO rasteret_composite(
+    collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
+    date_range := NULL, ids := NULL, on_error := 'error', max_bytes := NULL, max_concurrent := NULL,
+    method := 'median', period := NULL, mask_band := NULL, mask_values := NULL, resolution := NULL,
+    crs := NULL, resampling := 'nearest', overview := 'auto', valid := false, format := 'blob'
+) AS TABLE
+    FROM query(_rasteret_bind(
+        'rasteret_composite',
+        {database: current_database(), schema: current_schema(), connection: current_connection_id()::VARCHAR},
+        {collection: collection, bands: bands, bbox: bbox, geometry: geometry,
+         geometry_crs: geometry_crs, date_range: date_range, ids: ids, on_error: on_error,
+         max_bytes: max_bytes, max_concurrent: max_concurrent, method: method, period: period,
+         mask_band: mask_band, mask_values: mask_values, resolution: resolution, crs: crs,
+         resampling: resampling, overview: overview, valid: valid, format: format}
+    ));
+
+COMMENT ON MACRO TABLE rasteret_composite IS $doc$
+Composites: one value per pixel, band and period of many scenes, on one grid over all CRSs.
+
+A row is a block of at most 1024 x 1024 pixels, so memory is bounded by a block of all
+records of a period. Blocks of all periods fall together: row_off and col_off count
+pixels from the upper left corner of what all records cover.
+
+collection      VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
+bands           VARCHAR[]  bands to read, in this order; default: all
+bbox            DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
+geometry        any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
+geometry_crs    any        CRS of bbox and geometry: 'EPSG:n', n, WKT2, PROJJSON, 'pixel'; default: lon/lat
+date_range      VARCHAR[]  [start, end] of datetime; NULL is open, a date as end means through that day
+ids             VARCHAR[]  record ids
+on_error        VARCHAR    'error', 'null' (a record that can't be read is left out) or 'report' (and a column error says why)
+max_bytes       BIGINT     refuse a read that would fetch more
+max_concurrent  INTEGER    requests under way at once; default: 64, more where answers take long
+method          VARCHAR    'median', 'mean', 'min', 'max', 'first', 'last' (by datetime) or 'count'
+period          VARCHAR    days, weeks, months, quarters or years, as '1 month' or '2 weeks', which begin as those of time_bucket; default: one composite of all records
+mask_band       VARCHAR    band that tells where a record is not to be used: where it holds one of mask_values or no data
+mask_values     DOUBLE[]   values of mask_band, as clouds
+resolution      DOUBLE[]   size of a pixel in units of the CRS, a number or [width, height]; default: the finest of the rasters
+crs             any        CRS of the composite: 'EPSG:n', n, WKT2 or PROJJSON; default: that of most records
+resampling      VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
+overview        any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
+valid           BOOLEAN    add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, width)
+format          VARCHAR    'blob' (values one after another) or 'list' (LIST with NULL for no data)
+returns         period TIMESTAMP (its start; NULL without periods), row_off, col_off, height, width, transform (a, b, c, d, e, f of the block), crs, dtypes VARCHAR[], n_records (that cover a part of it), one BLOB per band (row-major, little-endian; of median and mean float64, of count int32, else of the type of the band; no data is NaN, of integers 0: see valid)
+raises          collection, bands, mask_band: unknown; a raster without CRS; a tile that can't be read, unless on_error; bands of complex numbers
+example         SELECT period, height, width, octet_length(B04) FROM rasteret_composite('s2', bands := ['B04'], period := '1 month', mask_band := 'SCL', mask_values := [3, 8, 9, 10], bbox := [77.984, 13.004, 77.99, 13.01])
+$doc$;
+
 CREATE OR REPLACE MACRO rasteret_cache_stats(
     clear := false
 ) AS TABLE

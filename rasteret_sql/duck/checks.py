@@ -207,3 +207,16 @@ def overview(name: str, value: object) -> Overview:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise InputError.expected(name, "'auto', 'none' or a level, 0 or more", value, "choose one")
+
+
+def numbers(name: str, value: object) -> tuple[float, ...]:
+    """One number or a list of them.
+
+    Example:
+        >>> numbers("mask_values", [3, 8])
+        (3, 8)
+    """
+    listed = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in listed):
+        raise InputError.expected(name, "a list of numbers", value, "write [3, 8, 9, 10]")
+    return tuple(listed)

@@ -18,10 +18,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError, TruncatedError
 from rasteret_sql.reading.blocks import is_streamed, row_size
@@ -62,7 +61,20 @@ class Counters:
     cache_hits: int = 0
 
 
-class Output(Protocol):
+class Delivered(Protocol):
+    """What a group becomes, as a record batch; without rows it is not delivered."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows it has."""
+        ...
+
+
+D = TypeVar("D", bound=Delivered)
+D_co = TypeVar("D_co", bound=Delivered, covariant=True)
+
+
+class Output(Protocol[D_co]):
     """What a read makes of its units."""
 
     def weights(self, plan: TilePlan) -> Ints:
@@ -73,7 +85,7 @@ class Output(Protocol):
         """Bytes of output that make a batch."""
         ...
 
-    def work(self, group: Group) -> pa.RecordBatch | None:
+    def work(self, group: Group) -> D_co | None:
         """The rows of a group of units whose tiles are all there; runs on a decode worker.
 
         Raises:
@@ -81,7 +93,7 @@ class Output(Protocol):
         """
         ...
 
-    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> pa.RecordBatch | None:
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> D_co | None:
         """The rows of what can't be planned."""
         ...
 
@@ -102,7 +114,7 @@ class Group:
     weight: int
     tiles: list[Tile] = field(default_factory=list)
     n_waiting: int = 0
-    batch: pa.RecordBatch | None = None
+    batch: Any = None
     error: BaseException | None = None
     is_done: bool = False
 
@@ -216,7 +228,7 @@ class _Chunk:
         ]
 
 
-class Pipeline:
+class Pipeline(Generic[D]):
     """Runs plans through fetch, decode and an output.
 
     Args:
@@ -230,7 +242,7 @@ class Pipeline:
 
     def __init__(
         self,
-        output: Output,
+        output: Output[D],
         stop: threading.Event,
         *,
         max_concurrent: int | None = None,
@@ -252,7 +264,7 @@ class Pipeline:
         self._begun: set[TileKey] = set()
         self._streams: dict[tuple[str, int], BlockStream] = {}
 
-    def run(self, plans: Iterator[TilePlan]) -> Iterator[pa.RecordBatch]:
+    def run(self, plans: Iterator[TilePlan]) -> Iterator[D]:
         """Yield the batches in the order of the plans' units.
 
         Raises:

@@ -287,7 +287,7 @@ class _Cells(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Usable:
+class Usable:
     """A level of a band: in which scenes it can be read."""
 
     level: LevelTable | None
@@ -372,7 +372,7 @@ class Planner:
     def of_units(
         self,
         table: SceneTable,
-        usable: dict[str, _Usable],
+        usable: dict[str, Usable],
         units: Units,
         asked: Sequence[tuple[str, Units, Ints]],
         failures: list[Failure],
@@ -396,7 +396,7 @@ class Planner:
     def of_jobs(
         self,
         table: SceneTable,
-        usable: dict[str, _Usable],
+        usable: dict[str, Usable],
         jobs: Jobs,
         asked: Sequence[Asked],
         failures: list[Failure],
@@ -416,7 +416,7 @@ class Planner:
         return self._jobs(table, reading, np.arange(table.n_scenes)), errors
 
     def _slices(
-        self, table: SceneTable, usable: dict[str, _Usable], readings: list[_Reading]
+        self, table: SceneTable, usable: dict[str, Usable], readings: list[_Reading]
     ) -> Iterator[tuple[int, int]]:
         """Runs of scenes with a bounded number of windows and tiles."""
         kinds = _KindColumns.of(table.kinds)
@@ -444,7 +444,7 @@ class Planner:
     def _slice(
         self,
         table: SceneTable,
-        usable: dict[str, _Usable],
+        usable: dict[str, Usable],
         readings: list[_Reading],
         scenes: Ints,
         failures: list[Failure],
@@ -551,7 +551,7 @@ class Planner:
         order = np.lexsort((jobs.target, jobs.window[:, 2], jobs.window[:, 0], jobs.scene))
         return jobs.take(order)
 
-    def _reference(self, usable: dict[str, _Usable], names: Sequence[str], n_scenes: int) -> Ints:
+    def _reference(self, usable: dict[str, Usable], names: Sequence[str], n_scenes: int) -> Ints:
         """Kind of the first band that a scene has, which says how its windows are cut."""
         kinds = np.full(n_scenes, -1, np.int64)
         for name in reversed(names):
@@ -560,11 +560,11 @@ class Planner:
                 kinds = np.where(usable[name].is_usable, level.kind, kinds)
         return kinds
 
-    def _usable(self, table: SceneTable, name: str) -> _Usable:
+    def _usable(self, table: SceneTable, name: str) -> Usable:
         band = table.bands[name]
         level = band.level(self.request.level)
         if level is None:
-            return _Usable(None, np.zeros(table.n_scenes, bool))
+            return Usable(None, np.zeros(table.n_scenes, bool))
         is_usable = band.is_present & (level.grid >= 0)
         if table.chosen is not None:
             is_usable &= table.chosen
@@ -579,9 +579,9 @@ class Planner:
                         f"record {table.id_of(scene)}, band {name}: {error.message}"
                     )
                 is_usable &= ~refused
-        return _Usable(level, is_usable)
+        return Usable(level, is_usable)
 
-    def _grids(self, table: SceneTable, usable: dict[str, _Usable], names: Sequence[str]) -> Ints:
+    def _grids(self, table: SceneTable, usable: dict[str, Usable], names: Sequence[str]) -> Ints:
         """Grid of each scene: that of the first of some bands it has; -1 without any."""
         grids = np.full(table.n_scenes, -1, np.int64)
         for name in reversed(names):
@@ -590,7 +590,7 @@ class Planner:
                 grids = np.where(usable[name].is_usable, level.grid, grids)
         return grids
 
-    def _check_grids(self, table: SceneTable, usable: dict[str, _Usable], grids: Ints) -> None:
+    def _check_grids(self, table: SceneTable, usable: dict[str, Usable], grids: Ints) -> None:
         for name in self.bands:
             level = usable[name].level
             if level is None:
@@ -611,7 +611,7 @@ class Planner:
                     "or with rasteret_read(…, align := 'band')",
                 )
 
-    def _failures(self, table: SceneTable, usable: dict[str, _Usable]) -> list[Failure]:
+    def _failures(self, table: SceneTable, usable: dict[str, Usable]) -> list[Failure]:
         """Bands that can't be read; all of them together where none can."""
         may_fail = self.request.on_error != "error"
         failures: list[Failure] = []
@@ -693,7 +693,7 @@ class _Slice:
     """Plans of some scenes of a table."""
 
     def __init__(
-        self, planner: Planner, table: SceneTable, usable: dict[str, _Usable], scenes: Ints
+        self, planner: Planner, table: SceneTable, usable: dict[str, Usable], scenes: Ints
     ) -> None:
         self._request = planner.request
         self._footprints = planner.footprints

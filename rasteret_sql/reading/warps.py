@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyproj
@@ -23,20 +24,47 @@ from rasteret_sql.grid.crs import crs_of, is_same, transformer
 from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels, value_dtype
-from rasteret_sql.reading.plan import Asked, Clip, Granularity, Jobs, Planner, TilePlan
+from rasteret_sql.reading.plan import (
+    Asked,
+    Clip,
+    Failure,
+    Granularity,
+    Jobs,
+    Planner,
+    TilePlan,
+    Usable,
+)
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, BBox, Window
 
-_BLOCK = 256
-"""Rows and columns of a block of an output grid."""
+BLOCK = 256
+"""Rows and columns of a block of an output grid, where pixels are rows."""
 
 _OUTLINE_POINTS = 33
 """Points along each side of a raster, and rows of points inside, that give its bounds."""
 
 _MOST_PIXELS = 1 << 31
 """Rows or columns of an output grid."""
+
+
+class Prepared(NamedTuple):
+    """What the plans of a table have in common.
+
+    Attributes:
+        table: With the output grids among its grids.
+        usable: In which scenes each band can be read.
+        units: All of them.
+        levels: Level of each scene by band; -1 where there is none.
+        failures: What can't be planned.
+    """
+
+    table: SceneTable
+    usable: dict[str, Usable]
+    units: Jobs
+    levels: dict[str, Ints]
+    failures: list[Failure]
 
 
 class WarpPlanner(Planner):
@@ -46,8 +74,8 @@ class WarpPlanner(Planner):
         request: What to read; its output grid is set.
         footprints: Of the targets.
         bands: Bands that are fetched.
-        is_blocks: Whether a unit is a block of the output grid under a target; else it is the
-            whole window of a target.
+        side: Rows and columns of a block of the output grid, where a unit is a block under a
+            target; 0 where it is the whole window of a target.
         clip: Which pixels are wanted at all.
         crop: Windows of the targets; else whole rasters.
         at_once: Tiles, about, in a plan.
@@ -59,7 +87,7 @@ class WarpPlanner(Planner):
         footprints: Footprints,
         *,
         bands: Sequence[str] | None = None,
-        is_blocks: bool = False,
+        side: int = 0,
         clip: Clip | None = None,
         crop: bool = True,
         at_once: int = 1 << 14,
@@ -70,7 +98,7 @@ class WarpPlanner(Planner):
         )  # fmt: skip
         assert request.output_grid is not None  # noqa: S101 (its callers)
         self._output_grid = request.output_grid
-        self._is_blocks = is_blocks
+        self._side = side
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -78,7 +106,21 @@ class WarpPlanner(Planner):
         Raises:
             RasteretError: what can't be planned, unless errors may pass.
         """
-        table = _prepared(table)
+        ready = self.prepared(table)
+        told = ready.failures
+        for start, stop in self._runs(ready.units):
+            yield self.plan_of(ready, np.arange(start, stop), told)
+            told = []
+        if told:
+            yield self.plan_of(ready, np.empty(0, np.int64), told)
+
+    def prepared(self, table: SceneTable) -> Prepared:
+        """All units of a table, and what their plans have in common.
+
+        Raises:
+            RasteretError: what can't be planned, unless errors may pass.
+        """
+        table = _with_levels(table)
         usable = {name: self._usable(table, name) for name in table.bands}
         failures = self._failures(table, usable)
         base = self._grids(table, usable, self.request.bands)
@@ -86,21 +128,20 @@ class WarpPlanner(Planner):
         failures += self._errors_of_grids(table, base, errors, None)
         windows, errors = self.windows(table, grids)
         failures += self._errors_of_grids(table, grids, errors, None)
-        units = _cut(windows, _BLOCK) if self._is_blocks else windows
+        units = _cut(windows, self._side) if self._side else windows
         levels = {
-            name: self._levels(table, name, usable[name].is_usable, grids)
-            for name in self.request.bands
+            name: self._levels(table, name, usable[name].is_usable, grids) for name in table.bands
         }
-        for start, stop in self._runs(units):
-            some = units.take(np.arange(start, stop))
-            asked = [one for name in self.bands for one in self._asked(table, name, some, levels)]
-            if self.bands:
-                some, asked = _needed(some, asked)
-            yield replace(self.of_jobs(table, usable, some, asked, failures), levels=levels)
-            failures = []
-        if failures:
-            nothing = units.take(np.empty(0, np.int64))
-            yield replace(self.of_jobs(table, usable, nothing, [], failures), levels=levels)
+        return Prepared(table, usable, units, levels, failures)
+
+    def plan_of(self, ready: Prepared, chosen: Ints, failures: list[Failure]) -> TilePlan:
+        """The plan of some units."""
+        table, levels = ready.table, ready.levels
+        some = ready.units.take(chosen)
+        asked = [one for name in self.bands for one in self._asked(table, name, some, levels)]
+        if self.bands:
+            some, asked = _needed(some, asked)
+        return replace(self.of_jobs(table, ready.usable, some, asked, failures), levels=levels)
 
     def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
         """Number of the output grid of each scene; errors by number of the raster's grid."""
@@ -154,7 +195,7 @@ class WarpPlanner(Planner):
         """Runs of units that need a bounded number of tiles, about."""
         window = units.window
         size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
-        run = np.cumsum((1 + size / _BLOCK**2) * max(len(self.bands), 1)) // self.at_once
+        run = np.cumsum((1 + size / BLOCK**2) * max(len(self.bands), 1)) // self.at_once
         edges = np.flatnonzero(np.diff(run, prepend=-1, append=-1))
         yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
@@ -279,7 +320,7 @@ def warped(
     return values, None if valid.all() else valid
 
 
-def _prepared(table: SceneTable) -> SceneTable:
+def _with_levels(table: SceneTable) -> SceneTable:
     """The table with all levels numbered, and room for grids of this read alone."""
     for name in table.bands:
         band, number = table.bands[name], 0

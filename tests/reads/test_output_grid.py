@@ -454,7 +454,7 @@ def test_scaled_lists_and_whole_rasters(con, tmp_path):
         ("resolution := 10, overview := 'best'", "overview: expected 'auto', 'none' or a level"),
         ("resolution := 10, align := 'band'", "align: expected 'grid' with resolution or crs"),
         (
-            "resolution := 10, geometry_crs := 'pixel', geometry := 'POLYGON((0 0, 9 0, 9 9, 0 0))'",
+            "geometry_crs := 'pixel', geometry := 'POLYGON((0 0, 9 0, 9 9, 0 0))', crs := 3857",
             "geometry_crs: expected a CRS with resolution or crs",
         ),
         ("resolution := 1e-9", "resolution: expected fewer than 2.31 rows and columns"),

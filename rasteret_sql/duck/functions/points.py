@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import at_least, one_of, text
+from rasteret_sql.duck.checks import at_least, numbers, one_of, text
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     COLLECTION,
@@ -62,19 +62,6 @@ def interval(name: str, value: object) -> int:
             name, "an INTERVAL of 0 or more", value, "write INTERVAL '5 days'"
         )
     return micros
-
-
-def numbers(name: str, value: object) -> tuple[float, ...]:
-    """One number or a list of them.
-
-    Example:
-        >>> numbers("mask_values", [3, 8])
-        (3, 8)
-    """
-    listed = value if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in listed):
-        raise InputError.expected(name, "a list of numbers", value, "write [3, 8, 9, 10]")
-    return tuple(listed)
 
 
 def _reach(name: str, value: object) -> int:

@@ -151,7 +151,7 @@ def tables(
 
 def run(
     read: Read,
-    output: Output,
+    output: Output[pa.RecordBatch],
     planner: Planner,
     records: Records,
     checked: Planner | None = None,

@@ -23,7 +23,7 @@ from rasteret_sql.reading.patches import Patch
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Clip, Failure, Granularity, Planner, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
-from rasteret_sql.reading.warps import WarpPlanner
+from rasteret_sql.reading.warps import BLOCK, WarpPlanner
 from rasteret_sql.units import Affine, Window
 
 POSITION_FIELDS = (
@@ -217,9 +217,7 @@ def pixel_rows(
 
     def planner(names: Sequence[str]) -> Planner:
         if read.request.output_grid is not None:
-            return WarpPlanner(
-                read.request, read.footprints, bands=names, is_blocks=True, clip=clip
-            )
+            return WarpPlanner(read.request, read.footprints, bands=names, side=BLOCK, clip=clip)
         return Planner(read.request, read.footprints, Granularity.BLOCK, bands=names, clip=clip)
 
     output = PixelRows(read, bands, coverage=coverage)

@@ -1335,7 +1335,7 @@ def _matched(read: Read, records: Records, points: Points, options: PointOptions
 
 
 def _run(
-    read: Read, output: Output, planner: PointPlanner, records: Records
+    read: Read, output: Output[pa.RecordBatch], planner: PointPlanner, records: Records
 ) -> Iterator[pa.RecordBatch]:
     pipeline = Pipeline(
         output, read.stop, max_concurrent=read.request.max_concurrent, counters=read.counters

@@ -113,7 +113,7 @@ class WindowRows:
             if field.type == pa.binary_view():
                 arrays[field.name] = blobs(values)
             elif field.name in self._bands:
-                arrays[field.name] = _lists(values, field.type)
+                arrays[field.name] = lists_of(values, field.type)
             else:
                 arrays[field.name] = pa.array(values, field.type)
         return read.batch(arrays, len(rows))
@@ -131,11 +131,11 @@ class WindowRows:
             places = [windows[name] for name in read.request.bands if name in windows]
             row["height"] = [one and one[1].height for one in places]
             row["width"] = [one and one[1].width for one in places]
-            row["transform"] = [one and _transform(*one) for one in places]
+            row["transform"] = [one and transform_of(*one) for one in places]
         else:
             windows = dict.fromkeys(plan.bands, (grid, window))
             row |= {"height": window.height, "width": window.width, "crs": grid.crs}
-            row["transform"] = _transform(grid, window)
+            row["transform"] = transform_of(grid, window)
         masks = []
         for name in self._bands:
             place = windows[name]
@@ -277,7 +277,8 @@ def window_schema(
     )
 
 
-def _transform(grid: Grid, window: Window) -> list[float] | None:
+def transform_of(grid: Grid, window: Window) -> list[float] | None:
+    """The six numbers of a window's transform; None where the raster has none."""
     affine = grid.affine
     if affine is None:
         return None
@@ -285,7 +286,7 @@ def _transform(grid: Grid, window: Window) -> list[float] | None:
     return list(Affine(*affine[:2], x, *affine[3:5], y))
 
 
-def _lists(values: list[Any], kind: pa.DataType) -> pa.Array:
+def lists_of(values: list[Any], kind: pa.DataType) -> pa.Array:
     """A LIST column; masked elements are NULL."""
     item = kind.value_type
     parts, offsets = [], [0]

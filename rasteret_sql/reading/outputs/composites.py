@@ -1,0 +1,588 @@
+"""Composites: for each period and block of one grid, one value per pixel of many scenes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.reading.columns import blobs
+from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.outputs.common import (
+    CRS,
+    ERROR,
+    Read,
+    Records,
+    check_max_bytes,
+)
+from rasteret_sql.reading.outputs.windows import lists_of, transform_of
+from rasteret_sql.reading.patches import Patch
+from rasteret_sql.reading.pipeline import Group, Pipeline
+from rasteret_sql.reading.plan import Failure, Jobs, TilePlan
+from rasteret_sql.reading.request import OutputGrid, ReadRequest
+from rasteret_sql.reading.scenes import Grid, Ints, SceneTable, scene_table
+from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.reading.warps import WarpPlanner, output_grid, warped
+from rasteret_sql.units import Affine, Window
+
+METHODS = ("median", "mean", "min", "max", "first", "last", "count")
+
+_SIDES = (1024, 512, 256, 128)
+"""Rows and columns of a block; the larger, the fewer tiles are needed by several."""
+
+_STACK_BYTES = 64 << 20
+"""Of a block: the values of all its scenes are in memory at once."""
+
+_UNITS = {"day": 1, "week": 7, "month": 1, "quarter": 3, "year": 12}
+_PERIOD = re.compile(r"\s*(\d+)?\s*(day|week|month|quarter|year)s?\s*", re.IGNORECASE)
+_MONTH_ORIGIN = np.datetime64("2000-01-01", "M")
+_DAY_ORIGIN = np.datetime64("2000-01-03", "D")
+_ALL = np.iinfo(np.int64).min
+"""The period of records that have none."""
+
+
+class Period(NamedTuple):
+    """A length of time; periods begin as those of DuckDB's `time_bucket` do."""
+
+    length: int
+    is_months: bool
+
+    def starts(self, moments: Ints) -> Ints:
+        """First microsecond of the period of each moment, both since 1970.
+
+        Example:
+            >>> may = np.array([np.datetime64("2024-05-17T08:00", "us")]).astype(np.int64)
+            >>> parse_period("period", "1 month").starts(may).astype("datetime64[us]").astype(str)
+            array(['2024-05-01T00:00:00.000000'], dtype='<U26')
+        """
+        times = moments.astype("datetime64[us]")
+        if self.is_months:
+            number = (times.astype("datetime64[M]") - _MONTH_ORIGIN).astype(np.int64)
+            starts = _MONTH_ORIGIN + number // self.length * self.length
+        else:
+            days = (times.astype("datetime64[D]") - _DAY_ORIGIN).astype(np.int64)
+            starts = _DAY_ORIGIN + days // self.length * self.length
+        return starts.astype("datetime64[us]").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class CompositeOptions:
+    """How a composite is made.
+
+    Attributes:
+        method: One of `METHODS`.
+        period: None for one composite of all records.
+        mask_band: Band that tells where a scene is not to be used.
+        mask_values: Values of it that say so.
+        valid: Add a BLOB of 0 and 1 that tells which pixels hold data.
+        is_list: LISTs with NULL for no data, instead of BLOBs.
+    """
+
+    method: str
+    period: Period | None
+    mask_band: str | None
+    mask_values: tuple[float, ...]
+    valid: bool
+    is_list: bool
+
+
+def parse_period(name: str, value: object) -> Period:
+    """A number of days, weeks, months, quarters or years.
+
+    Raises:
+        InputError: it is none.
+
+    Example:
+        >>> parse_period("period", "2 weeks"), parse_period("period", "year")
+        (Period(length=14, is_months=False), Period(length=12, is_months=True))
+    """
+    found = _PERIOD.fullmatch(value) if isinstance(value, str) else None
+    count = int(found[1] or 1) if found else 0
+    if found is None or count < 1:
+        raise InputError.expected(
+            name,
+            "a number of days, weeks, months, quarters or years",
+            value,
+            "'1 month' is an example; NULL makes one composite of all records",
+        )
+    unit = found[2].lower()
+    return Period(count * _UNITS[unit], unit not in ("day", "week"))
+
+
+class MosaicPlanner(WarpPlanner):
+    """Plans blocks of one grid over all scenes: by period, block and time.
+
+    Args:
+        request: What to read; its output grid names CRS and resolution.
+        footprints: Of the area.
+        periods: Of each scene.
+        moments: Of each scene.
+        side: Rows and columns of a block.
+        bands: Bands that are fetched.
+    """
+
+    def __init__(
+        self,
+        request: ReadRequest,
+        footprints: Footprints,
+        periods: Ints,
+        moments: Ints,
+        *,
+        side: int,
+        bands: Sequence[str],
+    ) -> None:
+        super().__init__(request, footprints, bands=bands, side=side)
+        self._periods, self._moments = periods, moments
+        self._parts: dict[int, Window] = {}
+
+    def plans(self, table: SceneTable) -> Iterator[TilePlan]:
+        """A plan for each period and block, with a unit for each scene, the earliest first.
+
+        Raises:
+            RasteretError: what can't be planned, unless errors may pass.
+        """
+        ready = self.prepared(table)
+        units, told = ready.units, ready.failures
+        keys = (
+            units.scene,
+            self._moments[units.scene],
+            units.window[:, 2] // self._side,
+            units.window[:, 0] // self._side,
+            self._periods[units.scene],
+        )
+        order = np.lexsort(keys)
+        new = np.zeros(len(order), bool)
+        new[:1] = True
+        for key in keys[2:]:
+            new[1:] |= np.diff(key[order]) != 0
+        edges = [*np.flatnonzero(new).tolist(), len(order)]
+        for start, stop in itertools.pairwise(edges):
+            yield self.plan_of(ready, order[start:stop], told)
+            told = []
+        if told:
+            yield self.plan_of(ready, np.empty(0, np.int64), told)
+
+    def period_of(self, scene: int) -> int | None:
+        """First microsecond of a scene's period."""
+        start = int(self._periods[scene])
+        return None if start == _ALL else start
+
+    def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
+        """The same grid for all scenes, over what all of them cover."""
+        own, errors = super()._output_grids(table, base)
+        numbers = np.unique(own[own >= 0]).tolist()
+        if not numbers:
+            return own, errors
+        grids = [table.grids[number] for number in numbers]
+        around = _around(grids)
+        number = table.number_grid(around)
+        self._parts = {}
+        for scene, grid in enumerate(own.tolist()):
+            if grid >= 0:
+                self._parts[scene] = _place(table.grids[grid], around)
+        return np.where(own >= 0, number, -1), errors
+
+    def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:
+        """The part of the area that each scene covers."""
+        jobs, errors = super().windows(table, grids)
+        if not len(jobs.scene):
+            return jobs, errors
+        part = np.array([self._parts[scene] for scene in jobs.scene.tolist()], np.int64)
+        window = np.column_stack(
+            [
+                np.maximum(jobs.window[:, 0], part[:, 0]),
+                np.minimum(jobs.window[:, 1], part[:, 1]),
+                np.maximum(jobs.window[:, 2], part[:, 2]),
+                np.minimum(jobs.window[:, 3], part[:, 3]),
+            ]
+        )
+        jobs = jobs._replace(window=window)
+        return jobs.take((window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])), errors
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """The pixels of one scene in one block.
+
+    Attributes:
+        plan: Of the block.
+        unit: Number of the unit in it.
+        bands: Values and which of them are used, by band; None where it could not be read.
+        error: Why not.
+    """
+
+    plan: TilePlan
+    unit: int
+    bands: dict[str, tuple[Pixels, Mask] | None]
+    error: str | None
+    num_rows: int = 1
+
+
+class _Layers:
+    """Makes the layers of blocks, on the decode workers.
+
+    Args:
+        read: The execution; its request names the output grid.
+        bands: Bands that are wanted.
+        options: How the composite is made.
+    """
+
+    def __init__(self, read: Read, bands: Sequence[str], options: CompositeOptions) -> None:
+        self._read = read
+        self._bands = bands
+        self._options = options
+        grid = read.request.output_grid
+        assert grid is not None  # noqa: S101 (composite_rows sets it)
+        nearest = replace(grid, kernel="nearest")
+        self._mask_request = replace(read.request, output_grid=nearest)
+
+    def weights(self, plan: TilePlan) -> Ints:
+        """Bytes of each unit."""
+        window = plan.units.window
+        size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
+        return size * len(plan.bands) * 5 + 1
+
+    def group_bytes(self) -> int:
+        """Each unit is a group, so that its tiles are free at once."""
+        return 1
+
+    def work(self, group: Group) -> _Layer:
+        """The layer of a unit."""
+        plan, unit, read = group.plan, group.start, self._read
+        scene = int(plan.units.scene[unit])
+        patches = dict(zip(plan.bands, group.patches(unit), strict=True))
+        error = read.error_of(plan, scene, patches)
+        grid = plan.table.grids[int(plan.units.grid[unit])]
+        window = Window(*plan.units.window[unit].tolist())
+        is_whole = bool(plan.units.is_whole[unit])
+        target = int(plan.units.target[unit])
+        inside = read.footprints.inside(grid, target, window, is_whole=is_whole).mask
+        used = self._used(plan, (scene, grid, window), patches)
+        found: dict[str, tuple[Pixels, Mask] | None] = {}
+        for name in self._bands:
+            values = read.values_of(plan, unit, name, patches[name])
+            found[name] = None if values is None else self._layer(values, inside, used)
+        return _Layer(plan, unit, found, error)
+
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> None:
+        """Scenes that can't be planned are left out."""
+
+    def _used(
+        self, plan: TilePlan, place: tuple[int, Grid, Window], patches: dict[str, Patch]
+    ) -> Mask | None:
+        """Where a scene is used, as its mask band says; None for everywhere."""
+        name = self._options.mask_band
+        if name is None:
+            return None
+        nothing = np.zeros((place[2].height, place[2].width), bool)
+        if patches[name].error is not None:
+            return nothing
+        found = warped(self._read.footprints, self._mask_request, plan, place, name, patches[name])
+        if found is None:
+            return nothing
+        values, valid = found
+        used: Mask = ~np.isin(values, np.array(self._options.mask_values))
+        return used if valid is None else used & valid
+
+    @staticmethod
+    def _layer(
+        found: tuple[Pixels, Mask | None], inside: Mask | None, used: Mask | None
+    ) -> tuple[Pixels, Mask]:
+        values, valid = found
+        mask = np.ones(values.shape, bool) if valid is None else valid
+        for one in (inside, used):
+            mask = mask if one is None else mask & one
+        if values.dtype.kind == "f":  # a number is asked for
+            mask = mask & ~np.isnan(values)
+        return values, mask
+
+
+def combine(method: str, values: Pixels, used: Mask) -> tuple[Pixels, Mask]:
+    """One value per pixel of many scenes.
+
+    Args:
+        method: One of `METHODS`.
+        values: Shape (scenes, rows, columns), the earliest scene first.
+        used: Which of them count, same shape.
+
+    Returns:
+        Values, shape (rows, columns), and where there are any. Median and mean are float64,
+        counts int32, the others of the type of the values.
+
+    Example:
+        >>> values = np.array([[[4]], [[1]], [[9]]], np.uint8)
+        >>> used = np.array([[[True]], [[False]], [[True]]])
+        >>> {m: combine(m, values, used)[0].item() for m in ("median", "mean", "first", "count")}
+        {'median': 6.5, 'mean': 6.5, 'first': 4, 'count': 2}
+    """
+    count = used.sum(axis=0, dtype=np.int32)
+    there = count > 0
+    if method == "count":
+        return count, np.ones(count.shape, bool)
+    if method == "mean":
+        total = np.where(used, values, 0).sum(axis=0, dtype=np.float64)
+        return np.divide(total, count, out=np.zeros(count.shape), where=there), there
+    if method == "median":
+        ordered = np.where(used, values.astype(np.float64), np.inf)
+        ordered.sort(axis=0)
+        last = np.maximum(count - 1, 0)
+        low, high = (
+            np.take_along_axis(ordered, n[np.newaxis], 0)[0]
+            for n in (last // 2, count // 2 if len(values) > 1 else last)
+        )
+        return np.where(there, (low + high) / 2, 0.0), there
+    if method in ("first", "last"):
+        place = (
+            used.argmax(axis=0) if method == "first" else len(used) - 1 - used[::-1].argmax(axis=0)
+        )
+        chosen = np.take_along_axis(values, place[np.newaxis], 0)[0]
+        return np.where(there, chosen, chosen.dtype.type(0)), there
+    is_integer = values.dtype.kind in "iu"
+    limits: Any = np.iinfo(values.dtype) if is_integer else np.finfo(values.dtype)
+    fill, pick = (limits.max, np.min) if method == "min" else (limits.min, np.max)
+    if not is_integer:
+        fill = np.inf if method == "min" else -np.inf
+    chosen = pick(np.where(used, values, values.dtype.type(fill)), axis=0)
+    return np.where(there, chosen, chosen.dtype.type(0)), there
+
+
+def composite_rows(
+    read: Read, bands: Sequence[str], options: CompositeOptions, records: Records
+) -> Iterator[pa.RecordBatch]:
+    """Read composites.
+
+    Args:
+        read: The execution.
+        bands: Bands that are wanted; the others are not fetched.
+        options: How it is made.
+        records: Gives the scene tables, of all bands and the mask band.
+
+    Raises:
+        InputError: it would fetch more than allowed; complex values have no order.
+    """
+    table = _all_scenes(records, read)
+    if table is None:
+        return
+    read = replace(read, request=replace(read.request, output_grid=_common(read, table)))
+    fetched = [*bands, *([options.mask_band] if options.mask_band else [])]
+    fetched = list(dict.fromkeys(fetched))
+    moments = _moments(table)
+    periods = _periods(options.period, moments)
+    side = _side(table, periods)
+
+    def planner() -> MosaicPlanner:
+        return MosaicPlanner(
+            read.request, read.footprints, periods, moments, side=side, bands=fetched
+        )
+
+    check_max_bytes(read, planner(), lambda: iter([table]))
+    plans = planner()
+    pipeline: Pipeline[_Layer] = Pipeline(
+        _Layers(read, bands, options),
+        read.stop,
+        max_concurrent=read.request.max_concurrent,
+        counters=read.counters,
+    )
+    layers: list[_Layer] = []
+    for layer in pipeline.run(plans.plans(table)):
+        read.check()
+        if layers and layer.plan is not layers[0].plan:
+            yield _block(read, bands, options, plans, layers)
+            layers = []
+        layers.append(layer)
+    if layers:
+        yield _block(read, bands, options, plans, layers)
+
+
+def composite_schema(
+    bands: Sequence[pa.Field], options: CompositeOptions, on_error: str
+) -> pa.Schema:
+    """Columns of composites."""
+    return pa.schema(
+        [
+            pa.field("period", pa.timestamp("us")),
+            pa.field("row_off", pa.int64()),
+            pa.field("col_off", pa.int64()),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("transform", pa.list_(pa.float64())),
+            CRS,
+            pa.field("dtypes", pa.list_(pa.string())),
+            pa.field("n_records", pa.int32()),
+            *bands,
+            *((pa.field("valid", pa.binary_view()),) if options.valid else ()),
+            *((ERROR,) if on_error == "report" else ()),
+        ]
+    )
+
+
+def _block(
+    read: Read,
+    bands: Sequence[str],
+    options: CompositeOptions,
+    planner: MosaicPlanner,
+    layers: list[_Layer],
+) -> pa.RecordBatch:
+    """The row of a period and block."""
+    plan = layers[0].plan
+    places = plan.units.window[[layer.unit for layer in layers]]
+    window = Window(
+        int(places[:, 0].min()),
+        int(places[:, 1].max()),
+        int(places[:, 2].min()),
+        int(places[:, 3].max()),
+    )
+    grid = plan.table.grids[int(plan.units.grid[0])]
+    row: dict[str, Any] = {
+        "period": planner.period_of(int(plan.units.scene[0])),
+        "row_off": window.row_start,
+        "col_off": window.col_start,
+        "height": window.height,
+        "width": window.width,
+        "transform": transform_of(grid, window),
+        "crs": grid.crs,
+        "n_records": len({int(plan.units.scene[layer.unit]) for layer in layers}),
+        "error": "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None,
+    }
+    dtypes, masks = [], []
+    for name in bands:
+        values, used = _stack(layers, name, window)
+        if values.dtype.kind == "c":
+            raise InputError.expected("bands", "real numbers", name, "leave it out")
+        combined, there = combine(options.method, values, used)
+        dtypes.append(combined.dtype.name)
+        masks.append(there.ravel())
+        if options.is_list:
+            combined = np.ma.masked_array(combined, ~there)
+        elif combined.dtype.kind == "f":
+            combined = np.where(there, combined, np.nan).astype(combined.dtype)
+        row[name] = combined
+    row["dtypes"] = dtypes
+    if options.valid:
+        row["valid"] = np.concatenate([m.view(np.uint8) for m in masks]) if masks else None
+    arrays: dict[str, pa.Array] = {}
+    for field in read.schema:
+        if field.name not in read.wanted:
+            continue
+        value = row.get(field.name)
+        if field.type == pa.binary_view():
+            arrays[field.name] = blobs([value])
+        elif field.name in bands:
+            arrays[field.name] = lists_of([value], field.type)
+        else:
+            arrays[field.name] = pa.array([value], field.type)
+    return read.batch(arrays, 1)
+
+
+def _stack(layers: list[_Layer], name: str, window: Window) -> tuple[Pixels, Mask]:
+    """The values of all scenes in a block, and which of them are used."""
+    found = [(layer, layer.bands[name]) for layer in layers]
+    there = [(layer, one) for layer, one in found if one is not None]
+    shape = (len(there) or 1, window.height, window.width)
+    dtype = np.result_type(*(values.dtype for _, (values, _) in there)) if there else np.dtype("u1")
+    stack, used = np.zeros(shape, dtype), np.zeros(shape, bool)
+    for number, (layer, (values, mask)) in enumerate(there):
+        own = Window(*layer.plan.units.window[layer.unit].tolist())
+        rows = slice(own.row_start - window.row_start, own.row_stop - window.row_start)
+        cols = slice(own.col_start - window.col_start, own.col_stop - window.col_start)
+        stack[number, rows, cols], used[number, rows, cols] = values, mask
+    return stack, used
+
+
+def _all_scenes(records: Records, read: Read) -> SceneTable | None:
+    """All records of a read as one table."""
+    found = list(records())
+    if len(found) < 2:
+        return found[0] if found else None
+    batches, first = [], 0
+    faults: dict[tuple[int, str], RasteretError] = {}
+    for table in found:
+        batches.append(table.batch)
+        faults |= {(first + scene, band): e for (scene, band), e in table.faults.items()}
+        first += table.n_scenes
+    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    read.check()
+    return scene_table(whole, list(found[0].bands), faults)
+
+
+def _common(read: Read, table: SceneTable) -> OutputGrid:
+    """The grid that was asked for; what it leaves out is of the rasters.
+
+    The CRS is the one of most records, the resolution the finest of its rasters.
+    """
+    asked = read.request.output_grid or OutputGrid()
+    if asked.crs is not None and asked.resolution is not None:
+        return asked
+    grids: Counter[Grid] = Counter()
+    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
+    for name in read.request.bands:
+        level = table.bands[name].level(0)
+        if level is not None:
+            numbers = level.grid[chosen & (level.grid >= 0)].tolist()
+            grids.update(table.grids[number] for number in numbers)
+    placed = {g: n for g, n in grids.items() if g.affine is not None and g.crs is not None}
+    if not placed:
+        return replace(asked, resolution=asked.resolution or (1.0, 1.0))  # each is told why
+    by_crs: Counter[str] = Counter()
+    for grid, count in placed.items():
+        by_crs[str(grid.crs)] += count
+    crs = asked.crs or min(by_crs, key=lambda one: (-by_crs[one], one))
+    own = [g for g in placed if g.crs == crs] or list(placed)
+    if asked.resolution is not None:
+        return replace(asked, crs=crs)
+    sizes = [output_grid(OutputGrid(crs), grid).affine for grid in own]
+    finest = min((a for a in sizes if a is not None), key=lambda a: abs(a.a * a.e))
+    return replace(asked, crs=crs, resolution=(abs(finest.a), abs(finest.e)))
+
+
+def _moments(table: SceneTable) -> Ints:
+    """Microseconds since 1970 of each record; the least integer where it has none."""
+    names = table.batch.schema.names
+    if "datetime" not in names:
+        return np.full(table.n_scenes, _ALL, np.int64)
+    column = table.batch.column("datetime")
+    times = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
+    return np.asarray(times.cast(pa.int64()).fill_null(_ALL), np.int64)
+
+
+def _periods(period: Period | None, moments: Ints) -> Ints:
+    found = np.full(len(moments), _ALL, np.int64)
+    there = moments != _ALL
+    if period is not None and there.any():
+        found[there] = period.starts(moments[there])
+    return found
+
+
+def _side(table: SceneTable, periods: Ints) -> int:
+    """Rows and columns of a block, so that the scenes of a period fit into memory."""
+    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
+    most = int(np.unique(periods[chosen], return_counts=True)[1].max(initial=1))
+    return next((side for side in _SIDES if most * side * side * 9 <= _STACK_BYTES), _SIDES[-1])
+
+
+def _around(grids: Sequence[Grid]) -> Grid:
+    """The grid over grids of one CRS and resolution."""
+    first = grids[0].affine
+    assert first is not None  # noqa: S101 (output grids have one)
+    affines = [grid.affine or first for grid in grids]
+    left, top = min(a.c for a in affines), max(a.f for a in affines)
+    right = max(a.c + g.width * a.a for a, g in zip(affines, grids, strict=True))
+    bottom = min(a.f + g.height * a.e for a, g in zip(affines, grids, strict=True))
+    width, height = round((right - left) / first.a), round((bottom - top) / first.e)
+    affine = Affine(first.a, 0.0, left, 0.0, first.e, top)
+    return Grid(width, height, affine, grids[0].crs, width, height)
+
+
+def _place(grid: Grid, around: Grid) -> Window:
+    """Where a grid lies in one around it."""
+    own, outer = grid.affine, around.affine
+    assert own is not None and outer is not None  # noqa: S101, PT018 (output grids have one)
+    row, col = round((own.f - outer.f) / outer.e), round((own.c - outer.c) / outer.a)
+    return Window(row, row + grid.height, col, col + grid.width)
