@@ -36,11 +36,15 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; with ``--debug`` its exception comes through as it is."""
         try:
+            return self._invoked(ctx)
+        except (KeyboardInterrupt, click.Abort):  # it may come while another error is told
+            raise _interrupted(ctx) from None
+
+    def _invoked(self, ctx: click.Context) -> object:
+        try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except (KeyboardInterrupt, click.Abort):
-            raise _interrupted(ctx) from None
-        except (click.ClickException, click.exceptions.Exit):
+        except (click.Abort, click.ClickException, click.exceptions.Exit):
             raise
         except BrokenPipeError:
             _leave_stdout()

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from rasteret_sql.duck.stream import OWED, is_callback
+from rasteret_sql.duck.stream import OWED, is_callback, is_ending
 
 _LEAVE_SECONDS = 0.2
 
@@ -101,7 +101,8 @@ class CtrlC:
         previous = self._previous or signal.default_int_handler
         self._wakeup.take()
         self._stop()
-        if _is_inside(frame):  # an exception would be DuckDB's
+        inside, again = _is_inside(frame), OWED.is_owed
+        if inside or (is_ending() and not again):  # an exception would be DuckDB's
             OWED.is_owed = True
             return None
         OWED.is_owed = False

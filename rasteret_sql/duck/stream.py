@@ -30,11 +30,11 @@ _ARRAY_BYTES = 80  # sizeof(struct ArrowArray)
 
 
 class _OwedInterrupt(int):
-    """A SIGINT whose handler ran inside one of our callbacks, where it could not raise.
+    """A SIGINT whose handler ran while DuckDB was in one of our streams: it could not raise.
 
-    The callback sends it once more as its last act. The handler runs where the interpreter
-    next looks for signals: after calls and jumps, not after an attribute. So by ``send`` it
-    runs in the caller of DuckDB, as the KeyboardInterrupt of the statement.
+    The last callback sends it once more as its last act. The handler runs where the
+    interpreter next looks for signals: after calls and jumps, not after an attribute. So by
+    ``send`` it runs in the caller of DuckDB, as the KeyboardInterrupt of the statement.
     """
 
     is_owed = False
@@ -132,6 +132,11 @@ def is_callback(code: CodeType) -> bool:
     return code in _CALLBACKS
 
 
+def is_ending() -> bool:
+    """Whether DuckDB pulls a stream, or has yet to release one that ended with an error."""
+    return any(one.is_pulling or one.is_failed for one in list(_CStream._exported.values()))  # noqa: SLF001
+
+
 def n_pulling(is_mine: Callable[[object], bool]) -> int:
     """How many threads of DuckDB wait for a batch of a stream whose owner is mine."""
     return sum(stream.is_pulling for stream in _streams_of(is_mine))
@@ -164,6 +169,7 @@ class _CStream:
     ) -> None:
         self.owner = owner
         self.is_pulling = False
+        self.is_failed = False
         self._schema = schema
         self._batches = batches
         self._on_error = on_error
@@ -202,11 +208,9 @@ class _CStream:
             self._on_error(error)
             text = " ".join(str(error).split()) or type(error).__name__
             self._error = ctypes.create_string_buffer(text.encode("utf-8", "replace"))
+            self.is_failed = True
             code = _EIO
         self.is_pulling = False
-        if OWED.is_owed:
-            OWED.is_owed = False
-            OWED.send  # noqa: B018 (see there)
         return code
 
     def _put_next(self, out: int) -> None:
@@ -226,9 +230,9 @@ class _CStream:
         stream.contents.release = _RELEASE()  # type: ignore[attr-defined]
         self._exported.pop(id(self), None)
         self._batches.close()
-        if OWED.is_owed:
+        if OWED.is_owed and not is_ending():
             OWED.is_owed = False
-            OWED.send  # noqa: B018
+            OWED.send  # noqa: B018 (see there)
 
 
 _CALLBACKS = {
