@@ -24,35 +24,49 @@
 {% macro build_collection(name, arguments) %}
   {%- set given = dict(arguments) -%}
   {%- set refresh = given.pop('refresh', true) -%}
-  {%- set functions = {'stac_api': 'rasteret_build_stac', 'source': 'rasteret_build_table',
-                       'dataset_id': 'rasteret_build'} -%}
-  {%- set main = functions | select('in', given) | list -%}
-  {%- if main | length != 1 -%}
-    {{- exceptions.raise_compiler_error(
-        name ~ ": meta: rasteret: expected one of stac_api, source, dataset_id, got '"
-        ~ given | join(', ') ~ "'; give the one to build from") -}}
+  {%- set builds = {'stac_api': 'rasteret_build_stac', 'source': 'rasteret_build_table',
+                    'dataset_id': 'rasteret_build'} -%}
+  {%- set origins = builds | select('in', given) | list -%}
+  {%- if origins | length != 1 -%}
+    {%- do exceptions.raise_compiler_error(
+        name ~ ': meta: rasteret: expected one of stac_api, source, dataset_id, got '
+        ~ (given | join(', ') or 'none') ~ '; give the one to build from') -%}
   {%- endif -%}
-  {%- set main = main[0] -%}
-  {%- set known = run_query(
+  {%- set origin = origins[0] -%}
+  {%- do rasteret.check_arguments(name, builds[origin], given) -%}
+  {%- do rasteret.check_arguments(name, 'rasteret_refresh', refresh if refresh is mapping else {}) -%}
+  {%- set is_known = run_query(
       'SELECT count(*) FROM rasteret_collections() WHERE kind <> ' ~ rasteret.sql_literal('view')
       ~ ' AND name = ' ~ rasteret.sql_literal(name)).rows[0][0] > 0 -%}
-  {%- if known and not flags.FULL_REFRESH -%}
-    {%- if not refresh -%}{{- return('') -}}{%- endif -%}
-    {%- set function, verb = 'rasteret_refresh', 'refreshed' -%}
-    {%- set options = {} if main == 'dataset_id' else {main: given[main]} -%}
-    {%- do options.update(refresh if refresh is mapping else {}) -%}
-  {%- else -%}
-    {%- set function, verb = functions[main], 'built' -%}
-    {%- set options = dict(given, force=true) -%}
+  {%- if not is_known or flags.FULL_REFRESH -%}
+    {%- do rasteret.call_build(
+        'built', name, builds[origin], dict({'name': name}, force=true, **given)) -%}
+  {%- elif refresh -%}
+    {%- set again = {} if origin == 'dataset_id' else {origin: given[origin]} -%}
+    {%- do rasteret.call_build('refreshed', name, 'rasteret_refresh',
+        dict({'name': name}, **dict(again, **(refresh if refresh is mapping else {})))) -%}
   {%- endif -%}
+{% endmacro %}
+
+
+{#- Fail with one line if a function has no such argument. -#}
+{% macro check_arguments(name, function, arguments) %}
+  {%- set known = run_query(
+      'SELECT DISTINCT unnest(parameters) FROM duckdb_functions() WHERE function_name = '
+      ~ rasteret.sql_literal(function)).columns[0].values()
+      | reject('in', ['name', 'force', 'workspace']) | sort -%}
+  {%- for argument in arguments if argument not in known -%}
+    {%- do exceptions.raise_compiler_error(
+        name ~ ': meta: rasteret: expected arguments of ' ~ function ~ ' (' ~ known | join(', ')
+        ~ "), got '" ~ argument ~ "'; mend it") -%}
+  {%- endfor -%}
+{% endmacro %}
+
+
+{#- Call the function that builds or refreshes, and log its report. -#}
+{% macro call_build(verb, name, function, arguments) %}
   {%- set texts = [] -%}
-  {%- if main == 'dataset_id' and verb == 'built' -%}
-    {%- do texts.append(rasteret.sql_literal(options.pop('dataset_id'))) -%}
-    {%- do options.update({'name': name}) -%}
-  {%- else -%}
-    {%- do texts.append(rasteret.sql_literal(name)) -%}
-  {%- endif -%}
-  {%- for key, value in options.items() -%}
+  {%- for key, value in arguments.items() -%}
     {%- set is_json = value is mapping and key in ('query', 'filter', 'intersects') -%}
     {%- do texts.append(
         adapter.quote(key) ~ ' := ' ~ rasteret.sql_literal(tojson(value) if is_json else value)) -%}
