@@ -289,6 +289,11 @@ def package_tests() -> dict[str, dict]:
     """Each test of the package, on all rows and on rows without its fault."""
     changed = f"id <> '{SCENE}'"
     sound = f"{changed} AND id <> '{GONE}' AND id NOT LIKE '%20240209%' AND id LIKE '%43PHQ%'"
+    without = {
+        "s2": sound,
+        "parcel_scenes": "parcel_id < 4",
+        "training_samples": "scene_id IS NOT NULL",
+    }
     shares = {"at_most": 0.5, "bands": ["B04", "B08"], "level": 2}
     cases = {
         "stale": ("s2", "stale_file", {}, "true"),
@@ -302,8 +307,7 @@ def package_tests() -> dict[str, dict]:
     }
     tests: dict[str, dict] = {}
     for name, (table, test, arguments, where) in cases.items():
-        without = sound if table == "s2" else "scene_id IS NOT NULL AND red < 2000"
-        for title, condition in ((name, where), (f"{name}_sound", without)):
+        for title, condition in ((name, where), (f"{name}_sound", without[table])):
             fields = {"name": title, "arguments": arguments, "config": {"where": condition}}
             tests.setdefault(table, []).append({f"rasteret.{test}": fields})
     return tests
