@@ -19,6 +19,7 @@ from doors.scenes import ROOT, is_installed
 from pyproj import Transformer
 from servers.range_server import RangeServer
 
+import rasteret_sql
 from rasteret_sql.demo import write_scenes
 
 pytestmark = pytest.mark.skipif(
@@ -380,11 +381,35 @@ def test_an_unknown_setting_is_our_one_line(story, tmp_path):
     assert "Traceback" not in project.output
 
 
-def test_an_unknown_argument_of_a_source_is_our_one_line(story, tmp_path):
+def test_a_full_refresh_builds_a_collection_anew_and_an_unknown_argument_is_our_one_line(
+    story, tmp_path
+):
     project = copied(story, tmp_path)
-    sources = tmp_path / "models" / "sources.yml"
-    sources.write_text(sources.read_text().replace("bands: [B04", "band: [B04"))
-    assert project.run("run", "--select", "stg_scenes") != 0
+    scenes = (f"('{name}', '{story.scenes / name / 'B04.tif'}')" for name in (SCENE, GONE))
+    table = {
+        "source": f'SELECT * FROM (VALUES {", ".join(scenes)}) AS t(scene, "it\'s here")',
+        "column_map": {"scene": "id"},
+        "href_column": "it's here",
+        "band_index_map": {"red": 0},
+        "where": f"scene <> '{SCENE}'",
+        "enrich": True,
+        "refresh": False,
+    }
+    meta = {"tables": [{"name": "a_table", "config": {"meta": {"rasteret": table}}}]}
+    sources = {"sources": [{"name": "first", "schema": "main", **meta}]}
+    (tmp_path / "models" / "tables.yml").write_text(json.dumps(sources))
+    (tmp_path / "models" / "reds.sql").write_text("FROM {{ source('first', 'a_table') }}")
+    models = tmp_path / "models" / "sources.yml"
+    models.write_text(models.read_text().replace("bands: [B04", "band: [B04"))
+    with rasteret_sql.connect(workspace=tmp_path / "workspace") as con:
+        earlier = f"SELECT 'earlier' AS id, '{story.scenes / GONE / 'B08.tif'}' AS url"
+        con.execute("FROM rasteret_build_table('a_table', $1, href_column := 'url')", [earlier])
+    # replaces the collection, which a run without --full-refresh would leave as it is
+    assert project.run("run", "--full-refresh", "--select", "stg_scenes", "reds") != 0
+    built = "collection a_table built: 1 records, 1 headers read, 0 files not readable\n"
+    assert built in project.output
+    rows = project.rows("SELECT id, red_metadata.image_width FROM a_table")
+    assert rows == [(GONE, 512)]
     expected = "s2: meta: rasteret: expected arguments of rasteret_build_stac (allow_local, "
     assert expected in project.output
     assert "got 'band'; mend it" in project.output

@@ -10,7 +10,7 @@
       {%- do wanted.append(id) -%}
       {%- do wanted.extend(graph.nodes[id].depends_on.nodes if id in graph.nodes else []) -%}
     {%- endfor -%}
-    {%- for source in graph.sources.values() if source.unique_id in wanted -%}
+    {%- for source in graph.sources.values() | sort(attribute='unique_id') if source.unique_id in wanted -%}
       {%- set arguments = source.meta.get('rasteret') -%}
       {%- if arguments -%}
         {%- do rasteret.build_collection(source.identifier, arguments) -%}
