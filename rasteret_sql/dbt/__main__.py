@@ -2,4 +2,5 @@
 
 from rasteret_sql.dbt import PACKAGE
 
-print(PACKAGE)  # noqa: T201
+if __name__ == "__main__":
+    print(PACKAGE)  # noqa: T201
