@@ -33,10 +33,13 @@ with_dbt = pytest.mark.skipif(
 )
 
 
+def page_text(page: str) -> str:
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
 def blocks(page: str) -> list[str]:
     """The indented blocks of a page, in order."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return [textwrap.dedent(block).strip() for block in INDENTED.findall(text)]
+    return [textwrap.dedent(block).strip() for block in INDENTED.findall(page_text(page))]
 
 
 def block(page: str, start: str) -> str:
@@ -49,7 +52,7 @@ def block(page: str, start: str) -> str:
 def checkout(tmp_path_factory) -> Path:
     """A folder with the examples and a command `rasteret-sql`, as after an installation."""
     folder = tmp_path_factory.mktemp("checkout")
-    ours = shutil.ignore_patterns("target", "logs", "*.duckdb")
+    ours = shutil.ignore_patterns("demo", "workspace", "target", "logs", "dbt_packages", "*.duckdb")
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=ours)
     command = folder / "bin" / "rasteret-sql"
     command.parent.mkdir()
@@ -78,40 +81,66 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+DBT_FILE = re.compile(r"(?:--|#) ([\w/]+\.(?:sql|yml))\n")
+
+
 @pytest.mark.any_duckdb
 @with_dbt
 def test_the_example_of_dbt_md(checkout, at_home):
-    output = run(block("dbt.md", "rasteret-sql demo"), checkout, at_home)
-    assert re.search(r"PASS=17 WARN=0 ERROR=0", output)
+    output = run(block("dbt.md", "export RASTERET_DBT_PACKAGE"), checkout, at_home)
+    assert re.search(r"WARN=0 ERROR=0 SKIP=0", output)
     query = re.search(r'-c "(.*)"', block("dbt.md", "duckdb fields.duckdb"))[1]
     with duckdb.connect(str(checkout / "examples/dbt/fields.duckdb"), read_only=True) as con:
-        days = [str(row[0])[:10] for row in con.execute(query).fetchall()]
-    assert sorted(days) == ["2024-01-10", "2024-01-10", "2024-03-10", "2024-03-10"]
+        rows = con.execute(query).fetchall()
+    assert len(rows) == 8
+    assert [str(row[1]) for row in rows[:2]] == ["2024-01-10", "2024-03-10"]
 
 
 @pytest.mark.any_duckdb
 @with_dbt
-def test_a_project_of_the_pieces_of_dbt_md(checkout, at_home):
-    project = checkout / "pieces"
-    (project / "models").mkdir(parents=True)
-    shutil.copy(ROOT / "examples/dbt/dbt_project.yml", project)
-    profile = (ROOT / "examples/dbt/profiles.yml").read_text(encoding="utf-8")
-    before = profile[: profile.index("      plugins:")]
-    plugins = textwrap.indent(block("dbt.md", "plugins:"), " " * 6)
-    (project / "profiles.yml").write_text(f"{before}{plugins}\n")
-    (project / "models" / "sources.yml").write_text(block("dbt.md", "sources:") + "\n")
-    models = [text for text in blocks("dbt.md") if text.startswith("-- ")]
-    pieces = [part for text in models for part in re.split(r"\n(?=-- \w+\.sql\n)", text)]
-    for piece in pieces:
-        name = re.match(r"-- (\w+\.sql)\n", piece)[1]
-        kind = "incremental" if "is_incremental" in piece else "table"
-        config = f"{{{{ config(materialized='{kind}') }}}}\n"
-        (project / "models" / name).write_text(config + piece + "\n")
-    script = "rasteret-sql demo --folder ~/demo && ln -sfn ~/demo/workspace ~/rasteret_workspace"
-    run(f"{script} && cd pieces && dbt build --profiles-dir . --vars '{{}}'", checkout, at_home)
-    with duckdb.connect(str(project / "fields.duckdb"), read_only=True) as con:
-        counts = "SELECT (SELECT count(*) FROM ndvi_by_scene), (SELECT count(*) FROM red_by_scene)"
-        assert con.execute(counts).fetchall() == [(4, 4)]
+def test_the_project_of_dbt_md(checkout, at_home):
+    project = checkout / "farm"
+    wrong = block("dbt.md", "-- models/wrong.sql")
+    files = [text for text in blocks("dbt.md") if DBT_FILE.match(text) and text != wrong]
+    # two files may stand one below the other
+    for text in (part for both in files for part in re.split(r"\n\n(?=(?:--|#) models/)", both)):
+        path = project / DBT_FILE.match(text)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    output = run(block("dbt.md", "rasteret-sql demo --folder ."), project, at_home)
+    assert re.search(r"WARN=0 ERROR=0 SKIP=0", output)
+    told = re.search(r"`(collection s2 built: [^`]*)`", page_text("dbt.md"))[1]
+    assert told in output
+    with duckdb.connect(str(project / "farm.duckdb"), read_only=True) as con:
+        con.execute(f"SET file_search_path = '{project}'")
+        counts = "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})"
+        tables = counts.format("parcel_scenes", "parcel_ndvi")
+        assert con.execute(tables).fetchall() == [(8, 2)]
+        tables = counts.format("training_samples", "clear_scenes")
+        assert con.execute(tables).fetchall() == [(1, 4)]
+        index = con.execute("SELECT ndvi FROM parcel_ndvi ORDER BY day").fetchall()
+    assert [row[0] for row in index] == pytest.approx([0.2, 0.7], abs=0.03)
+    with rasteret_sql.connect(workspace=project / "imagery") as con:
+        direct = "SELECT avg(rasteret_ndvi(B04, B08)) FROM rasteret_pixels('s2', ids := [$1], "
+        direct += "bbox := [77.984, 13.004, 77.99, 13.01]) WHERE row // 32 = $2 AND col // 32 = $3"
+        file = str(project / "ndvi_by_block.parquet")
+        found = con.execute("SELECT * FROM read_parquet($1) ORDER BY ALL", [file]).fetchall()
+        assert len(found) == 18
+        *keys, mean = found[4]
+        assert con.execute(direct, keys).fetchone() == (pytest.approx(mean),)
+    (project / "models" / "wrong.sql").write_text(wrong)
+    with pytest.raises(AssertionError) as failed:
+        run("dbt --no-use-colors run --select wrong", project, at_home)
+    for line in block("dbt.md", "Runtime Error").splitlines():
+        assert line.strip() in str(failed.value)
+
+
+def test_every_block_of_dbt_md_is_known():
+    known = ("pip install 'rasteret_sql[dbt]'", "export ", "duckdb fields", "rasteret-sql demo ")
+    for text in blocks("dbt.md"):
+        assert DBT_FILE.match(text) or text.startswith((*known, "Runtime Error")), text
+    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r"^dbt = \[.*dbt-duckdb", extras, re.MULTILINE)
 
 
 @with_quack

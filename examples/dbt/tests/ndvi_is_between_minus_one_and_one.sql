@@ -1,2 +1,2 @@
-SELECT * FROM {{ ref('ndvi_by_block') }}
+SELECT * FROM {{ ref('parcel_ndvi') }}
 WHERE NOT ndvi BETWEEN -1 AND 1

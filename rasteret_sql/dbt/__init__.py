@@ -1,5 +1,7 @@
 """dbt-duckdb plugin: every model sees the ``rasteret_*`` functions and the collections.
 
+`PACKAGE` is a dbt package beside it: a macro that builds the collections of sources, and tests.
+
 In ``profiles.yml``::
 
     plugins:
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbt.adapters.duckdb.plugins import BasePlugin
@@ -29,6 +32,9 @@ from rasteret_sql.remote.stores import storage
 
 if TYPE_CHECKING:
     import duckdb
+
+PACKAGE = Path(__file__).parent / "package"
+"""Folder of the dbt package `rasteret`; ``python -m rasteret_sql.dbt`` prints it."""
 
 _KEYS = ("workspace", "storage", "views")
 
