@@ -366,6 +366,7 @@ def test_areas_on_the_scenes_request_no_byte_twice(s2, server, function):
     assert_no_byte_twice(asked)
 
 
+@pytest.mark.any_duckdb
 def test_ten_thousand_areas_in_one_call(con, remote, server):
     """Boxes all over the image, checked in NumPy; each tile is requested once."""
     rng = np.random.default_rng(4)

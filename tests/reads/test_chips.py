@@ -58,6 +58,7 @@ def made(con, tmp_path):
     return run
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("size", "stride"), [(32, None), (20, None), (50, 25), (7, 31), (70, 1), (71, None)]
 )
@@ -282,6 +283,7 @@ def test_a_raster_without_place_has_chips_without_geometry(con, build):
     assert {row["transform"] for row in rows} <= {None}
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("n", range(3))
 def test_chips_of_real_files_are_rasterio_s_windows(con, data, n):
     files = sorted((data / "geotiff").rglob("*.tif"))

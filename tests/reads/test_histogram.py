@@ -47,6 +47,7 @@ def made(con, tmp_path):
     return run
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("limits", [None, [10, 200], [-3.5, 1000.25]])
 @pytest.mark.parametrize("bins", [1, 10, 256])

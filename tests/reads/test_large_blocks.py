@@ -56,6 +56,7 @@ def write(path, pixels, **options):
         assert len(file.pages.first.dataoffsets) in (1, count), "not one block"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("bands", "options"),
     [

@@ -469,7 +469,7 @@ def test_a_raster_without_crs_is_told(con, tmp_path):
     data, nodata = noise("uint16", 6, (90, 80))
     path = write(tmp_path / "a.tif", data, None, Affine(9, 0, 0, 0, -9, 0), nodata=nodata)
     build_files(con, "made", {"one": path})
-    with pytest.raises(duckdb.Error, match="expected a raster with a CRS, got none"):
+    with pytest.raises(duckdb.Error, match="expected a raster with a CRS, got 'none'"):
         con.execute("FROM rasteret_read('made', resolution := 10)").fetchall()
     (row,) = rows_of(con, "FROM rasteret_read('made', resolution := 10, on_error := 'report')")
     assert "expected a raster with a CRS" in row["error"]

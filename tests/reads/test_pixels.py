@@ -158,6 +158,7 @@ def usable(entry):
     )
 
 
+@pytest.mark.any_duckdb
 def test_every_real_file_read_through_sql_equals_gdal(data, server, truth, tmp_path):
     """One collection over all real files, over HTTP; the bytes of band 1 by their hash."""
     con = rasteret_sql.connect(workspace=tmp_path / "workspace")

@@ -119,12 +119,13 @@ def requested(con, server, function, collection, **options):
     return found
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("function", ["rasteret_read", "rasteret_pixels"])
 def test_a_read_requests_its_plan(kinds, server, kind, function):
     """Areas x levels x bands; each range once."""
     n_requests = 0
-    for area, level, bands in itertools.product(AREAS, (0, 1, 2), (["g"], ["b", "r"], None)):
+    for area, level, bands in itertools.product(AREAS, (0, 1), (["b", "r"], None)):
         options = {"bands": bands, "level": level} | AREAS[area]
         plan = planned(kinds, server, kind, **options)
         read = requested(kinds, server, function, kind, **options)
@@ -132,7 +133,7 @@ def test_a_read_requests_its_plan(kinds, server, kind, function):
         assert not plan or area != "outside"
         assert plan or area == "outside" or kind == "sparse"
         n_requests += sum(plan.values())
-    assert n_requests > 30
+    assert n_requests > 15
 
 
 @pytest.mark.parametrize("kind", [k for k, v in KINDS.items() if "compress" in v])
@@ -164,6 +165,7 @@ def total(requests):
     return sum((stop - start) * n for (_, start, stop), n in requests.items())
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "options",
     [

@@ -139,6 +139,7 @@ def real_files(data):
         yield path
 
 
+@pytest.mark.any_duckdb
 def test_real_files_equal_rasterio_sample(con, data):
     n_files = n_points = 0
     for path in list(real_files(data))[::5]:

@@ -110,6 +110,7 @@ def written_out(pixels, valid, nodata, transform, area_px, *, all_touched, crop,
     return values, seen, moved
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 @pytest.mark.parametrize(
     "transform",
@@ -381,6 +382,7 @@ def check_real_files(con, data, truth, files, bands, *, all_touched):
     return n_equal
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 def test_windows_of_every_real_file_equal_rasterio(con, data, truth, all_touched):
     files = [path for path, entry in truth.items() if usable(entry)]
@@ -390,6 +392,7 @@ def test_windows_of_every_real_file_equal_rasterio(con, data, truth, all_touched
     assert n_equal > 2000
 
 
+@pytest.mark.any_duckdb
 def test_windows_of_three_bands_of_every_real_file_equal_rasterio(con, data, truth):
     files = [path for path, entry in truth.items() if usable(entry) and entry["count"] >= 3]
     assert len(files) > 80
@@ -397,6 +400,7 @@ def test_windows_of_three_bands_of_every_real_file_equal_rasterio(con, data, tru
     assert n_equal > 500
 
 
+@pytest.mark.any_duckdb
 def test_areas_in_the_crs_of_real_files_equal_rasterio(con, data, truth):
     """Every georeferenced file with areas of its own, in its own CRS; north-up or not."""
     rng = np.random.default_rng(9)

@@ -207,6 +207,7 @@ quick = settings(
 )
 
 
+@pytest.mark.any_duckdb
 @quick
 @given(
     raster=rasters(),
@@ -234,6 +235,7 @@ def test_windows_and_masks_are_rasterios(session, raster, shapes, by_pixels, cro
             assert_same(got[number], wanted)
 
 
+@pytest.mark.any_duckdb
 @quick
 @given(
     raster=rasters(turns=("north-up", "south-up", "rotated")),
@@ -287,6 +289,7 @@ def _inside(path, shape, *, all_touched):
         )
 
 
+@pytest.mark.any_duckdb
 @quick
 @given(raster=rasters(), shape=areas().filter(lambda area: area.area > 1e-4), crop=st.booleans())
 def test_lists_and_scaled_values_say_the_same_as_blobs(session, raster, shape, crop):

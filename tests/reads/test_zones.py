@@ -114,6 +114,7 @@ def inside_of(path, area, *, touched):
         return file.read(1), file.read_masks(1) != 0, mask
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "touched"])
 def test_equal_numpy_over_rasterio_masks(raster, weights):
     con, path, areas = raster
@@ -150,6 +151,7 @@ def test_equal_numpy_over_rasterio_masks(raster, weights):
     assert n_rows == len(got) > 15
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "touched"])
 def test_equal_rasterstats(raster, weights):
     con, path, areas = raster
