@@ -8,6 +8,7 @@ from rasteret_sql import __version__
 from rasteret_sql.cli.collections import collections
 from rasteret_sql.cli.datasets import datasets
 from rasteret_sql.cli.demo import demo
+from rasteret_sql.cli.doctor import doctor
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
 from rasteret_sql.cli.query import query
@@ -27,5 +28,5 @@ def main(*, debug: bool) -> None:
     """
 
 
-for command in (collections, datasets, query, functions, demo, serve):
+for command in (collections, datasets, query, functions, demo, doctor, serve):
     main.add_command(command)
