@@ -12,6 +12,7 @@ from rasteret_sql.cli.doctor import doctor
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
 from rasteret_sql.cli.query import query
+from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
 
 __all__ = ["main"]
@@ -28,5 +29,16 @@ def main(*, debug: bool) -> None:
     """
 
 
-for command in (collections, datasets, query, functions, demo, doctor, serve):
+for command in (
+    collections,
+    datasets,
+    query,
+    sample,
+    zonal,
+    preview,
+    functions,
+    demo,
+    doctor,
+    serve,
+):
     main.add_command(command)
