@@ -11,6 +11,7 @@ from rasteret_sql.cli.demo import demo
 from rasteret_sql.cli.doctor import doctor
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
+from rasteret_sql.cli.init import init
 from rasteret_sql.cli.query import query
 from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
@@ -37,6 +38,7 @@ for command in (
     zonal,
     preview,
     functions,
+    init,
     demo,
     doctor,
     serve,
