@@ -15,6 +15,7 @@ from rasteret_sql.cli.init import init
 from rasteret_sql.cli.query import query
 from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
+from rasteret_sql.cli.shell import shell
 
 __all__ = ["main"]
 
@@ -34,6 +35,7 @@ for command in (
     collections,
     datasets,
     query,
+    shell,
     sample,
     zonal,
     preview,

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import click
-import duckdb
 
 from rasteret_sql.cli import output as results
-from rasteret_sql.cli.session import database_option, session, workspace_option
+from rasteret_sql.cli.session import database_option, is_success, session, workspace_option
 from rasteret_sql.duck.results import translated
 
 
@@ -39,11 +38,6 @@ def query(
     with session(workspace_dir, database, read_only=read_only) as con:
         with translated(con, text):
             result = con.sql(text)
-        if result is None or not result.columns or _is_success(result):
+        if result is None or not result.columns or is_success(result):
             return
         results.put(con, result, format_, output, label="running")
-
-
-def _is_success(result: duckdb.DuckDBPyRelation) -> bool:
-    """2.0 answers SET and the like with an empty column of this name."""
-    return result.columns == ["Success"] and not result.fetchall()
