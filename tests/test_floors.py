@@ -45,6 +45,8 @@ OUTSIDE = {
     "duckdb": {"duck", "serve", "dbt", "cli", "demo"},
     "duckdb_extensions": {"serve"},
     "click": {"cli"},
+    "prompt_toolkit": {"cli"},
+    "pygments": {"cli"},
     "dbt": {"dbt"},
     "pyarrow": {"schema", "records", "reading", "arrays", "duck", "cli"},
     "xarray": {"arrays"},

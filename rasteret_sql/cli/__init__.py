@@ -8,10 +8,14 @@ from rasteret_sql import __version__
 from rasteret_sql.cli.collections import collections
 from rasteret_sql.cli.datasets import datasets
 from rasteret_sql.cli.demo import demo
+from rasteret_sql.cli.doctor import doctor
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
+from rasteret_sql.cli.init import init
 from rasteret_sql.cli.query import query
+from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
+from rasteret_sql.cli.shell import shell
 
 __all__ = ["main"]
 
@@ -27,5 +31,18 @@ def main(*, debug: bool) -> None:
     """
 
 
-for command in (collections, datasets, query, functions, demo, serve):
+for command in (
+    collections,
+    datasets,
+    query,
+    shell,
+    sample,
+    zonal,
+    preview,
+    functions,
+    init,
+    demo,
+    doctor,
+    serve,
+):
     main.add_command(command)

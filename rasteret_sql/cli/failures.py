@@ -50,7 +50,7 @@ class Commands(click.Group):
             _leave_stdout()
             raise click.exceptions.Exit(0) from None
         except Exception as error:
-            if _is_interrupt(error):
+            if is_interrupt(error):
                 raise _interrupted(ctx) from None
             if ctx.params.get("debug"):
                 raise
@@ -72,7 +72,7 @@ def _interrupted(ctx: click.Context) -> click.exceptions.Exit:
     return click.exceptions.Exit(INTERRUPTED)
 
 
-def _is_interrupt(error: Exception) -> bool:
+def is_interrupt(error: Exception) -> bool:
     """Who saw Ctrl-C first reports it: a scan of ours, DuckDB 2, or DuckDB 1.5."""
     if isinstance(error, (InterruptedReadError, duckdb.InterruptException)):
         return True

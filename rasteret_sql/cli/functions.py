@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import click
 
 from rasteret_sql.cli.session import call, session
@@ -15,12 +17,29 @@ def functions(name: str | None) -> None:
     with session(None) as con:
         rows = call(con, "rasteret_functions", {})
     if name is None:
-        width = max(len(row["name"]) for row in rows)
-        for row in rows:
-            click.echo(f"{row['name']:<{width}}  {row['description']}")
+        click.echo(summary(rows))
         return
+    click.echo(manual(rows, name))
+
+
+def summary(rows: Sequence[Mapping[str, str]]) -> str:
+    """A line for each function: its name and what it does."""
+    width = max(len(row["name"]) for row in rows)
+    return "\n".join(f"{row['name']:<{width}}  {row['description']}" for row in rows)
+
+
+def manual(rows: Sequence[Mapping[str, str]], name: str) -> str:
+    """The manual of a function, its prefix may be left out.
+
+    Args:
+        rows: Of rasteret_functions().
+        name: Of the function.
+
+    Raises:
+        InputError: there is none of this name.
+    """
     found = [row for row in rows if row["name"] in (name, f"rasteret_{name}")]
     if not found:
         todo = "'rasteret-sql functions' lists them"
         raise InputError.expected("name", "a SQL function", name, todo)
-    click.echo(f"{found[0]['signature']}\n\n{found[0]['manual'].strip()}")
+    return f"{found[0]['signature']}\n\n{found[0]['manual'].strip()}"

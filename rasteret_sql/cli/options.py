@@ -6,6 +6,7 @@ flags) stands here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -52,6 +53,28 @@ _FORMS: dict[str, dict[str, Any]] = {  # the help of values that are written oth
         "callback": values.names,
         "help": "Hive partition columns; default: year,month.",
     },
+    "geometry": {"help": "Polygon as WKT or GeoJSON, in place of --bbox."},
+    "record_columns": {
+        "metavar": "NAME,...",
+        "callback": values.names,
+    },
+    "max_dt": {"metavar": "INTERVAL", "callback": values.interval},
+    "mask_values": {"metavar": "N,...", "callback": values.numbers},
+    "rescale": {
+        "metavar": "LOW,HIGH",
+        "callback": values.numbers,
+        "help": "Values that become black and white; default: 2nd and 98th percentile of each "
+        "band of the picture.",
+    },
+    "colormap": {
+        "metavar": "NAME|VALUE=COLOUR,...",
+        "callback": values.colormap,
+        "help": "Of one band: grey, viridis, magma, rdylgn, scl (classes of Sentinel-2), or "
+        "VALUE=#rrggbb,..., where other values are transparent.",
+    },
+    "level": {"type": click.IntRange(min=0)},
+    "max_distance_pixels": {"type": click.IntRange(min=0)},
+    "max_bytes": {"type": click.IntRange(min=0)},
     "since": {"metavar": "DATE"},
     "start_date": {"metavar": "DATE"},
     "end_date": {"metavar": "DATE", "help": "Of the last scene; left out: goes on."},
@@ -59,6 +82,7 @@ _FORMS: dict[str, dict[str, Any]] = {  # the help of values that are written oth
 _FORMS_OF_TYPES: dict[str, dict[str, Any]] = {
     "VARCHAR[]": {"metavar": "NAME,...", "callback": values.names},
     "MAP": {"metavar": "KEY=VALUE,...", "callback": values.texts},
+    "DOUBLE": {"type": float},
     "BIGINT": {"type": click.IntRange(min=1)},
     "INTEGER": {"type": click.IntRange(min=1)},
 }
@@ -83,9 +107,14 @@ def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what cl
         on = parameter.default == "true"
         flag = f"{flag}/--no-{flag[2:]}" if on else flag
         told |= {"default": on, "show_default": on, "is_flag": True}
-    elif parameter.default not in ("", "NULL") and not parameter.default.startswith("["):
+    elif parameter.default.startswith("["):
+        told["show_default"] = ",".join(_LISTED.findall(parameter.default))
+    elif parameter.default not in ("", "NULL"):
         told |= {"default": parameter.default.strip("'"), "show_default": True}
     return cast("Option", click.option(flag, name, **told | how))
+
+
+_LISTED = re.compile(r"'(\w+)'")
 
 
 def _help(parameter: Parameter) -> str:
@@ -97,6 +126,12 @@ def _help(parameter: Parameter) -> str:
 def all_of(function: str, *names: str) -> Callable[[_Command], _Command]:
     """Several options of one function, in this order."""
     return together(*(of(function, name) for name in names))
+
+
+def rest_of(function: str, *without: str) -> Callable[[_Command], _Command]:
+    """The options of all parameters of a function but some, in their order."""
+    names = (one.name for one in FUNCTIONS[function].parameters)
+    return all_of(function, *(name for name in names if name not in without))
 
 
 strict = click.option(

@@ -39,8 +39,9 @@ def _section(name: str, command: click.Command) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring without its indentation and line breaks."""
-    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+    """A docstring without its line breaks, but in examples, which are indented."""
+    parts = text.split("\n\n")
+    return "\n\n".join(p if p.startswith("    ") else " ".join(p.split()) for p in parts)
 
 
 if __name__ == "__main__":

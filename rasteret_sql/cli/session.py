@@ -46,14 +46,14 @@ def session(
     con = connect(database, workspace, read_only=read_only)
     try:
         con.execute("SET enable_progress_bar = false")
-        with _warnings_on_stderr(), translated(con):
+        with warnings_on_stderr(), translated(con):
             yield con
     finally:
         con.close()
 
 
 @contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
+def warnings_on_stderr() -> Iterator[None]:
     """Show our own warnings as a command shows its errors, whatever filters there are."""
     show = warnings.showwarning
 
@@ -74,6 +74,14 @@ def _warnings_on_stderr() -> Iterator[None]:
         warnings.simplefilter("always", RasteretWarning)
         warnings.showwarning = shown
         yield
+
+
+def is_success(result: duckdb.DuckDBPyRelation) -> bool:
+    """Whether a result says only that a statement was run.
+
+    DuckDB 2.0 answers SET and the like with an empty column of this name.
+    """
+    return result.columns == ["Success"] and not result.fetchall()
 
 
 def call_text(function: str, parameters: Mapping[str, object], *, first: str = "") -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import click
+import duckdb
 
 _N_BOX = 4
 _N_RANGE = 2
@@ -46,6 +48,38 @@ def names(_ctx: click.Context, _option: click.Parameter, value: str | None) -> l
     if not all(found):
         raise click.BadParameter(f"expected names with commas between them, got {value!r}")
     return found
+
+
+def numbers(_ctx: click.Context, _option: click.Parameter, value: str | None) -> list[float] | None:
+    """``3,8,9``."""
+    if value is None:
+        return None
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError:
+        expected = "numbers with commas between them"
+        raise click.BadParameter(f"expected {expected}, got {value!r}") from None
+
+
+def interval(_ctx: click.Context, _option: click.Parameter, value: str | None) -> timedelta | None:
+    """``5 days``, or what else SQL takes for an INTERVAL."""
+    if value is None:
+        return None
+    try:
+        with duckdb.connect() as con:
+            found = con.execute("SELECT $text::INTERVAL", {"text": value}).fetchall()[0][0]
+    except duckdb.Error:
+        found = None
+    if not isinstance(found, timedelta):
+        raise click.BadParameter(f"expected an interval as '5 days', got {value!r}")
+    return found
+
+
+def colormap(
+    _ctx: click.Context, _option: click.Parameter, value: str | None
+) -> str | dict[str, str] | None:
+    """``viridis``, or ``4=#00a000,9=#ffffff``."""
+    return value if value is None or "=" not in value else texts(_ctx, _option, value)
 
 
 def texts(

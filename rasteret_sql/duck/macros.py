@@ -20,7 +20,7 @@ from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import RasteretError
 
 HAND_WRITTEN = ("10_scalars.sql", "90_functions.sql")
-"""The files that are not written from declarations."""
+"""The files that are not written from declarations; their macros need no Python."""
 
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO (\w+)")
@@ -45,9 +45,19 @@ def sql_folder(package: Path = Path(__file__).parents[1]) -> Path:
 @functools.cache
 def statements() -> tuple[str, ...]:
     """Every statement of every file, in order."""
+    return _statements_of(*sorted((*HAND_WRITTEN, *SQL_FILES)))
+
+
+@functools.cache
+def plain_statements() -> tuple[str, ...]:
+    """Those of the files that need no Python: any DuckDB can run and keep them."""
+    return _statements_of(*HAND_WRITTEN)
+
+
+def _statements_of(*names: str) -> tuple[str, ...]:
     found = []
     folder = sql_folder()
-    for name in sorted((*HAND_WRITTEN, *SQL_FILES)):
+    for name in names:
         text = (folder / name).read_text(encoding="utf-8")
         found += [
             _LEADING_COMMENTS.sub("", s.query.strip()).rstrip(";")

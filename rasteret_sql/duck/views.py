@@ -17,14 +17,18 @@ def create_view(
     con: duckdb.DuckDBPyConnection, name: str, path: str, *, temporary: bool = False
 ) -> None:
     """Make or renew the view of a collection in the current schema."""
-    kind = "TEMP VIEW" if temporary else "VIEW"
-    rows = remote_view_sql(path) if is_remote(path) else parquet_sql(path)
-    sql = f"CREATE OR REPLACE {kind} {quote_identifier(name)} AS SELECT * FROM {rows}"
     try:
-        con.execute(sql)
+        con.execute(view_statement(name, path, temporary=temporary))
     except duckdb.Error as error:
         first = str(error).strip().splitlines()[0]
         raise CollectionError(f"view {name}: {first}") from error
+
+
+def view_statement(name: str, path: str, *, temporary: bool = False) -> str:
+    """The statement that makes or renews the view of a collection."""
+    kind = "TEMP VIEW" if temporary else "VIEW"
+    rows = remote_view_sql(path) if is_remote(path) else parquet_sql(path)
+    return f"CREATE OR REPLACE {kind} {quote_identifier(name)} AS SELECT * FROM {rows}"
 
 
 def check_view_can_be_made(

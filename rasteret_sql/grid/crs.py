@@ -15,6 +15,8 @@ from rasteret_sql.errors import InputError
 LONLAT: Final = "OGC:CRS84"
 """Longitude, latitude in degrees, WGS 84: what an AOI is in unless something else is said."""
 
+PROJ_VERSION: Final[str] = pyproj.proj_version_str
+
 _contexts: dict[int, object] = {}
 
 _CODE = re.compile(r"[A-Za-z]+:\w+")

@@ -59,6 +59,12 @@ _AZURE_ENVIRONMENT = (
     "AZURE_FEDERATED_TOKEN_FILE",
 )
 
+_SIGNER_ENVIRONMENT = ("EARTHDATA_TOKEN", "PC_SDK_SUBSCRIPTION_KEY")
+_AWS_FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    "AWS_CONFIG_FILE": "~/.aws/config",
+}
+
 Cloud = Literal["s3", "gs", "az"]
 Signer = EarthdataCredentials | PlanetaryComputerToken
 
@@ -142,6 +148,28 @@ def has_credentials(cloud: Cloud) -> bool:
     if cloud == "s3":
         return _any_set(_S3_ENVIRONMENT) or _boto3_provider() is not None
     return _any_set(_GS_ENVIRONMENT if cloud == "gs" else _AZURE_ENVIRONMENT)
+
+
+def credentials_found() -> list[str]:
+    """Where credentials of clouds and signers may come from on this machine, never their values.
+
+    Returns:
+        Names of environment variables that are set, and paths of AWS profile files that exist.
+
+    Example:
+        >>> os.environ["EARTHDATA_TOKEN"] = "a secret"
+        >>> "EARTHDATA_TOKEN" in credentials_found()
+        True
+        >>> del os.environ["EARTHDATA_TOKEN"]
+    """
+    names = (*_S3_ENVIRONMENT, *_GS_ENVIRONMENT, *_AZURE_ENVIRONMENT, *_SIGNER_ENVIRONMENT)
+    found = [name for name in names if os.environ.get(name)]
+    return found + [str(path) for path in _aws_files() if path.exists()]
+
+
+def _aws_files() -> list[Path]:
+    """The profile files of AWS, which need not exist."""
+    return [Path(os.environ.get(n) or f).expanduser() for n, f in _AWS_FILES.items()]
 
 
 def signs_first(bucket: Bucket, options: StorageOptions) -> bool:
@@ -276,16 +304,12 @@ def _any_set(names: tuple[str, ...]) -> bool:
 
 def _boto3_provider() -> S3CredentialProvider | None:
     """Return keys of the AWS profile and config files, where boto3 is installed."""
-    names = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
-    files = ("~/.aws/credentials", "~/.aws/config")
-    paths = [
-        os.environ.get(n) or str(Path(f).expanduser()) for n, f in zip(names, files, strict=True)
-    ]
-    if not any(Path(path).exists() for path in paths):
+    paths = _aws_files()
+    if not any(path.exists() for path in paths):
         return None  # boto3 would go on to ask the cloud's machines, and wait
     if not importlib.util.find_spec("boto3"):
         return None
-    return _profile_provider(os.environ.get("AWS_PROFILE"), *paths)
+    return _profile_provider(os.environ.get("AWS_PROFILE"), *map(str, paths))
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+CHECKOUT = Path(__file__).parents[2]
 ROWS = [(1, "a,b", 1.5), (2, None, -2.0), (3, 'q"é', 0.1)]
 SQL = "SELECT * FROM (VALUES (1, 'a,b', 1.5::DOUBLE), (2, NULL, -2), (3, 'q\"é', 0.1)) t(i, s, d)"
 
@@ -149,3 +154,56 @@ def test_an_output_of_an_unknown_format_is_refused_before_anything_runs(command,
     done = command("query", "SELECT 1 AS i", "--output", tmp_path / name, "--format", "csv")
     assert done.exit_code == 0
     assert (tmp_path / name).read_text() == "i\n1\n"
+
+
+@pytest.mark.parametrize("format_", ["csv", "json"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM test_all_types()",
+        "FROM (VALUES ('a,b'), ('q\"x'), (NULL), (''), ('n\nx'), ('r\r'), ('a#')) t(\"s,\")",
+        "SELECT 1 AS i WHERE false",
+    ],
+)
+def test_csv_and_json_are_what_duckdb_writes(command, tmp_path, format_, sql):
+    path = tmp_path / "expected"
+    with duckdb.connect() as con:
+        how = {"csv": "FORMAT csv, HEADER true", "json": "FORMAT json, ARRAY true"}[format_]
+        con.execute(f"COPY ({sql}) TO '{path}' ({how})")
+    done = command("query", sql, "--format", format_)
+    assert done.exit_code == 0, done.output
+    assert done.stdout_bytes == path.read_bytes()
+
+
+@pytest.mark.parametrize("format_", ["csv", "json", "arrow"])
+def test_rows_come_while_the_statement_runs_and_a_reader_may_leave(format_):
+    sql = "SELECT i, 'a text that takes some room' AS s FROM range(100_000_000_000) t(i)"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rasteret_sql", "query", sql, "--format", format_],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+    )
+    with process:
+        try:
+            head = process.stdout.read(2_000_000)  # the statement would take hours to end
+            process.stdout.close()
+            error = process.stderr.read()
+            assert (process.wait(timeout=30), error) == (0, b"")
+        finally:
+            process.kill()
+    assert len(head) == 2_000_000
+    assert b"a text that takes some room" in head
+
+
+def test_what_comes_before_an_error_is_written_and_the_exit_code_tells(command):
+    sql = "SELECT CASE WHEN i = 900000 THEN error('late') ELSE i END AS x FROM range(1000000) t(i)"
+    done = command("query", sql, "--format", "csv")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("x\n0\n1\n")
+    assert "late" in done.stderr
+
+
+def test_columns_of_one_name_all_come_out(command):
+    done = command("query", "SELECT 1 AS a, 2 AS a", "--format", "json")
+    assert list(json.loads(done.stdout)[0].values()) == [1, 2]

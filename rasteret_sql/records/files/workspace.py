@@ -199,6 +199,16 @@ class Workspace:
                 self.problems[f"{name}_{kind}"] = error.message
         return found
 
+    def extent(self) -> tuple[int, int]:
+        """Number of versions and bytes of all files, those of builds under way included."""
+        n_versions = n_bytes = 0
+        for at, folders, files in os.walk(self.root):
+            folder = Path(at)
+            if folder.parent == self.root / _VERSIONS:
+                n_versions += sum(name.isdecimal() for name in folders)
+            n_bytes += sum((folder / name).lstat().st_size for name in files)
+        return n_versions, n_bytes
+
     def find(self, name: str) -> CollectionInfo:
         """The collection of that name.
 

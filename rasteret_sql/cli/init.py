@@ -1,0 +1,87 @@
+"""``rasteret-sql init``: a DuckDB file that shows the collections without Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import duckdb
+
+from rasteret_sql.cli.failures import Failure
+from rasteret_sql.cli.session import workspace_option
+from rasteret_sql.duck.macros import plain_statements
+from rasteret_sql.duck.table_function import quote_text
+from rasteret_sql.duck.views import check_view_can_be_made, create_view, view_statement
+from rasteret_sql.errors import InputError
+from rasteret_sql.records.files.footers import CollectionInfo
+from rasteret_sql.records.files.workspace import Workspace
+
+_STORAGE_VERSION = "v1.0.0"
+"""Of a new file: DuckDB 2.0 would write one that 1.5 can't open."""
+
+
+@click.command()
+@click.argument("database", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--sql", "as_sql", is_flag=True, help="Print the statements, for .read of any DuckDB shell."
+)
+@click.option("--force", is_flag=True, help="Replace other views of the same names.")
+@workspace_option
+def init(database: Path | None, workspace_dir: Path | None, *, as_sql: bool, force: bool) -> None:
+    """Make or renew a DuckDB file DATABASE that shows the collections without Python.
+
+    It gets a view for each collection of the workspace, and the functions that are plain SQL,
+    as rasteret_ndvi; FROM rasteret_functions() lists them. What else the file holds stays as it
+    is. Views name the files where they are: run it again after a build under a new name, and
+    with --force when the workspace has moved.
+
+        rasteret-sql init my.duckdb && duckdb my.duckdb "FROM s2"
+    """
+    if (database is None) == (not as_sql):
+        raise click.UsageError("expected DATABASE or --sql, got " + ("both" if as_sql else "none"))
+    workspace = Workspace(workspace_dir)
+    collections = workspace.collections()
+    for name, problem in workspace.problems.items():
+        click.echo(f"warning: {name}: {problem}", err=True)
+    if database is None:
+        _print(collections)
+    else:
+        _write(database.expanduser(), collections, force=force)
+
+
+def _print(collections: list[CollectionInfo]) -> None:
+    views = [view_statement(info.name, str(info.path)) for info in collections]
+    click.echo("-- Written by `rasteret-sql init --sql`.\n")
+    click.echo(";\n\n".join((*plain_statements(), *views)) + ";")
+
+
+def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> None:
+    """Write macros and views in one transaction.
+
+    Raises:
+        Failure: a name is taken by another table or view; nothing has changed.
+    """
+    version = "" if path.exists() else f", STORAGE_VERSION '{_STORAGE_VERSION}'"
+    with duckdb.connect() as con:
+        con.execute(f"ATTACH {quote_text(str(path))} AS file (READ_WRITE{version})")
+        con.execute("USE file")
+        con.execute("BEGIN")
+        for statement in plain_statements():
+            con.execute(statement)
+        for info in collections:
+            try:
+                check_view_can_be_made(con, info.name, str(info.path), force=force)
+            except InputError as error:
+                raise Failure(
+                    f"{info.name}: expected a name that is free in {path.name}, got another table "
+                    "or view; pass --force to replace a view, or rename it"
+                ) from error
+            create_view(con, info.name, str(info.path))
+        con.execute("COMMIT")
+        (n_functions,) = con.execute(
+            "SELECT count(DISTINCT function_name) FROM duckdb_functions() WHERE "
+            "database_name = 'file' AND starts_with(function_name, 'rasteret_')"
+        ).fetchall()[0]
+    click.echo(f"{path}: {len(collections)} views, {n_functions} functions")
+    if not collections:
+        click.echo("no collections in the workspace", err=True)
