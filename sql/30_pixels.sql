@@ -93,7 +93,7 @@ valid           BOOLEAN    add a column valid: a BLOB of bytes, 1 where a pixel 
 format          VARCHAR    'blob' (values one after another) or 'list' (LIST with NULL for no data)
 returns         period TIMESTAMP (its start; NULL without periods), row_off, col_off, height, width, transform (a, b, c, d, e, f of the block), crs, dtypes VARCHAR[], n_records (that cover a part of it), one BLOB per band (row-major, little-endian; of median and mean float64, of count int32, else of the type of the band; no data is NaN, of integers 0: see valid)
 raises          collection, bands, mask_band: unknown; a raster without CRS; a tile that can't be read, unless on_error; bands of complex numbers
-example         SELECT period, height, width, octet_length(B04) FROM rasteret_composite('s2', bands := ['B04'], period := '1 month', mask_band := 'SCL', mask_values := [3, 8, 9, 10], bbox := [77.984, 13.004, 77.99, 13.01])
+example         SELECT period, height, width, octet_length(B04) FROM rasteret_composite('s2', bands := ['B04'], method := 'max', period := '1 month', bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
 
 CREATE OR REPLACE MACRO rasteret_cache_stats(

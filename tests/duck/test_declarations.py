@@ -118,6 +118,7 @@ def test_arguments_are_checked_in_order_and_normalised():
     given |= {"collection": "s2", "bands": "B04", "on_error": "null", "max_concurrent": 8}
     given |= {"all_touched": False, "masked": True, "scaled": False}
     given |= {"level": 0, "lonlat": False, "coverage": False}
+    given |= {"resampling": "nearest", "overview": "auto"}
     assert checked(given)["bands"] == ["B04"]
     assert checked(given | {"bands": ("B04", "B08")})["bands"] == ["B04", "B08"]
     with pytest.raises(InputError, match="bands: expected a list of band names, got 7"):

@@ -95,7 +95,7 @@ from rasteret_sql.reading.outputs.composites import (
     raises="collection, bands, mask_band: unknown; a raster without CRS; a tile that can't be "
     "read, unless on_error; bands of complex numbers",
     example="SELECT period, height, width, octet_length(B04) FROM rasteret_composite('s2', "
-    "bands := ['B04'], period := '1 month', mask_band := 'SCL', mask_values := [3, 8, 9, 10], "
+    "bands := ['B04'], method := 'max', period := '1 month', "
     "bbox := [77.984, 13.004, 77.99, 13.01])",
 )
 def composite(
