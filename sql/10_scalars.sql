@@ -138,3 +138,45 @@ returns   BIGINT, NULL where the band is absent or was unreadable
 example   SELECT rasteret_num_tiles({tile_offsets: [8, 1032]})
 result    2
 $doc$;
+
+CREATE OR REPLACE MACRO rasteret_solar_day(datetime, lon) AS
+    make_timestamp(epoch_us(datetime) + round(lon::DOUBLE * 240e6)::BIGINT)::DATE;
+
+COMMENT ON MACRO rasteret_solar_day IS $doc$
+The day of a moment by the sun where it was taken: UTC and an hour for each 15 degrees east.
+Scenes of one overpass have one solar day, also where it is midnight in UTC meanwhile.
+
+datetime  TIMESTAMP  of the scene, in UTC; or TIMESTAMPTZ
+lon       DOUBLE     longitude in degrees, as of the middle of the scene
+returns   DATE, NULL where either is NULL
+example   SELECT rasteret_solar_day(TIMESTAMP '2024-05-01 22:30:00', 150.0)
+result    2024-05-02
+$doc$;
+
+CREATE OR REPLACE MACRO rasteret_grid_cell(lon, lat, km := 10) AS (
+    SELECT abs(r)::VARCHAR || CASE WHEN r < 0 THEN 'D' ELSE 'U' END || '_'
+        || abs(c)::VARCHAR || CASE WHEN c < 0 THEN 'L' ELSE 'R' END
+    FROM (
+        SELECT r, ceil(x * ceil(2 * pi() * 6378.137 * cos(r * 180 / n * pi() / 180) / k) / 360)::BIGINT
+            - 1 AS c
+        FROM (
+            SELECT x, k, n, ceil(y * n / 180)::BIGINT - 1 AS r
+            FROM (
+                SELECT lon::DOUBLE AS x, lat::DOUBLE AS y, km::DOUBLE AS k,
+                    ceil(pi() * 6378.137 / km::DOUBLE) AS n
+            )
+        )
+    )
+);
+
+COMMENT ON MACRO rasteret_grid_cell IS $doc$
+The Major TOM grid cell that holds a point: rows up and down from the equator, columns to the
+right and left of the meridian. Source: Francis and Czerkawski 2024, "Major TOM", section 3.
+
+lon       DOUBLE   longitude in degrees
+lat       DOUBLE   latitude in degrees
+km        DOUBLE   length of a cell
+returns   VARCHAR, row and column; NULL where either is NULL
+example   SELECT rasteret_grid_cell(77.99, 13.01)
+result    144U_846R
+$doc$;

@@ -59,8 +59,8 @@ class Period(NamedTuple):
 
         Example:
             >>> may = np.array([np.datetime64("2024-05-17T08:00", "us")]).astype(np.int64)
-            >>> parse_period("period", "1 month").starts(may).astype("datetime64[us]").astype(str)
-            array(['2024-05-01T00:00:00.000000'], dtype='<U26')
+            >>> str(parse_period("period", "1 month").starts(may).astype("datetime64[us]")[0])
+            '2024-05-01T00:00:00.000000'
         """
         times = moments.astype("datetime64[us]")
         if self.is_months:
