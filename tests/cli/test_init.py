@@ -23,11 +23,13 @@ HELPERS = {
     "rasteret_bbox_intersects",
     "rasteret_evi",
     "rasteret_functions",
+    "rasteret_grid_cell",
     "rasteret_ndvi",
     "rasteret_normalized_difference",
     "rasteret_num_tiles",
     "rasteret_qa_bit",
     "rasteret_scl_clear",
+    "rasteret_solar_day",
     "rasteret_split",
     "rasteret_tile_span",
 }
