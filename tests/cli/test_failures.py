@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from processes import heeding_ctrl_c
 
 from rasteret_sql.cli import failures
 from rasteret_sql.cli.failures import one_line
@@ -88,11 +89,6 @@ def test_an_interrupt_in_a_command_is_exit_code_130(error):
     assert (done.exit_code, done.stderr) == (130, "error: interrupted\n")
 
 
-def heed_ctrl_c():
-    """A test run in the background of a script inherits an ignored SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("format_", ["table", "json", "arrow"])
 def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(command, server, tmp_path, format_):
     remote, outputs = tmp_path / "workspace", tmp_path / "outputs"
@@ -107,12 +103,11 @@ def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(command, server, tm
     server.set(latency_ms=400)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rasteret_sql", "query", sql, *arguments],
+            heeding_ctrl_c("-m", "rasteret_sql", "query", sql, *arguments),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
-            preexec_fn=heed_ctrl_c,
         )
         deadline = time.monotonic() + 20
         while not any(request["path"].startswith(f"/{format_}/") for request in server.requests()):

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +21,11 @@ from rasteret_sql.cli.completion import Catalog, candidates, is_complete
 CHECKOUT = Path(__file__).parents[2]
 CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[=>]|\r")
 PROMPT = "rasteret>"
+TAKE_TERMINAL = (  # a preexec_fn forks, for which a process of many tests may be too large
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, '-m', 'rasteret_sql', *sys.argv[1:]])"
+)
 LONG = "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b;"
 
 
@@ -35,7 +39,7 @@ class Terminal:
         self._number = number
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rasteret_sql", "shell", "--workspace-dir", str(workspace)],
+            [sys.executable, "-c", TAKE_TERMINAL, "shell", "--workspace-dir", str(workspace)],
             stdin=child,
             stdout=child,
             stderr=child,
@@ -48,14 +52,8 @@ class Terminal:
             }
             | environment,
             start_new_session=True,
-            preexec_fn=self._take_terminal,
         )
         os.close(child)
-
-    @staticmethod
-    def _take_terminal():
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def __enter__(self):
         return self

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import heeding_ctrl_c
 
 MAX_SECONDS = 1.0
 
@@ -108,22 +109,16 @@ COMMANDS = {
 }
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="the main thread may be in C++ while a worker scans: then no handler of Python runs",
-)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_ctrl_c_ends_a_command(server, places, tmp_path, name):
     words = [word.format(**places) for word in COMMANDS[name]]
-    command = [sys.executable, "-m", "rasteret_sql", "collections", *words]
-    command += ["--workspace-dir", str(tmp_path / "workspace")]
-    # a shell's background job ignores SIGINT, and its children inherit that
+    words += ["--workspace-dir", str(tmp_path / "workspace")]
+    command = heeding_ctrl_c("-m", "rasteret_sql", "collections", *words)
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     ) as process:
         try:

@@ -332,6 +332,7 @@ def tested(story) -> Project:
     return Project(story.project.folder, {}, "", output, results)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("test", "rows"),
     [
@@ -371,6 +372,7 @@ def copied(story: Story, folder: Path) -> Project:
     return Project(folder, story.project.environment, story.project.items)
 
 
+@pytest.mark.any_duckdb
 def test_an_unknown_setting_is_our_one_line(story, tmp_path):
     project = copied(story, tmp_path)
     profiles = tmp_path / "profiles.yml"
@@ -381,6 +383,7 @@ def test_an_unknown_setting_is_our_one_line(story, tmp_path):
     assert "Traceback" not in project.output
 
 
+@pytest.mark.any_duckdb
 def test_a_full_refresh_builds_a_collection_anew_and_an_unknown_argument_is_our_one_line(
     story, tmp_path
 ):

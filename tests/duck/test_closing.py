@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import heeding_ctrl_c
 from servers.range_server import RangeServer
 
 import rasteret_sql
@@ -93,12 +93,11 @@ def test_nothing_aborts_or_hangs(scenario, code, source, workspace, origin):
 def in_a_process(code, *, seconds=60):
     """Output of Python code in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        heeding_ctrl_c("-c", code),
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
         timeout=seconds,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from jupyter_client import KernelManager
+from processes import heeding_ctrl_c
 from servers.range_server import RangeServer
 
 import rasteret_sql
@@ -190,9 +191,8 @@ def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
     for _ in range(5):
         server.reset()
         process = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment(), stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+            heeding_ctrl_c("-c", code), env=environment(), stderr=subprocess.PIPE, text=True
+        )
         wait_for_requests(server)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=MOST_SECONDS)

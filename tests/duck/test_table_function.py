@@ -248,6 +248,7 @@ def test_a_result_abandoned_half_way_closes_its_generator(con, toy):
     assert any(n_batches_of_an_abandoned_result() < 4000 for _ in range(5))
 
 
+@pytest.mark.any_duckdb
 def test_ten_thousand_calls_leave_nothing_behind(con, toy):
     def resident():
         with Path("/proc/self/statm").open() as file:
