@@ -22,7 +22,8 @@ PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=
 
 # Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
 # marked any_duckdb in them.
-DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
+DUCKDB_TESTS := tests/duck tests/sql tests/reading tests/collections tests/datasets \
+  tests/ingest tests/maintenance tests/cli tests/serve tests/dbt tests/docs
 
 .PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
 
