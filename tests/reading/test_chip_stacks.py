@@ -84,9 +84,11 @@ def test_stacks_cover_every_square_that_a_record_covers(con, tmp_path):
         square = shapely.box(left, top, left + 64, top + 64)
         for row in range(-2, 8):
             for col in range(-2, 24):
-                if shapely.box(col * 16, row * 16, col * 16 + 16, row * 16 + 16).intersection(
-                    square
-                ).area:
+                if (
+                    shapely.box(col * 16, row * 16, col * 16 + 16, row * 16 + 16)
+                    .intersection(square)
+                    .area
+                ):
                     covers[row, col].append(name)
     places = {}
     for row in found:
