@@ -630,10 +630,13 @@ def test_a_turned_raster_holds_the_same_points_as_its_transform_says():
 
 def test_the_example_of_points_md(s2):
     page = (Path(__file__).parents[2] / "docs" / "points.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    block, join = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     create, select = block.split(";\n\n")
     s2.execute(create).fetchall()
     found = s2.execute(select).fetchall()
     assert [row[0] for row in found] == ["maize", "fallow", "maize"]
     assert {f"{row[3]:%Y-%m-%d}" for row in found} == {"2024-01-10"}
     assert all(-1 <= row[4] <= 1 for row in found)
+    values = s2.execute(join).fetchall()
+    assert len(values) > len(found)
+    assert any(row[2] is not None for row in values)

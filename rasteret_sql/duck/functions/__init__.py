@@ -9,6 +9,7 @@ from rasteret_sql.duck.functions import (
     datasets,
     enriching,
     histograms,
+    point_values,
     points,
     previews,
     reads,
@@ -17,7 +18,7 @@ from rasteret_sql.duck.functions import (
     zones,
 )
 
-SCALARS = (*builds.SCALARS, *enriching.SCALARS)
+SCALARS = (*builds.SCALARS, *enriching.SCALARS, *point_values.SCALARS)
 """Private scalar UDFs that the families need."""
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "datasets",
     "enriching",
     "histograms",
+    "point_values",
     "points",
     "previews",
     "reads",

@@ -442,8 +442,9 @@ def _make_staged(runtime: Runtime) -> Callable[..., pa.Array]:
             staged = STAGE.get(tokens[0].as_py())
             report = staged.finish(staged.table())
         except RasteretError as error:
-            named = runtime.remember(error, names[0].as_py(), callers[0].as_py())
-            return failed(_REPORT, len(tokens), named.message)
+            return failed(
+                runtime, error, (names[0].as_py(), callers[0].as_py()), _REPORT, len(tokens)
+            )
         return succeeded(pa.array([report] * len(tokens), _REPORT))
 
     return build_staged

@@ -274,8 +274,7 @@ def _make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
             with runtime.stop_event(caller) as stop, listening(stop):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
         except RasteretError as error:
-            named = runtime.remember(error, "rasteret_enrich", caller)
-            return failed(_HEADERS, len(rows), named.message)
+            return failed(runtime, error, ("rasteret_enrich", caller), _HEADERS, len(rows))
         return succeeded(found)
 
     return headers
@@ -297,8 +296,7 @@ def _make_header(runtime: Runtime) -> Callable[..., pa.Array]:
             with runtime.stop_event(caller) as stop, listening(stop):
                 found = _headers_of(rows, stop, **given)
         except RasteretError as error:
-            named = runtime.remember(error, "rasteret_enrich", caller)
-            return failed(BAND_METADATA, len(assets), named.message)
+            return failed(runtime, error, ("rasteret_enrich", caller), BAND_METADATA, len(assets))
         return succeeded(found.field("metadata").values)
 
     return header
