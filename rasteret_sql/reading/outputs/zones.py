@@ -32,7 +32,8 @@ from rasteret_sql.reading.outputs.common import ERROR, Read, run, with_record
 from rasteret_sql.reading.outputs.tiles import without_needs
 from rasteret_sql.reading.patches import Patch, Piece, pixels_of, valid_pixels, value_dtype
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import DATA, Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.plan import DATA, Failure, Granularity, TilePlan
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import BandKind, Grid, Ints, SceneTable
 from rasteret_sql.units import Window
 
