@@ -196,20 +196,27 @@ class Rasterizer:
             if target < 0 or (is_whole[number] and not options.is_exact):
                 shares[number] = np.ones((window.height, window.width), kind)
                 continue
-            geometry = footprints.geometry(grid, target)
-            is_large = window.height * window.width >= _LARGE_WINDOW
-            if is_large and _covers(geometry, window, is_exact=options.is_exact):
+            if window.height * window.width >= _LARGE_WINDOW and self._covers(grid, target, window):
                 shares[number] = np.ones((window.height, window.width), kind)
             elif options.is_exact:
                 exact.append(number)
             else:
                 touched = options.weights == "touched"
+                geometry = footprints.geometry(grid, target)
                 shares[number] = polygon_mask(geometry, window, all_touched=touched)
         geometries = [footprints.geometry(grid, int(targets[number])) for number in exact]
         covered = coverage_of_each(geometries, [every[number] for number in exact])
         for number, share in zip(exact, covered, strict=True):
             shares[number] = share
         return shares
+
+    def _covers(self, grid: Grid, target: int, window: Window) -> bool:
+        """Whether a zone surely covers every pixel of a window, all of it where that matters."""
+        with self._footprints.prepared(grid, target) as geometry:
+            if not box_covers(geometry, window):
+                return False
+            box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
+            return not self._options.is_exact or bool(shapely.covers(geometry, box))
 
     def _areas(self, grid: Grid, union: Window, flat: Ints) -> Floats | None:
         wanted = self._has_areas or self._options.weights == "area"
@@ -222,14 +229,3 @@ class Rasterizer:
         areas = np.broadcast_to(areas, (union.height, union.width))
         found: Floats = np.nan_to_num(areas.reshape(-1)[flat])
         return found
-
-
-def _covers(geometry: shapely.Geometry, window: Window, *, is_exact: bool) -> bool:
-    """Whether a zone surely covers every pixel of a window, all of it where that matters."""
-    if not box_covers(geometry, window):
-        return False
-    if not is_exact:
-        return True
-    box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
-    shapely.prepare(geometry)
-    return bool(shapely.covers(geometry, box))
