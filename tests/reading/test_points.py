@@ -21,7 +21,7 @@ from affine import Affine
 from reading.read_oracle import build_files, call_of, opened, rows_of
 
 from rasteret_sql.grid.crs import crs_of
-from rasteret_sql.reading.outputs.points import Points
+from rasteret_sql.reading.points import Points
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.units import Affine as SixNumbers
