@@ -14,15 +14,11 @@ from rasteret_sql.grid.crs import LONLAT, crs_of
 from rasteret_sql.reading.columns import to_arrow
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import tables, with_record
-from rasteret_sql.reading.outputs.points import (
-    PointOptions,
-    PointPlan,
-    PointPlanner,
-    Points,
-    sampled,
-)
+from rasteret_sql.reading.outputs.neighbourhoods import PointOptions, sampled
 from rasteret_sql.reading.pipeline import Counters, Group, Pipeline
 from rasteret_sql.reading.plan import Failure, TilePlan
+from rasteret_sql.reading.point_plans import PointPlan, PointPlanner
+from rasteret_sql.reading.points import Points
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import Ints, SceneTable
 
