@@ -16,7 +16,7 @@ from rasteret_sql.errors import InterruptedReadError
 from rasteret_sql.ingest import asset_hints
 from rasteret_sql.ingest.asset_hints import HINT
 from rasteret_sql.ingest.raster_footprints import covers
-from rasteret_sql.maintenance.evolve import fitted
+from rasteret_sql.maintenance.evolve import conform_to_schema
 from rasteret_sql.maintenance.row_spool import RowSpool
 from rasteret_sql.maintenance.stored import Stored
 from rasteret_sql.units import BBox
@@ -67,7 +67,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Words:
+class ComparisonKey:
     """The columns by which a stored record and one of the source are told apart.
 
     Attributes:
@@ -102,7 +102,7 @@ class Words:
 def compare(
     stored: Stored,
     source: Iterable[pa.RecordBatch],
-    words: Words,
+    key: ComparisonKey,
     folder: Path,
     stop: threading.Event,
 ) -> Comparison:
@@ -111,22 +111,22 @@ def compare(
     Args:
         stored: The collection.
         source: Its records now.
-        words: How both are compared.
+        key: How both are compared.
         folder: Where rows of the source wait.
         stop: Ends the work with InterruptedReadError.
     """
-    # columns of the schema that the files lack are NULL there, as `fitted` has it
+    # columns of the schema that the files lack are NULL there, as `conform_to_schema` has it
     held = {name.casefold(): name for name in stored.schema.names}
-    asked = [held[name.casefold()] for name in words.schema.names if name.casefold() in held]
+    asked = [held[name.casefold()] for name in key.schema.names if name.casefold() in held]
     known = [np.empty((0, 2), np.int64)]
     boxes = [np.empty((0, 4))]
     for _, batch in stored.batches(asked):
         _check(stop)
-        held_rows = fitted(batch, words.schema)
-        known.append(words.hashes(held_rows))
-        boxes.append(words.boxes(held_rows))
+        held_rows = conform_to_schema(batch, key.schema)
+        known.append(key.hashes(held_rows))
+        boxes.append(key.boxes(held_rows))
     matching = _Matching(np.concatenate(known), np.concatenate(boxes))
-    fresh = RowSpool(folder / "fresh.arrow", words.schema)
+    fresh = RowSpool(folder / "fresh.arrow", key.schema)
     hints: RowSpool | None = None
     for batch in source:
         _check(stop)
@@ -134,8 +134,8 @@ def compare(
             told = batch.select([asset_hints.COLUMN])
             hints = hints or RowSpool(folder / "hints.arrow", told.schema)
             hints.append(told)
-        given = fitted(batch, words.schema)
-        rows = matching.unmatched(words.hashes(given), words.boxes(given))
+        given = conform_to_schema(batch, key.schema)
+        rows = matching.unmatched(key.hashes(given), key.boxes(given))
         fresh.append(given.take(pa.array(rows, pa.int64())) if rows else given.slice(0, 0))
     for spool in (fresh, hints):
         if spool is not None:

@@ -9,11 +9,11 @@ from rasteret_sql.duck.functions import (
     datasets,
     enriching,
     histograms,
+    maintenance,
     points,
     previews,
     reads,
-    told,
-    upkeep,
+    warning_list,
     zones,
 )
 
@@ -30,10 +30,10 @@ __all__ = [
     "datasets",
     "enriching",
     "histograms",
+    "maintenance",
     "points",
     "previews",
     "reads",
-    "told",
-    "upkeep",
+    "warning_list",
     "zones",
 ]
