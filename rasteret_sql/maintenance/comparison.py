@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InterruptedReadError
 from rasteret_sql.ingest import asset_hints
 from rasteret_sql.ingest.asset_hints import HINT
 from rasteret_sql.ingest.raster_footprints import covers
 from rasteret_sql.maintenance.evolve import conform_to_schema
-from rasteret_sql.maintenance.row_spool import RowSpool
 from rasteret_sql.maintenance.stored import Stored
 from rasteret_sql.units import BBox
 
@@ -42,13 +42,13 @@ class Comparison:
         hints: `asset_hints.COLUMN` of all rows of the source; None where it has none.
     """
 
-    fresh: RowSpool
+    fresh: Spool
     kept: NDArray[np.bool_]
     replaced_by: NDArray[np.int64]
     is_new: NDArray[np.bool_]
     given_as: NDArray[np.int64]
     fresh_as: NDArray[np.int64]
-    hints: RowSpool | None = None
+    hints: Spool | None = None
 
     def hints_of(self, numbers: NDArray[np.int64], bands: Sequence[str]) -> pa.StructArray | None:
         """What the source says of the values in rows of it, NULL for -1."""
@@ -126,13 +126,14 @@ def compare(
         known.append(key.hashes(held_rows))
         boxes.append(key.boxes(held_rows))
     matching = _Matching(np.concatenate(known), np.concatenate(boxes))
-    fresh = RowSpool(folder / "fresh.arrow", key.schema)
-    hints: RowSpool | None = None
+    fresh = Spool(key.schema, folder / "fresh.arrows")
+    hints: Spool | None = None
     for batch in source:
         _check(stop)
         if asset_hints.COLUMN in batch.schema.names:
             told = batch.select([asset_hints.COLUMN])
-            hints = hints or RowSpool(folder / "hints.arrow", told.schema)
+            if hints is None:
+                hints = Spool(told.schema, folder / "hints.arrows")
             hints.append(told)
         given = conform_to_schema(batch, key.schema)
         rows = matching.unmatched(key.hashes(given), key.boxes(given))
@@ -185,7 +186,7 @@ class _Matching:
                 found = place
         return found
 
-    def result(self, fresh: RowSpool, hints: RowSpool | None) -> Comparison:
+    def result(self, fresh: Spool, hints: Spool | None) -> Comparison:
         n = len(self._order)
         is_given = np.frombuffer(self._is_given, np.bool_)
         is_kept = ~is_given | (self._given_as >= 0)

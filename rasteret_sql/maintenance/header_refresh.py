@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InterruptedReadError, redact
 from rasteret_sql.ingest.asset_hints import COLUMN, VALUES, apply_values
 from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
@@ -30,7 +31,6 @@ from rasteret_sql.maintenance.header_checks import (
     read_first,
 )
 from rasteret_sql.maintenance.merging import READ, ROW, asset_of, has_same_file, source_rows
-from rasteret_sql.maintenance.row_spool import RowSpool
 from rasteret_sql.maintenance.stored import Stored
 from rasteret_sql.schema import BBOX, CRS, DATETIME, EPSG, ID, metadata_column
 
@@ -49,7 +49,7 @@ class RefreshedHeaders:
         retried: Id and band of the headers that were asked for.
     """
 
-    patches: RowSpool
+    patches: Spool
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     lost: list[AssetFailure] = field(default_factory=list)
     retried: set[tuple[str, str]] = field(default_factory=set)
@@ -101,7 +101,7 @@ class HeaderRefresher:
 
     def run(self, path: Path) -> RefreshedHeaders:
         """Ask and read; rows that gained or lost a header become patches at this path."""
-        found = RefreshedHeaders(RowSpool(path, self._patch_schema))
+        found = RefreshedHeaders(Spool(self._patch_schema, path))
         numbers: list[NDArray[np.int64]] = []
         batches = enrich(
             self._wanted(found),

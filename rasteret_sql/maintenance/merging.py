@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.ingest.raster_footprints import widened
 from rasteret_sql.maintenance.comparison import Comparison
 from rasteret_sql.maintenance.evolve import conform_to_schema
-from rasteret_sql.maintenance.row_spool import RowSpool
 from rasteret_sql.schema import BBOX, METADATA_SUFFIX, metadata_column
 from rasteret_sql.units import BBox
 
@@ -91,7 +91,7 @@ def merged_rows(
 
 def patched_rows(
     rows: pa.RecordBatch,
-    patches: RowSpool,
+    patches: Spool,
     numbers: NDArray[np.int64],
     start: int,
     places: NDArray[np.int64],

@@ -257,7 +257,7 @@ class _Refresh:
             stop=self._stop,
             journal=self._journal,
         )
-        return refresher.run(self._scratch / "headers.arrow")
+        return refresher.run(self._scratch / "headers.arrows")
 
     def _refuse_failures(self, headers: RefreshedHeaders | None) -> None:
         failures = [*self._result.failures, *(headers.lost if headers else [])]
@@ -342,7 +342,7 @@ class _Refresh:
         yield from strict(enriched, self._result) if is_strict else enriched
 
     def _new_rows(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
-        for start, batch in comparison.fresh.batches():
+        for start, batch in comparison.fresh.numbered():
             self._check()
             numbers = np.arange(start, start + batch.num_rows)
             is_new = comparison.is_new[numbers]
@@ -413,7 +413,7 @@ def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _folders_of(comparison: Comparison) -> set[Path]:
     """Partitions of the new rows."""
     folders = set()
-    for start, batch in comparison.fresh.batches():
+    for start, batch in comparison.fresh.numbered():
         moments = batch.column("datetime").filter(
             pa.array(comparison.is_new[start : start + batch.num_rows])
         )
@@ -430,7 +430,7 @@ def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
 
 def _ids(comparison: Comparison) -> set[str]:
     """Ids of the new and changed rows."""
-    return {name for _, batch in comparison.fresh.batches() for name in batch["id"].to_pylist()}
+    return {name for _, batch in comparison.fresh.numbered() for name in batch["id"].to_pylist()}
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
