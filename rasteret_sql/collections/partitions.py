@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rasteret_sql.collections.datetimes import to_timestamps
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import CollectionError, InputError
 from rasteret_sql.schema import PARTITION_KEYS
 
@@ -85,7 +86,7 @@ class _Partition:
     """Rows of one folder: on disk first, then those still in memory."""
 
     values: dict[str, object]
-    files: list[Path] = field(default_factory=list)
+    files: list[Spool] = field(default_factory=list)
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     waiting_bytes: int = 0
     n_bytes: int = 0
@@ -167,12 +168,13 @@ class Partitions:
             if self._waiting_bytes <= self._limit // 2:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{self._n_files}.arrow"
+            spool = Spool(self._schema, self._folder / f"{self._n_files}.arrows")
             self._n_files += 1
             rows = pa.Table.from_batches(partition.waiting, self._schema).combine_chunks()
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, self._schema) as out:
-                out.write_table(rows)
-            partition.files.append(path)
+            for batch in rows.to_batches():
+                spool.append(batch)
+            spool.close()
+            partition.files.append(spool)
             partition.waiting.clear()
             self._waiting_bytes -= partition.waiting_bytes
             partition.waiting_bytes = 0
@@ -190,8 +192,7 @@ class Partitions:
         """Rows of a partition, in the order they came; pieces on disk are mapped, not read."""
         partition = self._partitions[path]
         for file in partition.files:
-            with pa.memory_map(str(file)) as source:
-                yield pa.ipc.open_file(source).read_all()
+            yield pa.Table.from_batches(file, self._schema)
         if partition.waiting:
             yield pa.Table.from_batches(partition.waiting, self._schema)
 
@@ -200,7 +201,7 @@ class Partitions:
         partition = self._partitions.pop(path)
         self._waiting_bytes -= partition.waiting_bytes
         for file in partition.files:
-            file.unlink()
+            file.remove()
 
 
 def _key_column(batch: pa.RecordBatch, key: str) -> pa.Array:

@@ -18,6 +18,7 @@ import rasterio
 import rasterio.warp
 import shapely
 from affine import Affine
+from reading.rasters import NORTH_UP, noise, write
 from reading.read_oracle import build_files, call_of, opened, rows_of
 
 from rasteret_sql.grid.crs import crs_of
@@ -25,23 +26,6 @@ from rasteret_sql.reading.points import Points
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.units import Affine as SixNumbers
-
-NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
-
-
-def write(path, pixels, *, transform=NORTH_UP, crs="EPSG:32643", **options):
-    options = {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate"} | options
-    count, height, width = pixels.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width,
-        dtype=pixels.dtype, transform=transform, crs=crs, **options,
-    ) as file:  # fmt: skip
-        file.write(pixels)
-    return path
-
-
-def noise(shape, dtype="uint16", *, high=250, seed=0):
-    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
 
 
 def build_items(con, folder, name, items):

@@ -9,12 +9,12 @@ from rasteret_sql.duck.functions import (
     datasets,
     enriching,
     histograms,
+    maintenance,
     point_values,
     points,
     previews,
     reads,
-    told,
-    upkeep,
+    warning_list,
     zones,
 )
 
@@ -31,11 +31,11 @@ __all__ = [
     "datasets",
     "enriching",
     "histograms",
+    "maintenance",
     "point_values",
     "points",
     "previews",
     "reads",
-    "told",
-    "upkeep",
+    "warning_list",
     "zones",
 ]

@@ -233,7 +233,7 @@ def _check_columns(names: list[str], href_column: str | None) -> None:
 
 
 def _bands_of(
-    call: Call, relation: Relation, href_column: str | None, n_lanes: int
+    call: Call, relation: Relation, href_column: str | None, max_concurrent: int
 ) -> dict[str, Any]:
     """The bands of a relation that can be read now: its assets', or those of its first files."""
     batches = (batch.column(0) for batch in relation.batches(call, [href_column or "assets"], []))
@@ -257,7 +257,7 @@ def _bands_of(
             break
     survey = SampleSurvey()
     with call.runtime.stop_event(call.caller.connection) as stop:
-        read, _ = header_reader(n_lanes=n_lanes, stop=stop)
+        read, _ = header_reader(max_concurrent=max_concurrent, stop=stop)
         for href, header in read(map(unsigned, hrefs)):
             survey.add(href, header)
     names = survey.names() or ["b1"]
@@ -334,7 +334,7 @@ def _headers_of(
     )
     headers = Headers(max_concurrent, stop)
     if records.of_headers is not None:
-        read, _ = header_reader(n_lanes=max_concurrent, stop=stop, headers=headers)
+        read, _ = header_reader(max_concurrent=max_concurrent, stop=stop, headers=headers)
         records = records.of_headers.records(_up_to(len(bands or ()), read), {})
     names = bands or [field.name for field in records.schema.field("assets").type]
     result = Enrichment(failures=list(records.failures))

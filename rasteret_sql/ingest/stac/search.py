@@ -23,10 +23,10 @@ from rasteret_sql.ingest.stac.documents import (
     item_fault,
     kind_of,
     links,
+    normalize_item,
     parse_json,
     read_bytes,
     read_document,
-    settle,
 )
 from rasteret_sql.ingest.stac.geoparquet import read_stac_geoparquet
 from rasteret_sql.ingest.stac.item_filter import ItemFilter, parse_query
@@ -235,7 +235,7 @@ class _Reader:
                 self.warnings.append(f"{redact(location)}: {where}{fault}, left out")
                 continue
             n_sound += 1
-            settle(item, location, is_whole_document=is_whole_document)
+            normalize_item(item, location, is_whole_document=is_whole_document)
             if self.wanted.accepts(item):
                 yield item
         if n_items and not n_sound:

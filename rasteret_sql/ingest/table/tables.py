@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from rasteret_sql.collections.datetimes import to_timestamps
 from rasteret_sql.collections.footprints import Shapes
 from rasteret_sql.collections.hrefs import unsigned_column
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InputError
+from rasteret_sql.ingest import progress
 from rasteret_sql.ingest.crs_hints import CrsHint, crs_hint
 from rasteret_sql.ingest.records import BATCH_ROWS, AssetFailure, BandsOfHeaders, Records
 from rasteret_sql.ingest.samples import KnownSamples, ReadHeaders, SampleSurvey
@@ -40,7 +42,6 @@ from rasteret_sql.ingest.table.footprints import (
     to_wkb,
 )
 from rasteret_sql.ingest.table.layout import TableLayout, plain, plain_type
-from rasteret_sql.ingest.table.spool import TableSpool
 from rasteret_sql.schema import (
     BBOX,
     COLLECTION,
@@ -127,7 +128,7 @@ def records_from_table(
 
 def _of_headers(
     reading: _Reading,
-    spool: TableSpool,
+    spool: Spool,
     wanted: list[str] | None,
     samples: Mapping[str, int] | None,
     read: ReadHeaders,
@@ -173,19 +174,21 @@ class _Reading:
     _disagree: dict[str, None] = field(default_factory=dict)
     n_rows: int = 0
 
-    def spool(self, source: pa.RecordBatchReader) -> TableSpool:
+    def spool(self, source: pa.RecordBatchReader) -> Spool:
         """Read the source; canonical columns are made, `ENTRIES` stands for the assets."""
-        spool = TableSpool(self._spool_schema())
+        spool = Spool(self._spool_schema())
         with source:
             for whole in source:
                 for start in range(0, whole.num_rows, BATCH_ROWS):
-                    spool.append(self._convert(whole.slice(start, BATCH_ROWS)))
+                    batch = self._convert(whole.slice(start, BATCH_ROWS))
+                    spool.append(batch)
+                    progress.add("records listed", batch.num_rows)
         spool.close()
         return spool
 
     def records(
         self,
-        spool: TableSpool,
+        spool: Spool,
         bands: list[str],
         assets_of: Callable[[pa.Array], pa.Array] | None = None,
     ) -> Records:
@@ -356,7 +359,7 @@ class _Reading:
             if not agrees:
                 self._disagree[key] = None
 
-    def _warnings(self, spool: TableSpool) -> list[str]:
+    def _warnings(self, spool: Spool) -> list[str]:
         lines = [f"{text} ({n} rows)" if n > 1 else text for text, n in self._notes.items()]
         for old, new in zip(self._passed(), self._passed_names(), strict=True):
             if old != new:
@@ -367,7 +370,7 @@ class _Reading:
             lines.append(f"id: {', '.join(twice[:_N_SHOWN])}{more}: more than one row has this id")
         return lines
 
-    def _duplicates(self, spool: TableSpool) -> list[str]:
+    def _duplicates(self, spool: Spool) -> list[str]:
         hashes = np.array(self._id_hashes, np.int64)
         values, counts = np.unique(hashes, return_counts=True)
         repeated = set(values[counts > 1].tolist())
