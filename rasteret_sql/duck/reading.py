@@ -27,7 +27,7 @@ from rasteret_sql.duck.relations import (
     resolve,
     unreadable,
 )
-from rasteret_sql.duck.staging import STAGE, STAGE_UDF, STAGED_UDF, Staged
+from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, STAGED_UDF, Staged
 from rasteret_sql.duck.table_function import (
     Call,
     Scan,
@@ -415,8 +415,8 @@ def expose_read(
     return Sql(
         f"WITH _rasteret_aois AS MATERIALIZED (SELECT row_number() OVER () - 1 AS {_NUMBER}, r.* "
         f"FROM {bound.private_sql} AS r), _rasteret_rows AS (SELECT * FROM ({source}) WHERE "
-        f"(SELECT {STAGED_UDF}({quote_text(token)}, bool_and({STAGE_UDF}({quote_text(token)}, a))) "
-        f"FROM _rasteret_aois AS a)) SELECT {shown[2:]} FROM (SELECT s.*"
+        f"(SELECT {STAGED_UDF}({quote_text(token)}, bool_and({STAGE_UDF}({quote_text(token)}, "
+        f"{ROW}))) FROM _rasteret_aois AS {ROW})) SELECT {shown[2:]} FROM (SELECT s.*"
         f"{', ' + areas if areas else ''} FROM _rasteret_rows AS s LEFT JOIN _rasteret_aois AS a "
         f"ON s.{_TARGET} = a.{_NUMBER})"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -41,8 +41,8 @@ from rasteret_sql.duck.scalars import (
     value_or_error,
     without_geometry_crs,
 )
+from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.staging import SCALARS as STAGING
-from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -53,7 +53,7 @@ from rasteret_sql.duck.table_function import (
     quote_text,
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
-from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.errors import InputError, RasteretError, redact
 from rasteret_sql.records.build import (
     REPORT_SCHEMA,
     BuildOptions,
@@ -73,6 +73,7 @@ from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.remote.waiting import listening
 
 _STAGED_UDF = "_rasteret_build_staged"
+_N_NOTES = 2
 _REPORT = pa.struct(list(REPORT_SCHEMA))
 
 
@@ -380,9 +381,24 @@ def _build(call: Call, recipe: Recipe) -> Stream | Sql:
         report = existing_report(recipe.place, recipe.options)
         if report is not None:
             return report
-        return build_collection(records(), recipe.place, recipe.options, stop)
+        found = records()
+        report = build_collection(found, recipe.place, recipe.options, stop)
+        _warn_of_notes(call, recipe.options.name, found.warnings)
+        return report
 
     return made(call, recipe, make)
+
+
+def _warn_of_notes(call: Call, name: str, notes: Sequence[str]) -> None:
+    """Tell that there are notes on the source, which only rasteret_errors shows."""
+    if notes:
+        shown = "; ".join(redact(note) for note in notes[:_N_NOTES])
+        more = "; …" if len(notes) > _N_NOTES else ""
+        call.runtime.warn(
+            call,
+            f"source: expected nothing to note, got {len(notes)} ({shown}{more}); "
+            f"see FROM rasteret_errors({quote_text(name)})",
+        )
 
 
 Make = Callable[[Callable[[], Records], threading.Event], dict[str, Any]]
@@ -428,7 +444,8 @@ def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
     return Sql(
         f"SELECT unnest({value_or_error('report')}) FROM ("
         f"SELECT {_STAGED_UDF}({token}, n, {caller}, {quote_text(call.name)}) AS report FROM ("
-        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {recipe.rows}) AS s))"
+        f"SELECT count({STAGE_UDF}({token}, {ROW})) AS n "
+        f"FROM (SELECT * FROM {recipe.rows}) AS {ROW}))"
     )
 
 
