@@ -54,6 +54,7 @@ from rasteret_sql.duck.table_function import (
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
 from rasteret_sql.errors import InputError, RasteretError, redact
+from rasteret_sql.records.bands import checked_indices
 from rasteret_sql.records.build import (
     REPORT_SCHEMA,
     BuildOptions,
@@ -67,7 +68,7 @@ from rasteret_sql.records.records import Records
 from rasteret_sql.records.stac.items import records_from_items
 from rasteret_sql.records.stac.search import StacSource, read_items
 from rasteret_sql.records.table.footprints import find_geometry
-from rasteret_sql.records.table.tables import records_from_table
+from rasteret_sql.records.table.tables import check_table, records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.remote.waiting import listening
@@ -77,6 +78,10 @@ _N_NOTES = 2
 _REPORT = pa.struct(list(REPORT_SCHEMA))
 
 
+def _nothing_to_check() -> None:
+    """Pass what is known only when it is read."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a collection is made from its source: by a build, and again by a refresh.
@@ -84,6 +89,7 @@ class Recipe:
     Attributes:
         records: Reads the source; None where only the caller's connection can, then `rows`
             is its SQL and `of_rows` takes what it gives.
+        check: Refuses, before any work, what `records` would refuse.
     """
 
     options: BuildOptions
@@ -91,6 +97,7 @@ class Recipe:
     records: Callable[[Scan], Records] | None
     rows: str = ""
     of_rows: Callable[[pa.Table], Records] | None = None
+    check: Callable[[], None] = _nothing_to_check
 
 
 @table_function(
@@ -250,7 +257,11 @@ def stac_recipe(
             warnings=warnings,
         )
 
-    return Recipe(build, workspace_of(call, options["workspace"]), records)
+    def check() -> None:
+        source.check_place()
+        checked_indices(band_index_map)
+
+    return Recipe(build, workspace_of(call, options["workspace"]), records, check=check)
 
 
 def table_recipe(
@@ -311,7 +322,10 @@ def table_recipe(
             **shape,
         )
 
-    return Recipe(build, place, records)
+    def check() -> None:
+        check_table(relation.schema, geo_metadata=relation.geo_metadata, **shape)
+
+    return Recipe(build, place, records, check=check)
 
 
 def footprint_crs(call: Call, relation: Relation) -> str | None:
@@ -375,7 +389,8 @@ def _build_options(
 
 
 def _build(call: Call, recipe: Recipe) -> Stream | Sql:
-    existing_report(recipe.place, recipe.options)
+    if existing_report(recipe.place, recipe.options) is None:
+        recipe.check()
 
     def make(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
         report = existing_report(recipe.place, recipe.options)

@@ -23,7 +23,7 @@ from rasteret_sql.duck.table_function import (
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
 from rasteret_sql.errors import CollectionError, InputError, redact
 from rasteret_sql.records.files.footers import CollectionInfo
-from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, export
+from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, check_export, export
 from rasteret_sql.records.files.workspace import Workspace, check_name, read_errors
 from rasteret_sql.records.hrefs import local_path, unsigned, unsigned_column
 from rasteret_sql.records.upkeep.faults import check_types
@@ -381,6 +381,13 @@ def export_collection(
             "export to one, then copy it with the cloud's tool",
         )
     columns = list(relation.schema.names)
+    folder = Path(path).expanduser().absolute()
+    chosen: dict[str, Any] = {
+        "partition_by": partition_by or [],
+        "compression": compression,
+        "force": force,
+    }
+    check_export(relation.schema, folder, **chosen)
     info = kept(call.workspace, relation.label)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -392,16 +399,14 @@ def export_collection(
         parts = export(
             relation.schema,
             batches,
-            Path(path).expanduser().absolute(),
+            folder,
             info={
                 "name": info.name if info else "",
                 "data_source": info.data_source if info else "",
                 "description": "",
             },
-            partition_by=partition_by or [],
-            compression=compression,
             row_group_bytes=row_group_bytes or ROW_GROUP_BYTES,
-            force=force,
+            **chosen,
         )
         rows = [
             {"path": str(p.path), "records": p.records, "size_bytes": p.size_bytes} for p in parts

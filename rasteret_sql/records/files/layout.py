@@ -185,11 +185,8 @@ def export(
         InputError: if the folder is not empty and `force` is not set.
         CollectionError: if the disk is full or cannot be written.
     """
+    check_export(schema, path, partition_by=partition_by, compression=compression, force=force)
     target = path.resolve()
-    if not force and _is_taken(target):
-        raise InputError.expected(
-            "path", "a new or empty folder", str(path), "choose another or set force := true"
-        )
     staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}"
     try:
         parts = write_collection(
@@ -210,6 +207,22 @@ def export(
         PartFile(target / p.path.relative_to(staging), p.partition, p.records, p.size_bytes)
         for p in parts
     ]
+
+
+def check_export(
+    schema: pa.Schema, path: Path, *, partition_by: Sequence[str], compression: str, force: bool
+) -> None:
+    """Refuse what `export` would refuse whatever the records are.
+
+    Raises:
+        InputError: as there.
+    """
+    _check_codec(compression)
+    partition_types(schema, partition_by)
+    if not force and _is_taken(path.resolve()):
+        raise InputError.expected(
+            "path", "a new or empty folder", str(path), "choose another or set force := true"
+        )
 
 
 def _is_taken(target: Path) -> bool:
