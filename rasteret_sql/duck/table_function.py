@@ -133,10 +133,12 @@ class Stream:
     Attributes:
         schema: All columns; the first one is read for ``count(*)``, so make it a cheap one.
         run: Yields batches that hold at least ``scan.columns``.
+        n_rows: About how many rows there are, for the order of joins; 0 says nothing.
     """
 
     schema: pa.Schema
     run: Callable[[Scan], Iterator[pa.RecordBatch]]
+    n_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -464,7 +466,7 @@ class Runtime:
             exposed = self._sources.get(key)
             if exposed is None:
                 source = self._source(call, stream)
-                exposed = _expose(source, stream.schema, self.connections, next(self._numbers))
+                exposed = _expose(source, stream, self.connections, next(self._numbers))
                 self._sources[key] = exposed
                 if len(self._sources) > _KEPT_SOURCES:
                     self._sources.popitem(last=False)[1].release(self.connections)
@@ -550,19 +552,37 @@ class _Exposed:
                 cursor.execute(f"DETACH DATABASE IF EXISTS {self.catalog}")
 
 
-def _expose(
-    source: LazySource, schema: pa.Schema, connections: Connections, number: int
-) -> _Exposed:
+def _expose(source: LazySource, stream: Stream, connections: Connections, number: int) -> _Exposed:
     cursor = connections.cursor()
     if IS_DUCKDB_2:
         relation = cursor.from_arrow(source)
-        return _Exposed(relation.sql_query(), source, held=(cursor, relation))
+        sql = _with_estimate(cursor, relation.sql_query(), stream.n_rows)
+        return _Exposed(sql, source, held=(cursor, relation))
     catalog = f"_rasteret_{number}"
     cursor.execute(f"ATTACH ':memory:' AS {catalog} (READ_WRITE)")
     cursor.execute(f"USE {catalog}")
     cursor.from_arrow(source).create_view("source")
-    sql = f"SELECT *{_crs_casts(schema)} FROM {catalog}.main.source"
-    return _Exposed(sql, source, catalog, held=cursor)
+    sql = f"SELECT *{_crs_casts(stream.schema)} FROM {catalog}.main.source"
+    return _Exposed(_with_estimate(cursor, sql, stream.n_rows), source, catalog, held=cursor)
+
+
+def _with_estimate(cursor: duckdb.DuckDBPyConnection, sql: str, n_rows: int) -> str:
+    """The same rows, which DuckDB takes for about as many as are said.
+
+    To its optimizer an Arrow source has one row (duckdb issue 25631). So rows of ``range`` are
+    added, which are counted and then left out by a LIMIT that is known only when it runs. They
+    take the columns' types by a cast that the optimizer cannot foresee the value of: what it
+    knows to be empty, it removes.
+    """
+    if n_rows <= 1:
+        return sql
+    found = cursor.sql(sql)
+    casts = ", ".join(
+        f"TRY_CAST(range::VARCHAR AS {kind}) AS {quote_identifier(name)}"
+        for name, kind in zip(found.columns, found.types, strict=True)
+    )
+    none = f"FROM range({n_rows}) LIMIT (random() * 0)::BIGINT"
+    return f"{sql} UNION ALL SELECT {casts} FROM ({none})"
 
 
 def _crs_casts(schema: pa.Schema) -> str:

@@ -45,8 +45,7 @@ FAULTS = {
         "column_map: ",
     ),
     "no such CRS": (
-        "rasteret_build_table('n', 'SELECT id, assets, ''POINT (1 2)'' AS geometry FROM scenes', "
-        "geometry_crs := 'EPSG:99999')",
+        "rasteret_build_table('n', 'FROM scenes', geometry_crs := 'EPSG:99999')",
         "geometry_crs: expected a code of a CRS",
     ),
     "folder that is taken": ("rasteret_export('s2', '/')", "path: expected a new or empty folder"),
