@@ -213,6 +213,7 @@ class Call:
         except duckdb.Error:
             cursor.close()
             raise
+        self.runtime.lend(cursor, self.caller.connection)
         return cursor
 
 
@@ -255,13 +256,16 @@ class Runtime:
         self.on_idle: Callable[[], None] = lambda: None
         self._is_closed = False
         self._numbers = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may stop what holds it
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._running: dict[threading.Event, str] = {}
         self._pulled: set[threading.Event] = set()
         self._finished: deque[FinishedRead] = deque(maxlen=_KEPT_READS)
         self._bound: dict[str, tuple[int, float]] = {}  # by connection: thread, until when
         self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
+        self._lent: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, str] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def bind(self, names: pa.Array, callers: pa.Array, arguments: pa.Array) -> pa.Array:
         """The UDF: SQL text for each call (DuckDB folds it, so there is one)."""
@@ -310,12 +314,21 @@ class Runtime:
                 return
         _UNRAISABLE(warned.emit)()
 
+    def lend(self, cursor: duckdb.DuckDBPyConnection, connection: str) -> None:
+        """Note that a connection of our own works for a connection of the user's."""
+        with self._lock:
+            self._lent[cursor] = connection
+
     def stop(self, connection: str | None = None) -> None:
-        """Stop the scans of one connection, or all of them."""
+        """Stop the scans of one connection, or all of them, and the queries they run."""
         with self._lock:
             for event, owner in self._running.items():
                 if connection in (None, owner):
                     event.set()
+            lent = [one for one, owner in self._lent.items() if connection in (None, owner)]
+        for cursor in lent:
+            with contextlib.suppress(duckdb.Error):  # closed already
+                cursor.interrupt()
 
     @property
     def n_running(self) -> int:
@@ -445,7 +458,11 @@ class Runtime:
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         function = self.functions[call.name]
         try:
-            with self.stop_event(call.caller.connection) as stop, listening(stop):
+            with (
+                self.stop_event(call.caller.connection) as stop,
+                listening(stop),
+                _interruptible(stop),
+            ):
                 bound = function.bind(call, **function.checked(arguments))
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
@@ -526,7 +543,7 @@ def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batch
     """
     try:
         while True:
-            with listening(stop):
+            with listening(stop), _interruptible(stop):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -534,6 +551,21 @@ def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batch
     finally:
         if isinstance(batches, Generator):
             batches.close()
+
+
+@contextmanager
+def _interruptible(stop: threading.Event) -> Iterator[None]:
+    """Tell a query of our own that was interrupted from one that failed.
+
+    Raises:
+        InterruptedReadError: the work was stopped.
+    """
+    try:
+        yield
+    except (RasteretError, duckdb.Error) as error:
+        if stop.is_set():
+            raise InterruptedReadError("interrupted") from error
+        raise
 
 
 @dataclass(frozen=True)
