@@ -37,6 +37,7 @@ _DUCKDB_TYPES = (
     (pa.types.is_string_view, "VARCHAR"),
 )
 _SQL_TYPES = frozenset(name for _, name in _DUCKDB_TYPES)
+_ARROW_TYPES = {"BIGINT": pa.int64(), "BOOLEAN": pa.bool_(), "DATE": pa.date32()}
 
 
 def partition_types(schema: pa.Schema, partition_by: Sequence[str]) -> dict[str, str]:
@@ -81,6 +82,16 @@ def hive_types_of(footer: pq.FileMetaData) -> dict[str, str]:
     return {str(key): str(kind) for key, kind in found.items() if kind in _SQL_TYPES}
 
 
+def arrow_type(sql_type: str) -> pa.DataType:
+    """The Arrow type of a partition key.
+
+    Example:
+        >>> arrow_type("BIGINT"), arrow_type("VARCHAR")
+        (DataType(int64), DataType(string))
+    """
+    return _ARROW_TYPES.get(sql_type, pa.string())
+
+
 @dataclass
 class _Partition:
     """Rows of one folder: on disk first, then those still in memory."""
@@ -106,7 +117,7 @@ class Partitions:
     def __init__(
         self, schema: pa.Schema, partition_by: Sequence[str], folder: Path, limit_bytes: int
     ) -> None:
-        self._schema = schema
+        self.schema = schema
         self._keys = tuple(partition_by)
         self._folder = folder
         self._limit = limit_bytes
@@ -128,9 +139,9 @@ class Partitions:
                 "id", "a value in every record", "NULL", "drop such records or give them an id"
             )
         for path, values, rows in self._split(batch):
-            stored = rows.select(self._schema.names)
-            if not stored.schema.equals(self._schema):
-                stored = stored.cast(self._schema)
+            stored = rows.select(self.schema.names)
+            if not stored.schema.equals(self.schema):
+                stored = stored.cast(self.schema)
             partition = self._partitions.setdefault(path, _Partition(values))
             n_bytes = stored.nbytes
             partition.waiting.append(stored)
@@ -168,9 +179,9 @@ class Partitions:
             if self._waiting_bytes <= self._limit // 2:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
-            spool = Spool(self._schema, self._folder / f"{self._n_files}.arrows")
+            spool = Spool(self.schema, self._folder / f"{self._n_files}.arrows")
             self._n_files += 1
-            rows = pa.Table.from_batches(partition.waiting, self._schema).combine_chunks()
+            rows = pa.Table.from_batches(partition.waiting, self.schema).combine_chunks()
             for batch in rows.to_batches():
                 spool.append(batch)
             spool.close()
@@ -184,6 +195,10 @@ class Partitions:
         for path in sorted(self._partitions):
             yield path, self._partitions[path].values
 
+    def is_null(self, key: str) -> bool:
+        """Whether a partition key is NULL in all rows."""
+        return all(partition.values[key] is None for partition in self._partitions.values())
+
     def n_bytes(self, path: str) -> int:
         """Arrow bytes of a partition."""
         return self._partitions[path].n_bytes
@@ -192,9 +207,9 @@ class Partitions:
         """Rows of a partition, in the order they came; pieces on disk are mapped, not read."""
         partition = self._partitions[path]
         for file in partition.files:
-            yield pa.Table.from_batches(file, self._schema)
+            yield pa.Table.from_batches(file, self.schema)
         if partition.waiting:
-            yield pa.Table.from_batches(partition.waiting, self._schema)
+            yield pa.Table.from_batches(partition.waiting, self.schema)
 
     def drop(self, path: str) -> None:
         """Forget a partition and remove its files."""

@@ -269,7 +269,8 @@ class _Refresh:
         self, comparison: Comparison, headers: RefreshedHeaders | None
     ) -> list[StoredFile]:
         """Files to write again: with a changed row, of other columns, or too many beside."""
-        if _columns(self._schema) != _columns(self._stored.schema):
+        is_other = _columns(self._schema) != _columns(self._stored.schema)
+        if is_other or (self._is_flat and _has_dates(comparison)):
             return list(self._stored.files)
         rows = np.flatnonzero(~comparison.kept)
         if headers is not None:
@@ -303,6 +304,7 @@ class _Refresh:
                 "description": "",
             },
             first_part=self._build.first_part,
+            is_whole=self._is_flat or len(touched) == len(self._stored.files),
         )
         return {part.path.parent.relative_to(self._build.folder) for part in parts}
 
@@ -350,6 +352,11 @@ class _Refresh:
             if hints is not None:
                 batch = batch.append_column(asset_hints.COLUMN, hints)
             yield batch.filter(pa.array(is_new))
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether the files are in no partition, as no record has a datetime."""
+        return all(file.path.parent == Path() for file in self._stored.files)
 
     def _link(self, files: list[StoredFile], changed: set[Path]) -> None:
         """Take files over without a copy.
@@ -422,6 +429,12 @@ def _folders_of(comparison: Comparison) -> set[Path]:
             parts = (month.year, month.month) if month else (NULL_SEGMENT, NULL_SEGMENT)
             folders.add(Path(f"year={parts[0]}") / f"month={parts[1]}")
     return folders
+
+
+def _has_dates(comparison: Comparison) -> bool:
+    """Whether a new or changed row has a datetime."""
+    datetimes = (batch.column("datetime") for batch in comparison.fresh)
+    return any(column.null_count < len(column) for column in datetimes)
 
 
 def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:

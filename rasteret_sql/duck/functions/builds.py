@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -43,8 +43,8 @@ from rasteret_sql.duck.scalars import (
     value_or_error,
     without_geometry_crs,
 )
+from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.staging import SCALARS as STAGING
-from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -55,7 +55,8 @@ from rasteret_sql.duck.table_function import (
     quote_text,
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
-from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.errors import InputError, RasteretError, redact
+from rasteret_sql.ingest.bands import checked_indices
 from rasteret_sql.ingest.build import (
     REPORT_SCHEMA,
     BuildOptions,
@@ -67,13 +68,18 @@ from rasteret_sql.ingest.records import Records
 from rasteret_sql.ingest.stac.items import records_from_items
 from rasteret_sql.ingest.stac.search import StacSource, read_items
 from rasteret_sql.ingest.table.footprints import find_geometry
-from rasteret_sql.ingest.table.tables import records_from_table
+from rasteret_sql.ingest.table.tables import check_table, records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.remote.waiting import listening
 
 _STAGED_UDF = "_rasteret_build_staged"
+_N_NOTES = 2
 _REPORT = pa.struct(list(REPORT_SCHEMA))
+
+
+def _nothing_to_check() -> None:
+    """Pass what is known only when it is read."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class BuildRequest:
     Attributes:
         records: Reads the source; None where only the caller's connection can, then `rows`
             is its SQL and `of_rows` takes what it gives.
+        check: Refuses, before any work, what `records` would refuse.
     """
 
     options: BuildOptions
@@ -90,6 +97,7 @@ class BuildRequest:
     records: Callable[[Scan], Records] | None
     rows: str = ""
     of_rows: Callable[[pa.Table], Records] | None = None
+    check: Callable[[], None] = _nothing_to_check
 
 
 @table_function(
@@ -249,7 +257,11 @@ def stac_request(
             warnings=warnings,
         )
 
-    return BuildRequest(build, workspace_of(call, options["workspace"]), records)
+    def check() -> None:
+        source.check_place()
+        checked_indices(band_index_map)
+
+    return BuildRequest(build, workspace_of(call, options["workspace"]), records, check=check)
 
 
 def table_request(
@@ -310,7 +322,10 @@ def table_request(
             **shape,
         )
 
-    return BuildRequest(build, place, records)
+    def check() -> None:
+        check_table(relation.schema, geo_metadata=relation.geo_metadata, **shape)
+
+    return BuildRequest(build, place, records, check=check)
 
 
 def footprint_crs(call: Call, relation: Relation) -> str | None:
@@ -374,15 +389,31 @@ def _build_options(
 
 
 def _build(call: Call, request: BuildRequest) -> Stream | Sql:
-    existing_report(request.place, request.options)
+    if existing_report(request.place, request.options) is None:
+        request.check()
 
     def work(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
         report = existing_report(request.place, request.options)
         if report is not None:
             return report
-        return build_collection(records(), request.place, request.options, stop)
+        found = records()
+        report = build_collection(found, request.place, request.options, stop)
+        _warn_of_notes(call, request.options.name, found.warnings)
+        return report
 
     return run_build(call, request, work)
+
+
+def _warn_of_notes(call: Call, name: str, notes: Sequence[str]) -> None:
+    """Tell that there are notes on the source, which only rasteret_errors shows."""
+    if notes:
+        shown = "; ".join(redact(note) for note in notes[:_N_NOTES])
+        more = "; …" if len(notes) > _N_NOTES else ""
+        call.runtime.warn(
+            call,
+            f"source: expected nothing to note, got {len(notes)} ({shown}{more}); "
+            f"see FROM rasteret_errors({quote_text(name)})",
+        )
 
 
 BuildWork = Callable[[Callable[[], Records], threading.Event], dict[str, Any]]
@@ -428,7 +459,8 @@ def _staged(call: Call, request: BuildRequest, work: BuildWork) -> Sql:
     return Sql(
         f"SELECT unnest({value_or_error('report')}) FROM ("
         f"SELECT {_STAGED_UDF}({token}, n, {caller}, {quote_text(call.name)}) AS report FROM ("
-        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {request.rows}) AS s))"
+        f"SELECT count({STAGE_UDF}({token}, {ROW})) AS n "
+        f"FROM (SELECT * FROM {request.rows}) AS {ROW}))"
     )
 
 

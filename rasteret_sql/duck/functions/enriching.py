@@ -38,6 +38,7 @@ from rasteret_sql.duck.scalars import (
     value_or_error,
     without_geometry_crs,
 )
+from rasteret_sql.duck.staging import ROW
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -156,7 +157,7 @@ def enrich_relation(
     return Sql(
         f"SELECT COLUMNS(lambda c: c NOT IN ({listed})), {made} FROM ("
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
-        f"SELECT s.*, {_HEADERS_UDF}(s, {given}) AS _headers FROM {rows} AS s))"
+        f"SELECT {ROW}.*, {_HEADERS_UDF}({ROW}, {given}) AS _headers FROM {rows} AS {ROW}))"
     )
 
 
@@ -215,8 +216,9 @@ def _sql_of_struct(rows: str, given: str) -> str:
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
         f"SELECT _kept, {_HEADERS_UDF}(_kept._row, {given}) AS _headers, "
         f"{_HEADER_UDF}(COLUMNS(* EXCLUDE (_kept)), {given}) AS '\\0_metadata' FROM ("
-        f"SELECT k AS _kept, unnest(k.assets) FROM ("
-        f"SELECT s AS _row, COLUMNS(lambda c: c NOT IN ({kept})) FROM {rows} AS s) AS k))))"
+        f"SELECT _rasteret_rows AS _kept, unnest(_rasteret_rows.assets) FROM ("
+        f"SELECT {ROW} AS _row, COLUMNS(lambda c: c NOT IN ({kept})) FROM {rows} AS {ROW}) "
+        f"AS _rasteret_rows))))"
     )
 
 

@@ -76,6 +76,23 @@ class StacSource:
         """Whether the items come over a network; then none may name a local file."""
         return is_remote(self.location)
 
+    def check_place(self) -> None:
+        """Look whether a local source is there, and whether it can do what is asked.
+
+        Raises:
+            CollectionError: there is no such file or folder.
+            InputError: CQL2, which only an API evaluates.
+        """
+        if is_remote(self.location):
+            return
+        path = Path(local_path(self.location)).expanduser()
+        if not path.exists():
+            raise CollectionError.expected(
+                self.location, "a readable file", "No such file or directory", "check the path"
+            )
+        if self.filter is not None:
+            raise _filter_without_api(self.location)
+
     def wanted(self) -> ItemFilter:
         """The conditions, checked.
 
@@ -258,12 +275,16 @@ class _Reader:
 
     def _refuse_filter(self) -> None:
         if self.source.filter is not None:
-            raise InputError.expected(
-                "filter",
-                "a STAC API, which evaluates CQL2",
-                redact(self.source.location),
-                "use query, or a WHERE on the collection",
-            )
+            raise _filter_without_api(self.source.location)
+
+
+def _filter_without_api(location: str) -> InputError:
+    return InputError.expected(
+        "filter",
+        "a STAC API, which evaluates CQL2",
+        redact(location),
+        "use query, or a WHERE on the collection",
+    )
 
 
 def _json_lines(location: str, fetch_text: FetchText | None, warnings: list[str]) -> Iterator[Any]:

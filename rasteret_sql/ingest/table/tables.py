@@ -20,6 +20,7 @@ from rasteret_sql.collections.hrefs import unsigned_column
 from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InputError
 from rasteret_sql.ingest import progress
+from rasteret_sql.ingest.bands import checked_indices
 from rasteret_sql.ingest.crs_hints import CrsHint, crs_hint
 from rasteret_sql.ingest.records import BATCH_ROWS, AssetFailure, BandsOfHeaders, Records
 from rasteret_sql.ingest.samples import KnownSamples, ReadHeaders, SampleSurvey
@@ -57,6 +58,27 @@ from rasteret_sql.schema import (
 _CRS_NAMES = ("proj:code", "proj:epsg", "crs", "proj:wkt2", "proj:projjson")
 _BBOX = pa.field("bbox", BBOX)
 _N_SHOWN = 5
+
+
+def check_table(
+    schema: pa.Schema,
+    *,
+    geo_metadata: bytes | None = None,
+    column_map: Mapping[str, str] | None = None,
+    href_column: str | None = None,
+    band_index_map: Mapping[str, int] | None = None,
+    columns: list[str] | None = None,
+    geometry_crs: str | int | None = None,
+    **_rest: object,
+) -> None:
+    """Refuse what `records_from_table` would refuse whatever the rows are.
+
+    Raises:
+        InputError: as there.
+    """
+    checked_indices(band_index_map)
+    layout = TableLayout.of(schema, dict(column_map or {}), columns, href_column)
+    find_geometry(layout.schema, geo_metadata, geometry_crs)
 
 
 def records_from_table(
@@ -100,13 +122,8 @@ def records_from_table(
         UnknownBandError: if `bands` names one that is not there.
     """
     source = reader()
+    indices = checked_indices(band_index_map)
     layout = TableLayout.of(source.schema, dict(column_map or {}), columns, href_column)
-    indices = dict(band_index_map or {})
-    for band, index in indices.items():
-        if not isinstance(index, int) or index < 0:
-            raise InputError.expected(
-                f"band_index_map[{band!r}]", "0 or more", index, "samples count from 0"
-            )
     is_of_headers = has_headers and href_column is not None and not indices
     wanted = None if is_of_headers else bands
     assets = AssetReader(href_column, indices, dict(url_rewrite or {}), wanted)
