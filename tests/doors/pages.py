@@ -29,7 +29,7 @@ FENCE = re.compile(
 )
 FRAME = ("┌", "├", "└", "+-", "|-", "---")
 OPTIONAL = frozenset(
-    ("polars", "ibis", "sqlalchemy", "duckdb_engine", "torch", "odc", "pystac_client", "rasteret")
+    ("polars", "ibis", "sqlalchemy", "duckdb_engine", "torch", "odc", "rasteret", "xarray")
 )
 """Packages that only documents use. All other imports have to be there."""
 
@@ -46,6 +46,7 @@ class Session:
         self.folder = folder
         self.environment = environment
         self.names: dict[str, Any] = {}
+        self._left_out: set[str] = set()
 
     def run(self, kind: str, text: str) -> str | None:
         """Run a block; what it prints, or its last table. None: it was left out.
@@ -56,13 +57,22 @@ class Session:
         if kind == "sh":
             return self._command(text)
         if kind == "python":
-            if any(importlib.util.find_spec(name) is None for name in imported(text) & OPTIONAL):
+            if self._needs_what_is_not_there(text):
                 return None
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(compile(text, "<page>", "exec"), self.names)
             return printed.getvalue()
         assert kind == "sql", kind
         return [str(self.names["con"].sql(statement)) for statement in statements(text)][-1]
+
+    def _needs_what_is_not_there(self, code: str) -> bool:
+        """Whether a block needs a package that is not installed, or a block that did."""
+        found, made = used_and_made(code)
+        lacking = any(importlib.util.find_spec(n) is None for n in imported(code) & OPTIONAL)
+        if not lacking and not found & (self._left_out - self.names.keys()):
+            return False
+        self._left_out |= made
+        return True
 
     def check(self, kind: str, text: str) -> None:
         """Bind SQL, compile Python, or parse commands; nothing is run."""
@@ -93,19 +103,35 @@ class Session:
 
 
 def imported(code: str) -> set[str]:
-    """Top-level packages that a piece of Python imports.
+    """Top-level packages that a piece of Python imports, or needs for ``to_xarray``.
 
     Example:
         >>> sorted(imported("import numpy as np; from odc.stac import load"))
         ['numpy', 'odc']
     """
-    found = set()
+    found = {"xarray"} if "to_xarray(" in code else set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
     return found
+
+
+def used_and_made(code: str) -> tuple[set[str], set[str]]:
+    """Names that a piece of Python reads, and names that it makes.
+
+    Example:
+        >>> used_and_made("import ibis\\nt = ibis.table(q)")[1] == {"ibis", "t"}
+        True
+    """
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    made |= {alias.asname or alias.name for node in nodes
+             if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}  # fmt: skip
+    return used, made | {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
 
 def statements(script: str) -> list[str]:

@@ -14,10 +14,21 @@ from doors.scenes import ROOT
 
 import rasteret_sql
 from rasteret_sql.demo import write_scenes
+from rasteret_sql.remote.stores import reload_storage
+from rasteret_sql.schema import LEVEL
 
 DOCS = ROOT / "docs"
-PAGES = {"recipes.md": 14}
+PAGES = {
+    "recipes.md": 14,
+    "getting-started.md": 6,
+    "frames.md": 6,
+    "parquet.md": 3,
+    "storage.md": 0,
+}
 """Pages that are run whole, and how many of their results are compared at least."""
+
+FROM_NOTHING = ("getting-started.md",)
+"""Pages that begin in an empty folder; the others where the demo was run."""
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +59,20 @@ def reader(demo, tmp_path, monkeypatch):
         ),
     }
     monkeypatch.chdir(folder)
+    reload_storage()
     session = Session(folder, os.environ | paths)
     yield session
     session.close()
+    reload_storage()
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_gives_what_stands_below_it(page, reader):
     checked = 0
+    if page in FROM_NOTHING:
+        for part in reader.folder.iterdir():
+            shutil.rmtree(part)
     text = (DOCS / page).read_text(encoding="utf-8")
     for fence, found in outcomes(text, reader):
         if found is not None:
@@ -70,3 +86,26 @@ def test_every_block_is_of_a_kind_that_is_run(page):
     text = (DOCS / page).read_text(encoding="utf-8")
     assert len(re.findall(r"^```\w*$", text, re.MULTILINE)) == 2 * len(FENCE.findall(text))
     assert {fence["kind"] for fence in FENCE.finditer(text)} <= {"sh", "python", "sql", "text"}
+
+
+def test_parquet_md_has_every_column_and_field_with_its_type(demo):
+    columns, header = (DOCS / "parquet.md").read_text(encoding="utf-8").split("## Header of a band")
+    table, levels = header.split("A level is a STRUCT")
+    told = {
+        name: kind.partition("(")[0]
+        for names, kind in re.findall(r"^\| (`.*?) \| `(.*?)` \|", columns + table, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+    with rasteret_sql.connect(workspace=demo / "workspace") as con:
+        rows = con.sql("SELECT column_name, column_type FROM (DESCRIBE s2)").fetchall()
+        fields = con.sql("DESCRIBE SELECT unnest(B04_metadata) FROM s2").fetchall()
+    extra = ("eo:cloud_cover", "proj:code", "platform")  # properties of the items
+    held = {n: t for n, t in rows if n not in extra and not n.endswith("_metadata")}
+    assert {n: t for n, t in told.items() if n in held} == {
+        n: t.partition("(")[0] for n, t in held.items()
+    }
+    kinds = {row[0]: row[1] for row in fields}
+    assert {n: t for n, t in told.items() if n not in held} == {"{band}_metadata": "STRUCT"} | {
+        n: "LIST" if n == "overviews" else t.partition("(")[0] for n, t in kinds.items()
+    }
+    assert set(LEVEL.names) <= set(re.findall(r"`(\w+)`", levels))
