@@ -27,7 +27,8 @@ PAGES = {
     "coming-from-rasteret.md": 6,
     "coming-from-others.md": 2,
 }
-"""Pages that are run whole, and how many results are compared at least, of packages in `OPTIONAL` none."""
+"""Pages that are run whole, and how many of their results are compared where no package of
+`OPTIONAL` is installed."""
 
 FROM_NOTHING = ("getting-started.md",)
 """Pages that begin in an empty folder; the others where the demo was run."""
