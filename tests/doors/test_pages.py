@@ -19,7 +19,7 @@ from rasteret_sql.schema import LEVEL
 
 DOCS = ROOT / "docs"
 PAGES = {
-    "recipes.md": 14,
+    "recipes.md": 20,
     "getting-started.md": 6,
     "frames.md": 8,
     "parquet.md": 3,

@@ -9,6 +9,9 @@ import pytest
 import yaml
 from doors.scenes import ROOT
 
+import rasteret_sql
+from rasteret_sql.cli.reference import commands
+
 DOCS = ROOT / "docs"
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -62,3 +65,16 @@ def test_every_link_and_anchor_resolves(page):
 def test_a_page_has_one_title():
     for page in DOCS.glob("*.md"):
         assert len(re.findall(r"^# ", prose(page), re.MULTILINE)) == 1, page.name
+
+
+def test_every_function_and_command_is_on_a_page_that_is_written_by_hand():
+    generated = {"functions.md", "cli.md", "python.md"}
+    pages = [page for page in DOCS.glob("*.md") if page.name not in generated]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    with rasteret_sql.connect(workspace="/nonexistent") as con:
+        functions = [
+            name for (name,) in con.sql("SELECT name FROM rasteret_functions()").fetchall()
+        ]
+    assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == []
+    known = {" ".join(name.split()[1:2]) for name, _ in commands()} - {""}
+    assert [name for name in known if f"rasteret-sql {name}" not in text] == []
