@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from doors.pages import cells
 from doors.scenes import ROOT
-from doors.test_pages import demo, reader  # noqa: F401 (fixtures)
 from jupyter_client import KernelManager
 
 import rasteret_sql
@@ -22,7 +21,7 @@ PART = re.compile(r"(.*?;)[ ]*\n((?:^--> [^\n]*\n)*)", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_statements_give_the_rows_that_stand_below_them(script, reader):  # noqa: F811
+def test_statements_give_the_rows_that_stand_below_them(script, reader):
     compared = 0
     text = script.read_text(encoding="utf-8")
     with rasteret_sql.connect(workspace="workspace") as con:
@@ -36,7 +35,7 @@ def test_statements_give_the_rows_that_stand_below_them(script, reader):  # noqa
     assert text.count("\n--> ") == sum(told.count("--> ") for _, told in PART.findall(text))
 
 
-def test_a_script_runs_as_its_first_lines_say(reader):  # noqa: F811
+def test_a_script_runs_as_its_first_lines_say(reader):
     (reader.folder / "examples").symlink_to(EXAMPLES)
     text = (EXAMPLES / "query_headers.sql").read_text(encoding="utf-8")
     (command,) = re.findall(r"^-- (rasteret-sql shell .*)$", text, re.MULTILINE)
@@ -90,7 +89,7 @@ def shown(outputs: list[dict[str, Any]]) -> tuple[list[list[str]], int]:
 
 
 @pytest.mark.any_duckdb
-def test_the_notebook_gives_what_it_shows(reader):  # noqa: F811
+def test_the_notebook_gives_what_it_shows(reader):
     if importlib.util.find_spec("matplotlib") is None:
         pytest.skip("matplotlib is not installed")
     notebook = json.loads((EXAMPLES / "recipes.ipynb").read_text(encoding="utf-8"))
