@@ -14,14 +14,16 @@ export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 
 # Each worker has its own fixtures, and runs whole files of tests. It takes half a GB of memory.
 # Both DuckDB versions run at the same time; 1.5 has half as much to do, and half of the cores.
-# Some tests measure time: one that fails is run again, up to twice.
+# Some tests measure time: one that fails is run again, up to twice. A worker that crashes ends
+# the run: xdist waits for ever for the one that replaces it.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); n=$$((n / 2)); \
   echo $$((n < 1 ? 1 : n > 4 ? 4 : n)))
-PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --reruns 2
+PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --reruns 2
 
 # Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
 # marked any_duckdb in them.
-DUCKDB_TESTS := tests/duck tests/sql tests/reads tests/collections tests/cli tests/doors tests/records/layout
+DUCKDB_TESTS := tests/duck tests/sql tests/reading tests/collections tests/datasets \
+  tests/ingest tests/maintenance tests/cli tests/serve tests/dbt tests/docs
 
 .PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
 

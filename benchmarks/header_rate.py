@@ -88,7 +88,7 @@ def with_enrich(urls: Sequence[str]) -> Callable[[], int]:
     """`records.enrich.enrich`, batches of 1,024 records in and out."""
     import pyarrow as pa
 
-    from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
+    from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
     from rasteret_sql.schema import BBOX
 
     asset = pa.struct([("href", pa.string()), ("band_index", pa.int32())])

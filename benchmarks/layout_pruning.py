@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, write_collection
+from rasteret_sql.collections.layout import ROW_GROUP_BYTES, write_collection
 from rasteret_sql.schema import BBOX, DATETIME, EPSG, GEOMETRY, ID, assets_type
 
 BANDS = ["B02", "B03", "B04", "B08"]

@@ -14,8 +14,8 @@ from cases import load_items
 from pyproj import Transformer
 
 import rasteret_sql
-from rasteret_sql.records.files.layout import write_collection
-from rasteret_sql.records.files.workspace import Workspace
+from rasteret_sql.collections.layout import write_collection
+from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.schema import metadata_column
 
 BAND = "B04"

@@ -180,3 +180,61 @@ returns   VARCHAR, row and column; NULL where either is NULL
 example   SELECT rasteret_grid_cell(77.99, 13.01)
 result    144U_846R
 $doc$;
+
+CREATE OR REPLACE MACRO rasteret_values(pixels, dtype) AS (
+    SELECT CASE
+        WHEN blob IS NULL OR kind IS NULL THEN NULL
+        WHEN size IS NULL THEN error('rasteret_values: dtype: expected bool, uint8 to uint64, int8 '
+            || 'to int64 or float16 to float64, got ' || kind || '; leave such a band out')
+        WHEN octet_length(blob) % size <> 0 THEN error('rasteret_values: pixels: expected a '
+            || 'multiple of ' || size || ' bytes, got ' || octet_length(blob)
+            || '; take the entry of dtypes that belongs to the band')
+        ELSE list_transform(
+            list_transform(
+                regexp_extract_all(hex(blob), '.{' || (2 * size) || '}'),
+                lambda h: ('0x' || reverse(regexp_replace(rpad(h, 16, '0'), '(.)(.)', '\2\1', 'g')))
+                    ::UBIGINT
+            ),
+            lambda u: CASE
+                WHEN kind LIKE 'float%' THEN
+                    CASE WHEN (u >> (8 * size - 1)::UBIGINT) = 1 THEN -1.0::DOUBLE ELSE 1.0 END
+                    * CASE ((u >> fraction) & (2 * bias + 1))
+                        WHEN 2 * bias + 1 THEN CASE WHEN u & ((1::UBIGINT << fraction) - 1) = 0
+                            THEN 'inf'::DOUBLE ELSE 'nan'::DOUBLE END
+                        WHEN 0 THEN (u & ((1::UBIGINT << fraction) - 1))::DOUBLE
+                            * pow(2.0, 1 - bias::INTEGER - fraction::INTEGER)
+                        ELSE (1 + (u & ((1::UBIGINT << fraction) - 1))::DOUBLE
+                            / pow(2.0, fraction::INTEGER))
+                            * pow(2.0, ((u >> fraction) & (2 * bias + 1))::INTEGER - bias::INTEGER)
+                    END
+                WHEN kind LIKE 'int%' AND (u >> (8 * size - 1)::UBIGINT) = 1
+                    THEN (u::HUGEINT - (1::HUGEINT << (8 * size)))::DOUBLE
+                ELSE u::DOUBLE
+            END
+        )
+    END
+    FROM (
+        SELECT blob, kind, CASE
+                WHEN kind IN ('bool', 'uint8', 'int8') THEN 1
+                WHEN kind IN ('uint16', 'int16', 'float16') THEN 2
+                WHEN kind IN ('uint32', 'int32', 'float32') THEN 4
+                WHEN kind IN ('uint64', 'int64', 'float64') THEN 8
+            END AS size,
+            CASE kind WHEN 'float16' THEN 10 WHEN 'float32' THEN 23 ELSE 52 END::UBIGINT
+                AS fraction,
+            CASE kind WHEN 'float16' THEN 15 WHEN 'float32' THEN 127 ELSE 1023 END::UBIGINT AS bias
+        FROM (SELECT pixels::BLOB AS blob, dtype::VARCHAR AS kind)
+    )
+);
+
+COMMENT ON MACRO rasteret_values IS $doc$
+The values of an array column, row by row from the upper left: those of rasteret_read,
+rasteret_read_tiles, rasteret_chips and rasteret_composite with format := 'blob'.
+
+pixels    BLOB      values one after another, little-endian
+dtype     VARCHAR   NumPy name of their type, as in the columns dtype and dtypes
+returns   DOUBLE[]; NULL where either is NULL. 64-bit integers beyond 2^53 are rounded
+raises    dtype: complex or unknown; pixels: no whole number of values
+example   SELECT rasteret_values('\x01\x00\xFF\xFF'::BLOB, 'int16')
+result    [1.0, -1.0]
+$doc$;

@@ -5,7 +5,8 @@ CREATE OR REPLACE MACRO rasteret_chips(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
     max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, scaled := false,
-    size := 256, stride := NULL, min_valid := 0, valid := false
+    size := 256, stride := NULL, min_valid := 0, valid := false, stack := NULL, resolution := NULL,
+    crs := NULL, resampling := 'nearest', overview := 'auto'
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_chips',
@@ -14,7 +15,8 @@ CREATE OR REPLACE MACRO rasteret_chips(
          geometry_crs: geometry_crs, date_range: date_range, ids: ids,
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
-         scaled: scaled, size: size, stride: stride, min_valid: min_valid, valid: valid}
+         scaled: scaled, size: size, stride: stride, min_valid: min_valid, valid: valid,
+         stack: stack, resolution: resolution, crs: crs, resampling: resampling, overview: overview}
     ));
 
 COMMENT ON MACRO TABLE rasteret_chips IS $doc$
@@ -22,7 +24,11 @@ Chips for training: squares of pixels on a lattice over each raster.
 
 The lattice begins in the upper left corner of each raster, whatever the area, so that
 a chip has the same chip_id in every call of one size, stride and level. Chips that
-would leave the raster are left out.
+would leave the raster are left out. With resolution or crs the lattice begins in the
+origin of the CRS, so chips of all records fall together.
+Stacks are on one grid, as composites are: the CRS of most records and the finest
+resolution, unless crs and resolution say otherwise. Pixels that a record does not cover
+hold no data. With min_valid a record of less is left out of a stack.
 
 collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
@@ -42,9 +48,14 @@ scaled           BOOLEAN    apply the file's scale and offset; values become DOU
 size             INTEGER    rows and columns of a chip
 stride           INTEGER    pixels from one chip to the next; default: size, so that chips don't overlap
 min_valid        DOUBLE     leave out chips where a smaller share of the pixels, 0 to 1, holds data in all bands
-valid            BOOLEAN    add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, width)
-returns          the record's columns, the area's columns, chip_id (record_row_col), record_id, row_off, col_off, height, width, transform, crs, geometry (outline, GEOMETRY in longitude and latitude), dtypes VARCHAR[], nodata DOUBLE[], one BLOB per band (row-major, little-endian). A column of the record of such a name is called record_…
-raises           collection, bands, level: unknown; stride: more than 1048576 chips of a record; bands of unlike grid; a tile that can't be read, unless on_error
+valid            BOOLEAN    add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, width), of stacks (bands, records, height, width)
+stack            VARCHAR    'time': one row per chip of one grid over all records, with all records of it in order of time; default: one row per chip of each record
+resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [width, height]; pixel edges are its multiples, so pixels of all records fall together. Default: the raster's own grid
+crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
+resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
+overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
+returns          the record's columns, the area's columns, chip_id (record_row_col), record_id, row_off, col_off, height, width, transform, crs, geometry (outline, GEOMETRY in longitude and latitude), dtypes VARCHAR[], nodata DOUBLE[], one BLOB per band (row-major, little-endian). A column of the record of such a name is called record_…. A stack has the area's columns, chip_id (row_col), record_ids VARCHAR[] and datetimes TIMESTAMP[] in place of those of the record, and BLOBs of records x height x width values
+raises           collection, bands, level: unknown; stride: more than 1048576 chips of a record; bands of unlike grid; a tile that can't be read, unless on_error; a stack of more than 1 GiB
 example          SELECT chip_id, row_off, col_off, octet_length(B04) FROM rasteret_chips('s2', bands := ['B04'], size := 128, bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
@@ -18,42 +19,53 @@ FLOORS = {
     "grid": 1,
     "remote": 2,
     "schema": 2,
-    "records": 3,
+    "collections": 3,
+    "datasets": 3,
     "reading": 3,
-    "arrays": 4,
-    "duck": 4,
-    "demo": 5,
-    "serve": 5,
-    "dbt": 5,
-    "cli": 6,
-    "__main__": 6,
+    "ingest": 4,
+    "maintenance": 5,
+    "arrays": 6,
+    "duck": 6,
+    "demo": 7,
+    "serve": 7,
+    "dbt": 7,
+    "cli": 8,
+    "__main__": 8,
 }
 NEIGHBOURS_APART = {
-    ("records", "reading"),
     ("tiff", "grid"),
     ("grid", "tiff"),
-    ("reading", "records"),
+    *permutations(("collections", "datasets", "reading"), 2),
+    *product(("ingest", "maintenance"), ("datasets", "reading")),
     ("arrays", "duck"),
     ("duck", "arrays"),
 }
-WITHIN_RECORDS = ["files", "stac", "table", "catalog", "upkeep"]
-"""Folders of `records`, each of which imports only from those before it."""
 OUTSIDE = {
     "obstore": {"remote"},
-    "urllib3": {"remote", "records"},
-    "pystac_client": {"records"},
+    "urllib3": {"remote", "ingest"},
+    "pystac_client": {"ingest"},
     "duckdb": {"duck", "serve", "dbt", "cli", "demo"},
     "duckdb_extensions": {"serve"},
     "click": {"cli"},
     "prompt_toolkit": {"cli"},
     "pygments": {"cli"},
     "dbt": {"dbt"},
-    "pyarrow": {"schema", "records", "reading", "arrays", "duck", "cli"},
+    "pyarrow": {
+        "schema",
+        "collections",
+        "datasets",
+        "reading",
+        "ingest",
+        "maintenance",
+        "arrays",
+        "duck",
+        "cli",
+    },
     "xarray": {"arrays"},
     "geopandas": {"arrays"},
     "imagecodecs": {"tiff", "pictures"},
     "isal": {"tiff"},
-    "pyproj": {"grid", "reading", "tiff", "records", "duck", "demo"},
+    "pyproj": {"grid", "reading", "tiff", "collections", "ingest", "maintenance", "duck", "demo"},
     "rasterio": set(),
     "osgeo": set(),
 }
@@ -87,16 +99,13 @@ def test_a_module_imports_only_from_its_floor_down(part, path):
         assert (part, other) not in NEIGHBOURS_APART, f"{path.name} ({part}) imports {name}"
 
 
-@pytest.mark.parametrize("folder", WITHIN_RECORDS)
-def test_a_folder_of_records_imports_only_from_those_before_it(folder):
-    allowed = WITHIN_RECORDS[: WITHIN_RECORDS.index(folder) + 1]
-    paths = list((PACKAGE / "records" / folder).glob("*.py"))
+@pytest.mark.parametrize(("folder", "other"), [("stac", "table"), ("table", "stac")])
+def test_stac_and_tables_import_nothing_from_each_other(folder, other):
+    paths = list((PACKAGE / "ingest" / folder).glob("*.py"))
     assert paths
     for path in paths:
         for name in imported(path):
-            parts = name.split(".")
-            if parts[:2] == ["rasteret_sql", "records"] and parts[2] in WITHIN_RECORDS:
-                assert parts[2] in allowed, f"{path.name} imports {name}"
+            assert not name.startswith(f"rasteret_sql.ingest.{other}."), f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize(("part", "path"), list(modules()), ids=lambda v: getattr(v, "stem", v))

@@ -9,8 +9,8 @@ import click
 
 from rasteret_sql.cli import options, reports, text
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
-from rasteret_sql.records.catalog.dataset import ACCESS
-from rasteret_sql.records.catalog.registry import find_dataset
+from rasteret_sql.datasets.dataset import ACCESS
+from rasteret_sql.datasets.registry import find_dataset
 
 
 @click.group()

@@ -29,10 +29,10 @@ from rasteret_sql import __version__, connect
 from rasteret_sql.cli import text
 from rasteret_sql.cli.failures import FAILED, one_line
 from rasteret_sql.cli.session import json_option, to_json, workspace_option
+from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.datasets.registry import datasets
 from rasteret_sql.errors import redact
 from rasteret_sql.grid.crs import PROJ_VERSION, transformer
-from rasteret_sql.records.catalog.registry import datasets
-from rasteret_sql.records.files.workspace import Workspace
 from rasteret_sql.remote.clouds import credentials_found
 from rasteret_sql.remote.ranges import get_start
 from rasteret_sql.remote.stores import locate

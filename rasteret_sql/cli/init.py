@@ -9,12 +9,12 @@ import duckdb
 
 from rasteret_sql.cli.failures import Failure
 from rasteret_sql.cli.session import workspace_option
+from rasteret_sql.collections.footers import CollectionInfo
+from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.duck.macros import plain_statements
 from rasteret_sql.duck.table_function import quote_text
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, view_statement
 from rasteret_sql.errors import InputError
-from rasteret_sql.records.files.footers import CollectionInfo
-from rasteret_sql.records.files.workspace import Workspace
 
 _STORAGE_VERSION = "v1.0.0"
 """Of a new file: DuckDB 2.0 would write one that 1.5 can't open."""

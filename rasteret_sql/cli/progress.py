@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rasteret_sql.records import progress
-from rasteret_sql.records.progress import Progress
+from rasteret_sql.ingest import progress
+from rasteret_sql.ingest.progress import Progress
 
 _PERIOD_S = 0.2
 _WHEEL = "|/-\\"

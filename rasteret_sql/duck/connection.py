@@ -27,14 +27,14 @@ from typing import Any
 
 import duckdb
 
+from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.datasets.registry import suggest_storage_of
 from rasteret_sql.duck import macros
 from rasteret_sql.duck.ctrl_c import CtrlC
 from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import NotRegisteredError
 from rasteret_sql.reading.tile_store import STORE
-from rasteret_sql.records.catalog.registry import suggest_storage_of
-from rasteret_sql.records.files.workspace import Workspace
 
 _NUMBER = "_rasteret_instance"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 
 from rasteret_sql.duck.table_function import Scan, Stream
-from rasteret_sql.records.rasters import RasterRecords
+from rasteret_sql.ingest.rasters import RasterRecords
 
 
 def raster_stream(records: RasterRecords, bands: Mapping[str, int], on_error: str) -> Stream:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.collections.datetimes import Instants, parse_range
 from rasteret_sql.duck.relations import (
     Relation,
     caller_sql,
@@ -47,7 +48,6 @@ from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
-from rasteret_sql.records.datetimes import Instants, parse_range
 from rasteret_sql.schema import METADATA_SUFFIX, metadata_column
 from rasteret_sql.units import BBox
 

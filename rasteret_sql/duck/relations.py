@@ -14,6 +14,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rasteret_sql.collections.datetimes import Instants, format_micros
+from rasteret_sql.collections.footers import CollectionInfo, part_files
+from rasteret_sql.collections.geo_key import geo_of_footer
+from rasteret_sql.collections.parquet_source import ParquetSource, is_parquet_name
+from rasteret_sql.collections.partitions import hive_types_of
+from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.duck.partition_keys import follow_datetime
 from rasteret_sql.duck.plain_types import with_plain_types
 from rasteret_sql.duck.raster_stream import raster_stream
@@ -32,14 +38,8 @@ from rasteret_sql.errors import (
     UnknownCollectionError,
     redact,
 )
+from rasteret_sql.ingest.rasters import KEPT, is_raster_name
 from rasteret_sql.reading.index import INDEX, RecordFilter, Version
-from rasteret_sql.records.datetimes import Instants, format_micros
-from rasteret_sql.records.files.footers import CollectionInfo, part_files
-from rasteret_sql.records.files.geo_key import geo_of_footer
-from rasteret_sql.records.files.parquet_source import ParquetSource, is_parquet_name
-from rasteret_sql.records.files.partitions import hive_types_of
-from rasteret_sql.records.files.workspace import Workspace
-from rasteret_sql.records.rasters import KEPT, is_raster_name
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
 from rasteret_sql.units import BBox

@@ -46,7 +46,7 @@ from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:
-    from rasteret_sql.records.files.workspace import Workspace
+    from rasteret_sql.collections.workspace import Workspace
 
 CATALOG = "rasteret"
 """The attached in-memory database that holds the macros."""

@@ -9,10 +9,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from rasteret_sql.collections.datetimes import Instants, format_micros
 from rasteret_sql.duck.relations import Relation, record_conditions
 from rasteret_sql.duck.table_function import Call, quote_text
 from rasteret_sql.errors import RasteretError, redact
-from rasteret_sql.records.datetimes import Instants, format_micros
 from rasteret_sql.units import BBox
 
 _MOST_DEGREES = 270.0

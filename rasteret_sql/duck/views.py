@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import duckdb
 
+from rasteret_sql.collections.parquet_source import is_parquet_name
+from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.datasets.registry import suggest_storage_of
 from rasteret_sql.duck.relations import parquet_sql, remote_view_sql
 from rasteret_sql.duck.table_function import quote_identifier
 from rasteret_sql.errors import CollectionError, InputError
-from rasteret_sql.records.catalog.registry import suggest_storage_of
-from rasteret_sql.records.files.parquet_source import is_parquet_name
-from rasteret_sql.records.files.workspace import Workspace
 from rasteret_sql.remote.stores import is_remote
 
 

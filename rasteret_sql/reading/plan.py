@@ -98,7 +98,7 @@ class Granularity(Enum):
 
 
 class Lattice(NamedTuple):
-    """Squares over a whole raster, the first one in its upper left corner.
+    """Squares over a whole raster; see `Planner.lattice_origins` for where the first one lies.
 
     Attributes:
         size: Rows and columns of each.
@@ -336,7 +336,7 @@ class Planner:
         self.whole_windows = whole_windows
         self._per_band = per_band or granularity is Granularity.TILE
         self.at_once = at_once
-        self._lattice = lattice
+        self.lattice = lattice
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -433,8 +433,8 @@ class Planner:
             )
             tall, broad = kinds.tile_height[kind], kinds.tile_width[kind]
             estimate = area / (tall * broad) + high / tall + wide / broad + one.n_pairs[grid]
-            if self._lattice is not None:
-                size, stride = self._lattice
+            if self.lattice is not None:
+                size, stride = self.lattice
                 estimate += area / stride**2 * (1 + size / tall) * (1 + size / broad)
             n_tiles[there] += estimate * len(one.names)
         run = np.cumsum(n_tiles) // self.at_once
@@ -493,8 +493,8 @@ class Planner:
         )
         if self._granularity is Granularity.WINDOW:
             jobs = self._touched(table, jobs)
-            if self._lattice is not None:
-                jobs = self._squares(table, jobs, self._lattice)
+            if self.lattice is not None:
+                jobs = self._squares(table, jobs, self.lattice)
             window = jobs.window
         some = (window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])
         return jobs if some.all() else jobs.take(some)
@@ -518,10 +518,11 @@ class Planner:
         """The squares that targets meet and that lie in the raster; of a scene, row by row."""
         size, stride = lattice
         sizes, window = _sizes(table)[jobs.grid], jobs.window
+        origin = self.lattice_origins(table, stride)[jobs.grid]
         first, count = [], []
         for low, high, length in (
-            (window[:, 0], window[:, 1], sizes[:, 1]),
-            (window[:, 2], window[:, 3], sizes[:, 0]),
+            (window[:, 0] - origin[:, 0], window[:, 1] - origin[:, 0], sizes[:, 1] - origin[:, 0]),
+            (window[:, 2] - origin[:, 1], window[:, 3] - origin[:, 1], sizes[:, 0] - origin[:, 1]),
         ):
             begin = np.maximum((low - size) // stride + 1, 0)
             end = np.minimum((high - 1) // stride, (length - size) // stride)
@@ -536,8 +537,8 @@ class Planner:
                 "take a longer stride, or a smaller area",
             )
         job, place = _spread(np.zeros(len(n_squares), np.int64), n_squares)
-        top = (first[0][job] + place // count[1][job]) * stride
-        left = (first[1][job] + place % count[1][job]) * stride
+        top = (first[0][job] + place // count[1][job]) * stride + origin[job, 0]
+        left = (first[1][job] + place % count[1][job]) * stride + origin[job, 1]
         squares = np.column_stack([top, top + size, left, left + size])
         check = np.flatnonzero((~jobs.is_whole & (jobs.target >= 0))[job])
         keep = np.ones(len(job), bool)
@@ -550,6 +551,10 @@ class Planner:
         )
         order = np.lexsort((jobs.target, jobs.window[:, 2], jobs.window[:, 0], jobs.scene))
         return jobs.take(order)
+
+    def lattice_origins(self, table: SceneTable, _stride: int) -> Ints:
+        """First row and column of the lattice in each grid: the upper left corner."""
+        return np.zeros((len(table.grids), 2), np.int64)
 
     def _reference(self, usable: dict[str, Usable], names: Sequence[str], n_scenes: int) -> Ints:
         """Kind of the first band that a scene has, which says how its windows are cut."""

@@ -30,6 +30,7 @@ from rasteret_sql.reading.plan import (
     Failure,
     Granularity,
     Jobs,
+    Lattice,
     Planner,
     TilePlan,
     Usable,
@@ -79,6 +80,8 @@ class WarpPlanner(Planner):
         clip: Which pixels are wanted at all.
         crop: Windows of the targets; else whole rasters.
         at_once: Tiles, about, in a plan.
+        lattice: Instead of the window of a target, the whole squares that the target meets.
+            They begin at multiples of the stride from the origin of the CRS.
     """
 
     def __init__(
@@ -91,10 +94,11 @@ class WarpPlanner(Planner):
         clip: Clip | None = None,
         crop: bool = True,
         at_once: int = 1 << 14,
+        lattice: Lattice | None = None,
     ) -> None:
         super().__init__(
             request, footprints, Granularity.WINDOW, bands=bands, clip=clip, crop=crop,
-            at_once=at_once,
+            at_once=at_once, lattice=lattice,
         )  # fmt: skip
         assert request.output_grid is not None  # noqa: S101 (its callers)
         self._output_grid = request.output_grid
@@ -138,10 +142,21 @@ class WarpPlanner(Planner):
         """The plan of some units."""
         table, levels = ready.table, ready.levels
         some = ready.units.take(chosen)
-        asked = [one for name in self.bands for one in self._asked(table, name, some, levels)]
-        if self.bands:
-            some, asked = _needed(some, asked)
+        names = dict.fromkeys([*self.bands, *self.request.bands])  # units of a read are the same,
+        asked = [one for name in names for one in self._asked(table, name, some, levels)]
+        some, asked = _needed(some, asked)  # whatever is fetched of them
+        asked = [one for one in asked if one.name in self.bands]
         return replace(self.of_jobs(table, ready.usable, some, asked, failures), levels=levels)
+
+    def lattice_origins(self, table: SceneTable, stride: int) -> Ints:
+        """First row and column of the lattice in each grid: the same places in all of a CRS."""
+        origins = np.zeros((len(table.grids), 2), np.int64)
+        for number, grid in enumerate(table.grids):
+            affine = grid.affine
+            if affine is not None and affine.is_rectilinear and affine.a and affine.e:
+                away = [round(affine.f / affine.e), round(affine.c / affine.a)]
+                origins[number] = [-one % stride for one in away]
+        return origins
 
     def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
         """Number of the output grid of each scene; errors by number of the raster's grid."""

@@ -32,6 +32,7 @@ HELPERS = {
     "rasteret_solar_day",
     "rasteret_split",
     "rasteret_tile_span",
+    "rasteret_values",
 }
 
 

@@ -1,142 +1,121 @@
-"""Scenes on disk and on the range server, and item files over them."""
+"""Records to write: boxes anywhere, any day of 2023 and 2024, Sentinel-2-like tile tables."""
 
 from __future__ import annotations
 
-import copy
-import json
-import shutil
-from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import shapely
 
-from rasteret_sql.demo.scenes import write_scenes
+from rasteret_sql.collections.layout import PartFile, write_collection
+from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.schema import (
+    BAND_METADATA,
+    BBOX,
+    DATETIME,
+    EPSG,
+    GEOMETRY,
+    ID,
+    assets_type,
+    metadata_column,
+)
+
+MakeRecords = Callable[..., pa.Table]
+
+
+def make_records(n: int, *, bands: tuple[str, ...] = ("B04",), seed: int = 0) -> pa.Table:
+    """A table of ``n`` records; every tenth has no datetime."""
+    rng = np.random.default_rng(seed)
+    west, south = rng.uniform(-179, 178, n), rng.uniform(-89, 88, n)
+    days = np.datetime64("2023-01-01") + rng.integers(0, 731, n)
+    moments = pa.array(days.astype("M8[us]"), mask=np.arange(n) % 10 == 9)
+    geometry = shapely.to_wkb(shapely.box(west, south, west + 1, south + 1))
+    bounds = [pa.array(b) for b in (west, south, west + 1, south + 1)]
+    assets = [
+        {b: {"href": f"s3://b/{i}/{b}.tif", "band_index": 0} for b in bands} for i in range(n)
+    ]
+    columns = {
+        "id": pa.array([f"s{seed}-{i:06d}" for i in range(n)]),
+        "datetime": moments,
+        "geometry": pa.array(geometry, pa.binary()),
+        "bbox": pa.StructArray.from_arrays(bounds, fields=list(BBOX)),
+        "assets": pa.array(assets, assets_type(list(bands))),
+        "proj:epsg": pa.array([32643] * n, pa.int32()),
+        "platform": pa.array(["S2A", "S2B", None][i % 3] for i in range(n)),
+    }
+    fields = [ID, DATETIME, GEOMETRY, pa.field("bbox", BBOX)]
+    fields += [
+        pa.field("assets", assets_type(list(bands))),
+        EPSG,
+        pa.field("platform", pa.string()),
+    ]
+    for band in bands:
+        columns[metadata_column(band)] = headers(rng, n)
+        fields.append(pa.field(metadata_column(band), BAND_METADATA))
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
+
+
+def headers(rng: np.random.Generator, n: int) -> pa.Array:
+    """Headers of 10980 px images: 121 tiles, and two overviews."""
+    found = []
+    for _ in range(n):
+        sizes = np.maximum(rng.normal(1.2e6, 2e5, 121 + 36 + 9), 1).astype("i8")
+        offsets = 1000 + np.cumsum(sizes + 8)
+        cut = [slice(0, 121), slice(121, 157), slice(157, 166)]
+        tables = [
+            {"tile_offsets": offsets[part].tolist(), "tile_byte_counts": sizes[part].tolist()}
+            for part in cut
+        ]
+        found.append(
+            {
+                "image_width": 10980,
+                "image_height": 10980,
+                "tile_width": 1024,
+                "tile_height": 1024,
+                "dtype": "uint16",
+                "transform": [10.0, 600000.0, -10.0, 1500000.0],
+                "predictor": 2,
+                "compression": 8,
+                "nodata": 0.0,
+                "overviews": [{"width": 5490, **tables[1]}, {"width": 2745, **tables[2]}],
+                **tables[0],
+            }
+        )
+    return pa.array(found, BAND_METADATA)
+
+
+def built(workspace: Workspace, name: str, records: pa.Table) -> list[PartFile]:
+    with workspace.build(name, "stac") as build:
+        info = {"name": name, "data_source": "made"}
+        parts = write_collection(
+            records.schema,
+            iter(records.to_batches(100)),
+            build.folder,
+            info=info,
+            first_part=build.first_part,
+        )
+        build.commit({"records": records.num_rows})
+    return parts
+
+
+@pytest.fixture(name="make_records")
+def _make_records() -> MakeRecords:
+    return make_records
+
+
+@pytest.fixture
+def build_into() -> Callable[[Workspace, str, pa.Table], list[PartFile]]:
+    return built
 
 
 @pytest.fixture(scope="session")
-def scenes(server):
-    """Folder of the demo's scenes, which the server shows as ``scenes/built``."""
-    folder = server.folder / "built"
-    write_scenes(folder)
-    return folder
+def records() -> pa.Table:
+    return make_records(500)
 
 
 @pytest.fixture
-def items(scenes):
-    """The ItemCollection as a dict, to be changed and written."""
-    return json.loads((scenes / "items.json").read_text())
-
-
-@pytest.fixture
-def write_items(tmp_path):
-    """Write an ItemCollection, return its path as text."""
-
-    def write(document, name="items.json"):
-        path = tmp_path / name
-        path.write_text(json.dumps(document))
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def served_items(items, write_items, server):
-    """Items whose hrefs are on the server; band B08 of the first hits a fault."""
-
-    def make(fault=""):
-        for number, item in enumerate(items["features"]):
-            for band, asset in item["assets"].items():
-                path = f"built/{item['id']}/{band}.tif"
-                broken = fault if (number, band) == (0, "B08") else ""
-                asset["href"] = server.url("scenes", path, fault=broken)
-        return write_items(items)
-
-    return make
-
-
-class Upstream:
-    """Items in a file, over scenes of one test on the range server."""
-
-    def __init__(self, items, folder, path, server):
-        self.all = items["features"]
-        self.items = []
-        self.folder = folder
-        self.path = path
-        self.server = server
-
-    def href(self, item, band, fault=""):
-        path = f"{self.folder.name}/{item}/{band}.tif"
-        return self.server.url("scenes", path, fault=fault)
-
-    def add(self, number, name=None, bands=("B04", "B08"), **properties):
-        item = copy.deepcopy(self.all[number])
-        scene = item["id"]
-        item["id"] = name or scene
-        item["properties"] |= properties
-        item["assets"] = {
-            band: item["assets"][band] | {"href": self.href(scene, band)} for band in bands
-        }
-        self.items.append(item)
-        self.write()
-        return item
-
-    def write(self):
-        document = {"type": "FeatureCollection", "features": self.items}
-        self.path.write_text(json.dumps(document))
-
-    def touch(self, number, band):
-        """Another file at the same address: a byte more, and so another ETag."""
-        path = self.folder / self.all[number]["id"] / f"{band}.tif"
-        path.write_bytes(path.read_bytes() + b"\0")
-
-    def asked(self):
-        """Header and state requests by file since the last call.
-
-        A test before this one may have left a request on its way, for a folder of its own.
-        """
-        own = f"/{self.folder.name}/"
-        found = Counter(
-            (one["method"], one["path"].partition(own)[2])
-            for one in self.server.requests()
-            if own in one["path"]
-        )
-        self.server.reset()
-        return found
-
-
-@pytest.fixture
-def upstream(scenes, items, server, tmp_path, request):
-    folder = server.folder / f"up{abs(hash(request.node.nodeid))}"
-    shutil.copytree(scenes, folder)
-    made = Upstream(items, folder, tmp_path / "items.json", server)
-    for number in range(4):
-        made.add(number)
-    yield made
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def built(rows, upstream):
-    report = rows("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(upstream.path)})[0]
-    assert report[3:8] == (4, ["B04", "B08"], 8, 8, 0)
-    upstream.asked()
-    return upstream
-
-
-@pytest.fixture
-def refresh(con):
-    def run(options="", name="s2", parameters=None):
-        result = con.execute(f"FROM rasteret_refresh('{name}'{options})", parameters)
-        names = [column[0] for column in result.description]
-        return dict(zip(names, result.fetchall()[0], strict=True))
-
-    return run
-
-
-@pytest.fixture
-def version(tmp_path):
-    """The folder that readers see now."""
-
-    def find(name="s2", kind="stac"):
-        return (tmp_path / "workspace" / f"{name}_{kind}").resolve()
-
-    return find
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace")

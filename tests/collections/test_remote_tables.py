@@ -20,8 +20,8 @@ from servers.emulators import (
     missing,
 )
 
-from rasteret_sql.records.files.layout import write_collection
-from rasteret_sql.records.files.parquet_source import ParquetSource
+from rasteret_sql.collections.layout import write_collection
+from rasteret_sql.collections.parquet_source import ParquetSource
 from rasteret_sql.remote.stores import reload_storage, storage
 from rasteret_sql.schema import BBOX, DATETIME, GEOMETRY, ID, assets_type
 from rasteret_sql.units import BBox

@@ -1,4 +1,4 @@
-"""Files in memory in place of the network, and the promise that a run leaves nothing behind."""
+"""Files in memory in place of the network, and the demo's scenes on the range server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import pytest
 import tifffile
 from reading.made import Files, Run, until
 
+import rasteret_sql
+from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.reading import pipeline, streams
+from rasteret_sql.reading.tile_store import STORE
 
 
 @pytest.fixture
@@ -39,6 +42,45 @@ def assert_nothing_left(*runs):
 def nothing_left():
     """Check that runs left nothing behind."""
     return assert_nothing_left
+
+
+@pytest.fixture(scope="session")
+def scenes(server, tmp_path_factory):
+    """Folder of the scenes' files and the workspace of collection ``s2`` over HTTP."""
+    folder = server.folder / "s2"
+    items = write_scenes(folder)
+    workspace = tmp_path_factory.mktemp("workspace")
+    con = rasteret_sql.connect(workspace=workspace)
+    report = con.execute(
+        "FROM rasteret_build_stac('s2', stac_api := $items, url_rewrite := MAP {$old: $new})",
+        {"items": str(items), "old": str(folder), "new": server.url("scenes", "s2")},
+    ).fetchall()
+    con.close()
+    assert report[0][3:8] == (6, ["B04", "B08", "SCL"], 18, 18, 0)
+    return folder, workspace
+
+
+@pytest.fixture
+def s2(scenes, server):
+    """A connection with the collection; the server's log is empty."""
+    con = rasteret_sql.connect(workspace=scenes[1], config={"threads": 2})
+    STORE.clear()
+    server.reset()
+    yield con
+    con.close()
+
+
+@pytest.fixture
+def n_requests(s2, server):
+    """Run SQL; how many requests the server saw, and the rows."""
+
+    def run(query, parameters=None):
+        STORE.clear()
+        server.reset()
+        found = s2.execute(query, parameters).fetchall()
+        return len(server.requests()), found
+
+    return run
 
 
 @pytest.fixture

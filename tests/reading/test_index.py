@@ -16,6 +16,8 @@ from rasteret_sql.reading.index import INDEX, Index, RecordFilter, Version
 from rasteret_sql.schema import BBOX
 from rasteret_sql.units import BBox
 
+pytestmark = pytest.mark.any_duckdb
+
 
 def made(n_scenes=3, seed=0, **more):
     files = Files()

@@ -11,6 +11,8 @@ import pytest
 
 from rasteret_sql.reading.tile_store import BUDGET_BYTES
 
+pytestmark = pytest.mark.any_duckdb
+
 SCENARIO = Path(__file__).with_name("memory_scenario.py")
 ALLOWED_MIB = 1.3 * BUDGET_BYTES / 2**20
 

@@ -17,6 +17,8 @@ from rasteret_sql.reading.tile_store import TileStore
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range
 
+pytestmark = pytest.mark.any_duckdb
+
 STOPS_WITHIN_S = 0.3
 
 

@@ -18,6 +18,8 @@ from rasteret_sql.grid.crs import crs_of
 from rasteret_sql.reading import plan as plan_module
 from rasteret_sql.reading.plan import DATA, MASK, Granularity, _request_numbers
 
+pytestmark = pytest.mark.any_duckdb
+
 quick = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -21,6 +21,8 @@ from rasteret_sql.reading.scenes import scene_table
 from rasteret_sql.tiff.header import parse_header
 from rasteret_sql.units import Affine
 
+pytestmark = pytest.mark.any_duckdb
+
 
 def zeros(height=64, width=48, dtype="uint8"):
     return np.zeros((height, width), dtype)

@@ -17,6 +17,8 @@ from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
 from rasteret_sql.units import Affine, Window
 
+pytestmark = pytest.mark.any_duckdb
+
 UTM = "EPSG:32633"
 BOX = shapely.box(0, 0, 5, 5)
 

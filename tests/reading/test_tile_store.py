@@ -14,6 +14,8 @@ from rasteret_sql.reading import tile_store
 from rasteret_sql.reading.tile_store import TileKey, TileStore
 from rasteret_sql.tiff.layout import BlockFormat
 
+pytestmark = pytest.mark.any_duckdb
+
 FORMAT = BlockFormat(1, 1, 1, "uint8", "little", 8, 1, 16, 16)
 
 

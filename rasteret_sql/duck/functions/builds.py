@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from rasteret_sql.collections.footprints import wkb_as_text
+from rasteret_sql.collections.workspace import Workspace, check_name
 from rasteret_sql.duck.checks import flag, rows_not_raster, text
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.collections import workspace_of
@@ -54,20 +56,18 @@ from rasteret_sql.duck.table_function import (
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
 from rasteret_sql.errors import InputError, RasteretError
-from rasteret_sql.records.build import (
+from rasteret_sql.ingest.build import (
     REPORT_SCHEMA,
     BuildOptions,
     build_collection,
     existing_report,
 )
-from rasteret_sql.records.files.workspace import Workspace, check_name
-from rasteret_sql.records.footprints import wkb_as_text
-from rasteret_sql.records.progress import watched
-from rasteret_sql.records.records import Records
-from rasteret_sql.records.stac.items import records_from_items
-from rasteret_sql.records.stac.search import StacSource, read_items
-from rasteret_sql.records.table.footprints import find_geometry
-from rasteret_sql.records.table.tables import records_from_table
+from rasteret_sql.ingest.progress import watched
+from rasteret_sql.ingest.records import Records
+from rasteret_sql.ingest.stac.items import records_from_items
+from rasteret_sql.ingest.stac.search import StacSource, read_items
+from rasteret_sql.ingest.table.footprints import find_geometry
+from rasteret_sql.ingest.table.tables import records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.remote.waiting import listening

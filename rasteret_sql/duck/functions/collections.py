@@ -8,6 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.collections.footers import CollectionInfo
+from rasteret_sql.collections.hrefs import local_path, unsigned, unsigned_column
+from rasteret_sql.collections.layout import ROW_GROUP_BYTES, export
+from rasteret_sql.collections.workspace import Workspace, check_name, read_errors
 from rasteret_sql.duck.checks import at_least, text
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.parameters import COLLECTION, FORCE, WORKSPACE
@@ -22,11 +26,7 @@ from rasteret_sql.duck.table_function import (
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
 from rasteret_sql.errors import CollectionError, InputError, redact
-from rasteret_sql.records.files.footers import CollectionInfo
-from rasteret_sql.records.files.layout import ROW_GROUP_BYTES, export
-from rasteret_sql.records.files.workspace import Workspace, check_name, read_errors
-from rasteret_sql.records.hrefs import local_path, unsigned, unsigned_column
-from rasteret_sql.records.upkeep.faults import check_types
+from rasteret_sql.maintenance.faults import check_types
 from rasteret_sql.remote.stores import is_remote, remember_signed
 from rasteret_sql.schema import BBOX, bands_of, metadata_column
 

@@ -8,6 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.collections.datetimes import parse_range
+from rasteret_sql.datasets.dataset import Dataset
+from rasteret_sql.datasets.registry import (
+    datasets,
+    find_dataset,
+    find_registered,
+    register_dataset,
+    unregister_dataset,
+)
 from rasteret_sql.duck.checks import text
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.builds import build_stac, build_table
@@ -34,15 +43,6 @@ from rasteret_sql.duck.table_function import (
 )
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.grid.aoi import parse_aoi
-from rasteret_sql.records.catalog.dataset import Dataset
-from rasteret_sql.records.catalog.registry import (
-    datasets,
-    find_dataset,
-    find_registered,
-    register_dataset,
-    unregister_dataset,
-)
-from rasteret_sql.records.datetimes import parse_range
 
 DATASETS_SCHEMA = pa.schema(
     [

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rasteret_sql.collections.hrefs import unsigned
 from rasteret_sql.duck.checks import rows_not_raster
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.builds import footprint_crs
@@ -47,16 +48,15 @@ from rasteret_sql.duck.table_function import (
     quote_text,
 )
 from rasteret_sql.errors import InputError, RasteretError, redact
-from rasteret_sql.records.bands import RASTER_SUFFIXES
-from rasteret_sql.records.build import strict
-from rasteret_sql.records.enrich import Enrichment, enrich, enriched_schema
-from rasteret_sql.records.headers import Headers
-from rasteret_sql.records.hrefs import unsigned
-from rasteret_sql.records.rasters import KEPT, file_name
-from rasteret_sql.records.samples import ReadHeaders, SampleSurvey, header_reader
-from rasteret_sql.records.table.assets import AssetReader
-from rasteret_sql.records.table.layout import plain
-from rasteret_sql.records.table.tables import records_from_table
+from rasteret_sql.ingest.bands import RASTER_SUFFIXES
+from rasteret_sql.ingest.build import strict
+from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
+from rasteret_sql.ingest.headers import Headers
+from rasteret_sql.ingest.rasters import KEPT, file_name
+from rasteret_sql.ingest.samples import ReadHeaders, SampleSurvey, header_reader
+from rasteret_sql.ingest.table.assets import AssetReader
+from rasteret_sql.ingest.table.layout import plain
+from rasteret_sql.ingest.table.tables import records_from_table
 from rasteret_sql.remote.waiting import listening
 from rasteret_sql.schema import ASSET, BAND_METADATA, BBOX, DATETIME, GEOMETRY, metadata_column
 from rasteret_sql.tiff.layout import Header

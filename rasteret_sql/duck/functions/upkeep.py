@@ -10,6 +10,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from rasteret_sql.collections.datetimes import Instants, format_micros, parse_range
+from rasteret_sql.collections.footers import read_info
+from rasteret_sql.collections.workspace import KINDS, read_build
+from rasteret_sql.datasets.compare import FACT_SCHEMA, compare, dataset_of
+from rasteret_sql.datasets.registry import datasets, find_dataset, suggest_storage_of
 from rasteret_sql.duck.checks import flag
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.builds import Recipe, made, stac_recipe, table_recipe
@@ -29,16 +34,11 @@ from rasteret_sql.duck.table_function import (
     quote_text,
 )
 from rasteret_sql.errors import CollectionError, InputError, RasteretError
-from rasteret_sql.records.catalog.compare import FACT_SCHEMA, compare, dataset_of
-from rasteret_sql.records.catalog.registry import datasets, find_dataset, suggest_storage_of
-from rasteret_sql.records.datetimes import Instants, format_micros, parse_range
-from rasteret_sql.records.files.footers import read_info
-from rasteret_sql.records.files.workspace import KINDS, read_build
-from rasteret_sql.records.records import Records
-from rasteret_sql.records.upkeep.faults import FAULT_SCHEMA, Fault
-from rasteret_sql.records.upkeep.file_checks import FileChecks
-from rasteret_sql.records.upkeep.refresh import RefreshOptions, refresh_collection
-from rasteret_sql.records.upkeep.validate import (
+from rasteret_sql.ingest.records import Records
+from rasteret_sql.maintenance.faults import FAULT_SCHEMA, Fault
+from rasteret_sql.maintenance.file_checks import FileChecks
+from rasteret_sql.maintenance.refresh import RefreshOptions, refresh_collection
+from rasteret_sql.maintenance.validate import (
     checked_columns,
     file_faults,
     record_level_faults,

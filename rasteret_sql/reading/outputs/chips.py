@@ -15,9 +15,10 @@ from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Granularity, Lattice, Planner
 from rasteret_sql.reading.scenes import Grid
+from rasteret_sql.reading.warps import WarpPlanner
 from rasteret_sql.units import Affine, Window
 
-_LONLAT_WKB = {
+LONLAT_WKB = {
     b"ARROW:extension:name": b"geoarrow.wkb",
     b"ARROW:extension:metadata": b'{"crs": "OGC:CRS84"}',
 }
@@ -30,7 +31,7 @@ PLACE_FIELDS = (
     pa.field("width", pa.int32()),
     pa.field("transform", pa.list_(pa.float64())),
     pa.field("crs", pa.string()),
-    pa.field("geometry", pa.binary(), metadata=_LONLAT_WKB),
+    pa.field("geometry", pa.binary(), metadata=LONLAT_WKB),
     pa.field("dtypes", pa.list_(pa.string())),
     pa.field("nodata", pa.list_(pa.float64())),
 )
@@ -84,7 +85,7 @@ class ChipRows(WindowRows):
         }
         if "geometry" in self._read.wanted:
             place["geometry"] = self._read.footprints.once(
-                (grid, window, "outline"), lambda: _outline(grid, window)
+                (grid, window, "outline"), lambda: outline_of(grid, window)
             )
         return place
 
@@ -108,9 +109,12 @@ def chip_rows(
         valid: Whether the column ``valid`` is wanted.
         min_valid: Share of pixels, 0 to 1, that must hold data in all bands.
     """
-    planner = Planner(
-        read.request, read.footprints, Granularity.WINDOW, bands=bands, lattice=lattice
-    )
+    if read.request.output_grid is not None:
+        planner: Planner = WarpPlanner(read.request, read.footprints, bands=bands, lattice=lattice)
+    else:
+        planner = Planner(
+            read.request, read.footprints, Granularity.WINDOW, bands=bands, lattice=lattice
+        )
     yield from run(read, ChipRows(read, bands, valid=valid, min_valid=min_valid), planner, records)
 
 
@@ -126,7 +130,8 @@ def chip_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Schem
     )
 
 
-def _outline(grid: Grid, window: Window) -> bytes | None:
+def outline_of(grid: Grid, window: Window) -> bytes | None:
+    """A window in longitude and latitude, as WKB; None where its grid has no place."""
     if grid.affine is None or grid.crs is None:
         return None
     x, y = grid.affine.to_map(window.col_start, window.row_start)

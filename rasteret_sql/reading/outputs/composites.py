@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import blobs
-from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import (
     CRS,
     ERROR,
@@ -22,30 +20,29 @@ from rasteret_sql.reading.outputs.common import (
     Records,
     check_max_bytes,
 )
+from rasteret_sql.reading.outputs.mosaics import (
+    NO_MOMENT,
+    MosaicPlanner,
+    all_scenes,
+    common_grid,
+    moments_of,
+    side_of,
+)
 from rasteret_sql.reading.outputs.windows import lists_of, transform_of
 from rasteret_sql.reading.patches import Patch
 from rasteret_sql.reading.pipeline import Group, Pipeline
-from rasteret_sql.reading.plan import Failure, Jobs, TilePlan
-from rasteret_sql.reading.request import OutputGrid, ReadRequest
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable, scene_table
+from rasteret_sql.reading.plan import Failure, TilePlan
+from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.reading.tile_store import Pixels
-from rasteret_sql.reading.warps import WarpPlanner, output_grid, warped
-from rasteret_sql.units import Affine, Window
+from rasteret_sql.reading.warps import warped
+from rasteret_sql.units import Window
 
 METHODS = ("median", "mean", "min", "max", "first", "last", "count")
-
-_SIDES = (1024, 512, 256, 128)
-"""Rows and columns of a block; the larger, the fewer tiles are needed by several."""
-
-_STACK_BYTES = 64 << 20
-"""Of a block: the values of all its scenes are in memory at once."""
 
 _UNITS = {"day": 1, "week": 7, "month": 1, "quarter": 3, "year": 12}
 _PERIOD = re.compile(r"\s*(\d+)?\s*(day|week|month|quarter|year)s?\s*", re.IGNORECASE)
 _MONTH_ORIGIN = np.datetime64("2000-01-01", "M")
 _DAY_ORIGIN = np.datetime64("2000-01-03", "D")
-_ALL = np.iinfo(np.int64).min
-"""The period of records that have none."""
 
 
 class Period(NamedTuple):
@@ -114,97 +111,6 @@ def parse_period(name: str, value: object) -> Period:
         )
     unit = found[2].lower()
     return Period(count * _UNITS[unit], unit not in ("day", "week"))
-
-
-class MosaicPlanner(WarpPlanner):
-    """Plans blocks of one grid over all scenes: by period, block and time.
-
-    Args:
-        request: What to read; its output grid names CRS and resolution.
-        footprints: Of the area.
-        periods: Of each scene.
-        moments: Of each scene.
-        side: Rows and columns of a block.
-        bands: Bands that are fetched.
-    """
-
-    def __init__(
-        self,
-        request: ReadRequest,
-        footprints: Footprints,
-        periods: Ints,
-        moments: Ints,
-        *,
-        side: int,
-        bands: Sequence[str],
-    ) -> None:
-        super().__init__(request, footprints, bands=bands, side=side)
-        self._periods, self._moments = periods, moments
-        self._parts: dict[int, Window] = {}
-
-    def plans(self, table: SceneTable) -> Iterator[TilePlan]:
-        """A plan for each period and block, with a unit for each scene, the earliest first.
-
-        Raises:
-            RasteretError: what can't be planned, unless errors may pass.
-        """
-        ready = self.prepared(table)
-        units, told = ready.units, ready.failures
-        keys = (
-            units.scene,
-            self._moments[units.scene],
-            units.window[:, 2] // self._side,
-            units.window[:, 0] // self._side,
-            self._periods[units.scene],
-        )
-        order = np.lexsort(keys)
-        new = np.zeros(len(order), bool)
-        new[:1] = True
-        for key in keys[2:]:
-            new[1:] |= np.diff(key[order]) != 0
-        edges = [*np.flatnonzero(new).tolist(), len(order)]
-        for start, stop in itertools.pairwise(edges):
-            yield self.plan_of(ready, order[start:stop], told)
-            told = []
-        if told:
-            yield self.plan_of(ready, np.empty(0, np.int64), told)
-
-    def period_of(self, scene: int) -> int | None:
-        """First microsecond of a scene's period."""
-        start = int(self._periods[scene])
-        return None if start == _ALL else start
-
-    def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
-        """The same grid for all scenes, over what all of them cover."""
-        own, errors = super()._output_grids(table, base)
-        numbers = np.unique(own[own >= 0]).tolist()
-        if not numbers:
-            return own, errors
-        grids = [table.grids[number] for number in numbers]
-        around = _around(grids)
-        number = table.number_grid(around)
-        self._parts = {}
-        for scene, grid in enumerate(own.tolist()):
-            if grid >= 0:
-                self._parts[scene] = _place(table.grids[grid], around)
-        return np.where(own >= 0, number, -1), errors
-
-    def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:
-        """The part of the area that each scene covers."""
-        jobs, errors = super().windows(table, grids)
-        if not len(jobs.scene):
-            return jobs, errors
-        part = np.array([self._parts[scene] for scene in jobs.scene.tolist()], np.int64)
-        window = np.column_stack(
-            [
-                np.maximum(jobs.window[:, 0], part[:, 0]),
-                np.minimum(jobs.window[:, 1], part[:, 1]),
-                np.maximum(jobs.window[:, 2], part[:, 2]),
-                np.minimum(jobs.window[:, 3], part[:, 3]),
-            ]
-        )
-        jobs = jobs._replace(window=window)
-        return jobs.take((window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])), errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,19 +273,19 @@ def composite_rows(
     Raises:
         InputError: it would fetch more than allowed; complex values have no order.
     """
-    table = _all_scenes(records, read)
+    table = all_scenes(records, read)
     if table is None:
         return
-    read = replace(read, request=replace(read.request, output_grid=_common(read, table)))
+    read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
     fetched = [*bands, *([options.mask_band] if options.mask_band else [])]
     fetched = list(dict.fromkeys(fetched))
-    moments = _moments(table)
+    moments = moments_of(table)
     periods = _periods(options.period, moments)
-    side = _side(table, periods)
+    side = side_of(table, periods)
 
     def planner() -> MosaicPlanner:
         return MosaicPlanner(
-            read.request, read.footprints, periods, moments, side=side, bands=fetched
+            read.request, read.footprints, moments, periods, side=side, bands=fetched
         )
 
     check_max_bytes(read, planner(), lambda: iter([table]))
@@ -496,93 +402,9 @@ def _stack(layers: list[_Layer], name: str, window: Window) -> tuple[Pixels, Mas
     return stack, used
 
 
-def _all_scenes(records: Records, read: Read) -> SceneTable | None:
-    """All records of a read as one table."""
-    found = list(records())
-    if len(found) < 2:
-        return found[0] if found else None
-    batches, first = [], 0
-    faults: dict[tuple[int, str], RasteretError] = {}
-    for table in found:
-        batches.append(table.batch)
-        faults |= {(first + scene, band): e for (scene, band), e in table.faults.items()}
-        first += table.n_scenes
-    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-    read.check()
-    return scene_table(whole, list(found[0].bands), faults)
-
-
-def _common(read: Read, table: SceneTable) -> OutputGrid:
-    """The grid that was asked for; what it leaves out is of the rasters.
-
-    The CRS is the one of most records, the resolution the finest of its rasters.
-    """
-    asked = read.request.output_grid or OutputGrid()
-    if asked.crs is not None and asked.resolution is not None:
-        return asked
-    grids: Counter[Grid] = Counter()
-    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
-    for name in read.request.bands:
-        level = table.bands[name].level(0)
-        if level is not None:
-            numbers = level.grid[chosen & (level.grid >= 0)].tolist()
-            grids.update(table.grids[number] for number in numbers)
-    placed = {g: n for g, n in grids.items() if g.affine is not None and g.crs is not None}
-    if not placed:
-        return replace(asked, resolution=asked.resolution or (1.0, 1.0))  # each is told why
-    by_crs: Counter[str] = Counter()
-    for grid, count in placed.items():
-        by_crs[str(grid.crs)] += count
-    crs = asked.crs or min(by_crs, key=lambda one: (-by_crs[one], one))
-    own = [g for g in placed if g.crs == crs] or list(placed)
-    if asked.resolution is not None:
-        return replace(asked, crs=crs)
-    sizes = [output_grid(OutputGrid(crs), grid).affine for grid in own]
-    finest = min((a for a in sizes if a is not None), key=lambda a: abs(a.a * a.e))
-    return replace(asked, crs=crs, resolution=(abs(finest.a), abs(finest.e)))
-
-
-def _moments(table: SceneTable) -> Ints:
-    """Microseconds since 1970 of each record; the least integer where it has none."""
-    names = table.batch.schema.names
-    if "datetime" not in names:
-        return np.full(table.n_scenes, _ALL, np.int64)
-    column = table.batch.column("datetime")
-    times = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
-    return np.asarray(times.cast(pa.int64()).fill_null(_ALL), np.int64)
-
-
 def _periods(period: Period | None, moments: Ints) -> Ints:
-    found = np.full(len(moments), _ALL, np.int64)
-    there = moments != _ALL
+    found = np.full(len(moments), NO_MOMENT, np.int64)
+    there = moments != NO_MOMENT
     if period is not None and there.any():
         found[there] = period.starts(moments[there])
     return found
-
-
-def _side(table: SceneTable, periods: Ints) -> int:
-    """Rows and columns of a block, so that the scenes of a period fit into memory."""
-    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
-    most = int(np.unique(periods[chosen], return_counts=True)[1].max(initial=1))
-    return next((side for side in _SIDES if most * side * side * 9 <= _STACK_BYTES), _SIDES[-1])
-
-
-def _around(grids: Sequence[Grid]) -> Grid:
-    """The grid over grids of one CRS and resolution."""
-    first = grids[0].affine
-    assert first is not None  # noqa: S101 (output grids have one)
-    affines = [grid.affine or first for grid in grids]
-    left, top = min(a.c for a in affines), max(a.f for a in affines)
-    right = max(a.c + g.width * a.a for a, g in zip(affines, grids, strict=True))
-    bottom = min(a.f + g.height * a.e for a, g in zip(affines, grids, strict=True))
-    width, height = round((right - left) / first.a), round((bottom - top) / first.e)
-    affine = Affine(first.a, 0.0, left, 0.0, first.e, top)
-    return Grid(width, height, affine, grids[0].crs, width, height)
-
-
-def _place(grid: Grid, around: Grid) -> Window:
-    """Where a grid lies in one around it."""
-    own, outer = grid.affine, around.affine
-    assert own is not None and outer is not None  # noqa: S101, PT018 (output grids have one)
-    row, col = round((own.f - outer.f) / outer.e), round((own.c - outer.c) / outer.a)
-    return Window(row, row + grid.height, col, col + grid.width)

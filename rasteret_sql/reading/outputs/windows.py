@@ -23,7 +23,7 @@ from rasteret_sql.reading.warps import WarpPlanner
 from rasteret_sql.units import Affine, Window
 
 _BATCH_BYTES = 1024 * 1024
-_MAX_WINDOW_BYTES = 1 << 30
+MAX_WINDOW_BYTES = 1 << 30
 _ROW_BYTES = 256
 
 
@@ -69,11 +69,11 @@ class WindowRows:
             items = [item_bytes(plan.table.kinds[kind].format) for kind in kinds]
             each += 8 if self._read.request.scaled else max(items, default=1)
             each += self._options.valid
-        if len(size) and int(size.max()) * each > _MAX_WINDOW_BYTES:
+        if len(size) and int(size.max()) * each > MAX_WINDOW_BYTES:
             unit = int(size.argmax())
             raise InputError.expected(
                 f"record {plan.table.id_of(int(plan.units.scene[unit]))}",
-                f"a window of at most {_MAX_WINDOW_BYTES} bytes",
+                f"a window of at most {MAX_WINDOW_BYTES} bytes",
                 f"{np.diff(window[unit])[0]} x {np.diff(window[unit])[2]} pixels",
                 "draw a smaller area, read fewer bands, or use rasteret_pixels",
             )

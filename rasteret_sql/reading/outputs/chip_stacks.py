@@ -1,0 +1,256 @@
+"""Stacks of chips: one row per square of one grid over all rasters, with all scenes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rasteret_sql.errors import InputError
+from rasteret_sql.reading.blocks import item_bytes
+from rasteret_sql.reading.columns import blobs
+from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.outputs.chips import LONLAT_WKB, outline_of
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
+from rasteret_sql.reading.outputs.mosaics import (
+    NO_MOMENT,
+    MosaicPlanner,
+    all_scenes,
+    common_grid,
+    moments_of,
+    side_of,
+)
+from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, transform_of
+from rasteret_sql.reading.patches import fill_value
+from rasteret_sql.reading.pipeline import Group, Pipeline
+from rasteret_sql.reading.plan import Failure, Lattice, TilePlan
+from rasteret_sql.reading.scenes import Ints
+from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.units import Window
+
+STACK_FIELDS = (
+    pa.field("chip_id", pa.string()),
+    pa.field("record_ids", pa.list_(pa.string())),
+    pa.field("datetimes", pa.list_(pa.timestamp("us"))),
+    pa.field("row_off", pa.int32()),
+    pa.field("col_off", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("width", pa.int32()),
+    pa.field("transform", pa.list_(pa.float64())),
+    pa.field("crs", pa.string()),
+    pa.field("geometry", pa.binary(), metadata=LONLAT_WKB),
+    pa.field("dtypes", pa.list_(pa.string())),
+    pa.field("nodata", pa.list_(pa.float64())),
+)
+"""Columns of a stack beside its bands."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """The pixels of one scene in one square.
+
+    Attributes:
+        plan: Of the square.
+        unit: Number of the unit in it.
+        bands: Values and which of them hold data, by band; None where there are none.
+        error: What could not be read.
+    """
+
+    plan: TilePlan
+    unit: int
+    bands: dict[str, tuple[Pixels, Mask] | None]
+    error: str | None
+    num_rows: int = 1
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Target, and rows and columns of the square."""
+        units = self.plan.units
+        return int(units.target[self.unit]), *units.window[self.unit].tolist()
+
+    def is_enough(self, share: float) -> bool:
+        """Whether so many pixels hold data in all bands; what could not be read stays."""
+        if not share or self.error is not None:
+            return True
+        masks = [np.zeros((), bool) if one is None else one[1] for one in self.bands.values()]
+        return float(np.mean(np.logical_and.reduce(masks))) >= share
+
+
+class _Layers:
+    """Makes the layers of squares, on the decode workers."""
+
+    def __init__(self, read: Read, bands: Sequence[str]) -> None:
+        self._read = read
+        self._bands = bands
+
+    def weights(self, plan: TilePlan) -> Ints:
+        """Bytes of each unit."""
+        window = plan.units.window
+        size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
+        each = sum(_item_bytes(self._read, plan, name) + 1 for name in self._bands)
+        scenes = len(np.unique(plan.units.scene))
+        if len(size) and int(size.max()) * each * scenes > MAX_WINDOW_BYTES:
+            raise InputError.expected(
+                "size",
+                f"stacks of at most {MAX_WINDOW_BYTES} bytes",
+                f"{scenes} records of {np.diff(window[0])[0]} x {np.diff(window[0])[2]} pixels",
+                "take a smaller size, fewer bands or a shorter date_range",
+            )
+        return size * each + 1
+
+    def group_bytes(self) -> int:
+        """Each unit is a group, so that its tiles are free at once."""
+        return 1
+
+    def work(self, group: Group) -> _Layer:
+        """The layer of a unit."""
+        plan, unit, read = group.plan, group.start, self._read
+        scene = int(plan.units.scene[unit])
+        patches = dict(zip(plan.bands, group.patches(unit), strict=True))
+        error = read.error_of(plan, scene, patches)
+        found: dict[str, tuple[Pixels, Mask] | None] = {}
+        for name in self._bands:
+            values = read.values_of(plan, unit, name, patches[name])
+            kind = read.kind_of(plan, scene, name)
+            if values is None or kind is None:
+                found[name] = None
+                continue
+            pixels, valid = values
+            if read.request.scaled and pixels.dtype.kind != "c":
+                scale = 1.0 if kind.scale is None else kind.scale
+                pixels = pixels.astype(np.float64) * scale + (kind.offset or 0.0)
+            found[name] = pixels, np.ones(pixels.shape, bool) if valid is None else valid
+        return _Layer(plan, unit, found, error)
+
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> None:
+        """Scenes that can't be planned are left out."""
+
+
+def stack_rows(
+    read: Read,
+    bands: Sequence[str],
+    lattice: Lattice,
+    records: Records,
+    *,
+    min_valid: float,
+) -> Iterator[pa.RecordBatch]:
+    """Read stacks of chips.
+
+    Args:
+        read: The execution.
+        bands: Bands that are wanted; the others are not fetched.
+        lattice: Where the chips lie.
+        records: Gives the scene tables.
+        min_valid: Share of pixels, 0 to 1, that must hold data in all bands; scenes with
+            fewer are left out of a stack.
+
+    Raises:
+        InputError: it would fetch more than allowed, or a stack is too large.
+    """
+    table = all_scenes(records, read)
+    if table is None:
+        return
+    read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
+    moments = moments_of(table)
+    side = max(side_of(table), lattice.size)
+
+    def planner() -> MosaicPlanner:
+        return MosaicPlanner(
+            read.request, read.footprints, moments, side=side, bands=bands, lattice=lattice
+        )
+
+    check_max_bytes(read, planner(), lambda: iter([table]))
+    pipeline: Pipeline[_Layer] = Pipeline(
+        _Layers(read, bands),
+        read.stop,
+        max_concurrent=read.request.max_concurrent,
+        counters=read.counters,
+    )
+    layers: list[_Layer] = []
+    for layer in pipeline.run(planner().plans(table)):
+        read.check()
+        if layers and (layer.plan is not layers[0].plan or layer.place != layers[0].place):
+            yield from _stack(read, bands, moments, layers, min_valid)
+            layers = []
+        layers.append(layer)
+    yield from _stack(read, bands, moments, layers, min_valid)
+
+
+def stack_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Schema:
+    """Columns of stacks besides those of areas."""
+    return pa.schema(
+        [
+            *STACK_FIELDS,
+            *(pa.field(band, pa.binary_view()) for band in bands),
+            *((pa.field("valid", pa.binary_view()),) if valid else ()),
+            *((ERROR,) if on_error == "report" else ()),
+        ]
+    )
+
+
+def _stack(
+    read: Read, bands: Sequence[str], moments: Ints, layers: list[_Layer], min_valid: float
+) -> Iterator[pa.RecordBatch]:
+    """The row of a square, from its layers in order of time."""
+    layers = [layer for layer in layers if layer.is_enough(min_valid)]
+    if not layers:
+        return
+    plan = layers[0].plan
+    target, *place = layers[0].place
+    window = Window(*place)
+    grid = plan.table.grids[int(plan.units.grid[layers[0].unit])]
+    scenes = [int(plan.units.scene[layer.unit]) for layer in layers]
+    row: dict[str, Any] = {
+        "chip_id": f"{window.row_start}_{window.col_start}",
+        "record_ids": [plan.table.id_of(scene) for scene in scenes],
+        "datetimes": [None if moments[s] == NO_MOMENT else int(moments[s]) for s in scenes],
+        "row_off": window.row_start,
+        "col_off": window.col_start,
+        "height": window.height,
+        "width": window.width,
+        "transform": transform_of(grid, window),
+        "crs": grid.crs,
+        "dtypes": [],
+        "nodata": [],
+        "error": "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None,
+    }
+    if "geometry" in read.wanted:
+        row["geometry"] = outline_of(grid, window)
+    masks = []
+    for name in bands:
+        found = [layer.bands[name] for layer in layers]
+        there = [one for one in found if one is not None]
+        dtype = np.result_type(*(values.dtype for values, _ in there)) if there else np.dtype("u1")
+        kinds = (read.kind_of(plan, scene, name) for scene in scenes)
+        nodata = next((kind.nodata for kind in kinds if kind and kind.nodata is not None), None)
+        shape = len(layers), window.height, window.width
+        fill = np.nan if read.request.scaled and dtype.kind == "f" else fill_value(nodata, dtype)
+        values, valid = np.full(shape, fill, dtype), np.zeros(shape, bool)
+        for number, one in enumerate(found):
+            if one is not None:
+                np.copyto(values[number], one[0], where=one[1], casting="unsafe")
+                valid[number] = one[1]
+        row[name] = values
+        row["dtypes"].append(dtype.name)
+        row["nodata"].append(nodata)
+        masks.append(valid.ravel().view(np.uint8))
+    row["valid"] = np.concatenate(masks) if masks else None
+    arrays = read.records_of(plan, scenes[:1], [target], [1])
+    for field in read.schema:
+        if field.name in read.wanted:
+            value = row.get(field.name)
+            arrays[field.name] = (
+                blobs([value]) if field.type == pa.binary_view() else pa.array([value], field.type)
+            )
+    yield read.batch(arrays, 1)
+
+
+def _item_bytes(read: Read, plan: TilePlan, name: str) -> int:
+    level = plan.table.bands[name].level(0)
+    if read.request.scaled or level is None:
+        return 8
+    kinds = np.unique(level.kind[level.kind >= 0]).tolist()
+    return max((item_bytes(plan.table.kinds[kind].format) for kind in kinds), default=1)

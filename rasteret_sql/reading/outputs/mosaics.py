@@ -1,0 +1,220 @@
+"""One grid over the rasters of many scenes, and the plans of reads that put scenes together."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.reading.footprints import Footprints
+from rasteret_sql.reading.outputs.common import Read, Records
+from rasteret_sql.reading.plan import Jobs, Lattice, TilePlan
+from rasteret_sql.reading.request import OutputGrid, ReadRequest
+from rasteret_sql.reading.scenes import Grid, Ints, SceneTable, scene_table
+from rasteret_sql.reading.warps import WarpPlanner, output_grid
+from rasteret_sql.units import Affine, Window
+
+_SIDES = (1024, 512, 256, 128)
+"""Rows and columns of a block; the larger, the fewer tiles are needed by several."""
+
+_STACK_BYTES = 64 << 20
+"""Of a block: the values of all its scenes are in memory at once."""
+
+_PIXEL_BYTES = 9
+"""Of a pixel of a scene in a block: a float64 and whether it counts."""
+
+NO_MOMENT = np.iinfo(np.int64).min
+"""Of records without a datetime; they come first."""
+
+
+class MosaicPlanner(WarpPlanner):
+    """Plans reads of all scenes onto one grid, place by place: by period, place and time.
+
+    Args:
+        request: What to read; its output grid names CRS and resolution.
+        footprints: Of the areas.
+        moments: Of each scene.
+        periods: Of each scene; default: all scenes are of one.
+        side: Rows and columns of a block, which is a plan.
+        bands: Bands that are fetched.
+        lattice: Its squares are the places; else blocks are, as far as a scene covers them.
+    """
+
+    def __init__(
+        self,
+        request: ReadRequest,
+        footprints: Footprints,
+        moments: Ints,
+        periods: Ints | None = None,
+        *,
+        side: int,
+        bands: Sequence[str],
+        lattice: Lattice | None = None,
+    ) -> None:
+        super().__init__(
+            request, footprints, bands=bands, side=0 if lattice else side, lattice=lattice
+        )
+        self._block = side
+        self._moments = moments
+        self._periods = np.full(len(moments), NO_MOMENT) if periods is None else periods
+        self._parts: dict[int, Window] = {}
+
+    def plans(self, table: SceneTable) -> Iterator[TilePlan]:
+        """A plan for each period, target and block, with a unit for each place and scene.
+
+        The units of a place follow each other, the earliest scene first.
+
+        Raises:
+            RasteretError: what can't be planned, unless errors may pass.
+        """
+        ready = self.prepared(table)
+        units, told = ready.units, ready.failures
+        top, left = units.window[:, 0], units.window[:, 2]
+        places = (left, top) if self.lattice else ()
+        plans = (
+            left // self._block,
+            top // self._block,
+            units.target,
+            self._periods[units.scene],
+        )
+        order = np.lexsort((units.scene, self._moments[units.scene], *places, *plans))
+        new = np.zeros(len(order), bool)
+        new[:1] = True
+        for key in plans:
+            new[1:] |= np.diff(key[order]) != 0
+        edges = [*np.flatnonzero(new).tolist(), len(order)]
+        for start, stop in itertools.pairwise(edges):
+            yield self.plan_of(ready, order[start:stop], told)
+            told = []
+        if told:
+            yield self.plan_of(ready, np.empty(0, np.int64), told)
+
+    def period_of(self, scene: int) -> int | None:
+        """First microsecond of a scene's period."""
+        start = int(self._periods[scene])
+        return None if start == NO_MOMENT else start
+
+    def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
+        """The same grid for all scenes, over what all of them cover."""
+        own, errors = super()._output_grids(table, base)
+        numbers = np.unique(own[own >= 0]).tolist()
+        if not numbers:
+            return own, errors
+        grids = [table.grids[number] for number in numbers]
+        around = _around(grids)
+        number = table.number_grid(around)
+        self._parts = {}
+        for scene, grid in enumerate(own.tolist()):
+            if grid >= 0:
+                self._parts[scene] = _place(table.grids[grid], around)
+        return np.where(own >= 0, number, -1), errors
+
+    def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:
+        """The part of each target that each scene covers; squares of a lattice stay whole."""
+        jobs, errors = super().windows(table, grids)
+        if not len(jobs.scene):
+            return jobs, errors
+        part = np.array([self._parts[scene] for scene in jobs.scene.tolist()], np.int64)
+        window = np.column_stack(
+            [
+                np.maximum(jobs.window[:, 0], part[:, 0]),
+                np.minimum(jobs.window[:, 1], part[:, 1]),
+                np.maximum(jobs.window[:, 2], part[:, 2]),
+                np.minimum(jobs.window[:, 3], part[:, 3]),
+            ]
+        )
+        if not self.lattice:
+            jobs = jobs._replace(window=window)
+        return jobs.take((window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])), errors
+
+
+def all_scenes(records: Records, read: Read) -> SceneTable | None:
+    """All records of a read as one table."""
+    found = list(records())
+    if len(found) < 2:
+        return found[0] if found else None
+    batches, first = [], 0
+    faults: dict[tuple[int, str], RasteretError] = {}
+    for table in found:
+        batches.append(table.batch)
+        faults |= {(first + scene, band): e for (scene, band), e in table.faults.items()}
+        first += table.n_scenes
+    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    read.check()
+    return scene_table(whole, list(found[0].bands), faults)
+
+
+def common_grid(read: Read, table: SceneTable) -> OutputGrid:
+    """The grid that was asked for; what it leaves out is of the rasters.
+
+    The CRS is the one of most records, the resolution the finest of its rasters.
+    """
+    asked = read.request.output_grid or OutputGrid()
+    if asked.crs is not None and asked.resolution is not None:
+        return asked
+    grids: Counter[Grid] = Counter()
+    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
+    for name in read.request.bands:
+        level = table.bands[name].level(0)
+        if level is not None:
+            numbers = level.grid[chosen & (level.grid >= 0)].tolist()
+            grids.update(table.grids[number] for number in numbers)
+    placed = {g: n for g, n in grids.items() if g.affine is not None and g.crs is not None}
+    if not placed:
+        return replace(asked, resolution=asked.resolution or (1.0, 1.0))  # each is told why
+    by_crs: Counter[str] = Counter()
+    for grid, count in placed.items():
+        by_crs[str(grid.crs)] += count
+    crs = asked.crs or min(by_crs, key=lambda one: (-by_crs[one], one))
+    own = [g for g in placed if g.crs == crs] or list(placed)
+    if asked.resolution is not None:
+        return replace(asked, crs=crs)
+    sizes = [output_grid(OutputGrid(crs), grid).affine for grid in own]
+    finest = min((a for a in sizes if a is not None), key=lambda a: abs(a.a * a.e))
+    return replace(asked, crs=crs, resolution=(abs(finest.a), abs(finest.e)))
+
+
+def moments_of(table: SceneTable) -> Ints:
+    """Microseconds since 1970 of each record; the least integer where it has none."""
+    names = table.batch.schema.names
+    if "datetime" not in names:
+        return np.full(table.n_scenes, NO_MOMENT, np.int64)
+    column = table.batch.column("datetime")
+    times = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
+    return np.asarray(times.cast(pa.int64()).fill_null(NO_MOMENT), np.int64)
+
+
+def side_of(table: SceneTable, periods: Ints | None = None) -> int:
+    """Rows and columns of a block, so that the scenes of a period fit into memory."""
+    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
+    of = np.zeros(table.n_scenes, np.int64) if periods is None else periods
+    most = int(np.unique(of[chosen], return_counts=True)[1].max(initial=1))
+    return next(
+        (side for side in _SIDES if most * side * side * _PIXEL_BYTES <= _STACK_BYTES), _SIDES[-1]
+    )
+
+
+def _around(grids: Sequence[Grid]) -> Grid:
+    """The grid over grids of one CRS and resolution."""
+    first = grids[0].affine
+    assert first is not None  # noqa: S101 (output grids have one)
+    affines = [grid.affine or first for grid in grids]
+    left, top = min(a.c for a in affines), max(a.f for a in affines)
+    right = max(a.c + g.width * a.a for a, g in zip(affines, grids, strict=True))
+    bottom = min(a.f + g.height * a.e for a, g in zip(affines, grids, strict=True))
+    width, height = round((right - left) / first.a), round((bottom - top) / first.e)
+    affine = Affine(first.a, 0.0, left, 0.0, first.e, top)
+    return Grid(width, height, affine, grids[0].crs, width, height)
+
+
+def _place(grid: Grid, around: Grid) -> Window:
+    """Where a grid lies in one around it."""
+    own, outer = grid.affine, around.affine
+    assert own is not None and outer is not None  # noqa: S101, PT018 (output grids have one)
+    row, col = round((own.f - outer.f) / outer.e), round((own.c - outer.c) / outer.a)
+    return Window(row, row + grid.height, col, col + grid.width)

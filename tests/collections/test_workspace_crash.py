@@ -1,0 +1,319 @@
+"""Whatever happens to a builder, readers see the old collection or the new one."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from rasteret_sql.collections.layout import PartFile, write_collection
+from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.errors import CollectionError
+
+MakeRecords = Callable[..., pa.Table]
+BuildInto = Callable[[Workspace, str, pa.Table], list[PartFile]]
+
+# Counts calls that touch the disk, and dies before the one whose number it is given.
+DYING_BUILDER = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+
+    root, source, die_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink",
+               "shutil.rmtree", "pyarrow", "ctypes.dlsym"}
+    count = 0
+
+    def step(event, args):
+        global count
+        if event == "open" and not (args and str(args[0]).startswith(root)):
+            return
+        if event in WATCHED:
+            count += 1
+            if count == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    import pyarrow.parquet as pq
+    import rasteret_sql.collections.layout as layout
+    from rasteret_sql.collections.workspace import Workspace
+
+    records = pq.read_table(source)
+    write_groups = layout._Writer._write_groups
+
+    def watched(self, writer, sink, table):
+        step("pyarrow", ())
+        write_groups(self, writer, sink, table)
+        step("pyarrow", ())
+
+    layout._Writer._write_groups = watched
+    sys.addaudithook(step)
+    with Workspace(root).build("s2", "stac") as build:
+        layout.write_collection(records.schema, iter(records.to_batches(100)), build.folder,
+                                info={}, first_part=build.first_part)
+        build.commit({})
+    print(count)
+    """
+)
+
+
+def run_builder(root: Path, source: Path, die_at: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", DYING_BUILDER, str(root), str(source), str(die_at)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("old", ["version", "folder"])
+def test_a_killed_builder_leaves_the_old_collection_or_the_new_one(
+    workspace: Workspace, records: pa.Table, build_into: BuildInto, tmp_path: Path, old: str
+) -> None:
+    source = tmp_path / "new.parquet"
+    new = records.filter(pc.less(records["datetime"], datetime(2023, 4, 1)))
+    pq.write_table(new, source)
+    if old == "version":
+        build_into(workspace, "s2", records)
+    else:
+        (workspace.root / "s2_stac").mkdir(parents=True)
+        pq.write_table(records, workspace.root / "s2_stac" / "part-0.parquet")
+    shutil.copytree(workspace.root, tmp_path / "old", symlinks=True)
+
+    def start_over() -> None:
+        shutil.rmtree(workspace.root)
+        shutil.copytree(tmp_path / "old", workspace.root, symlinks=True)
+
+    whole = run_builder(workspace.root, source, 0)
+    assert whole.returncode == 0, whole.stderr
+    n_steps = int(whole.stdout)
+    assert n_steps > 30
+    # Every step around the switch, and a few of the many writes before it.
+    early = {2, 4, n_steps // 3, n_steps // 2} if old == "version" else set()
+    points = sorted({*early, *range(n_steps - 6, n_steps + 1)})
+    start_over()
+    seen = []
+    for point in points:
+        died = run_builder(workspace.root, source, point)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        visible = Workspace(workspace.root)
+        (info,) = visible.collections()
+        assert visible.problems == {}
+        pattern = f"{info.path}/**/*.parquet"
+        rows = duckdb.execute("SELECT count(DISTINCT id), count(*) FROM read_parquet(?)", [pattern])
+        assert rows.fetchall()[0] in {(500, 500), (len(new), len(new))}
+        seen.append(info.records)
+        if point > n_steps // 2:
+            start_over()
+    assert set(seen) == {500, len(new)}
+    build_into(workspace, "s2", records.slice(0, 7))
+    assert workspace.find("s2").records == 7
+    versions = workspace.root / ".versions" / "s2_stac"
+    kept = {path.name for path in versions.iterdir() if any(path.rglob("*.parquet"))}
+    assert len(kept) <= 2
+
+
+LIMITED_BUILDER = textwrap.dedent(
+    """
+    import resource, signal, sys
+    import pyarrow.parquet as pq
+    from rasteret_sql.errors import CollectionError
+    from rasteret_sql.collections.layout import write_collection
+    from rasteret_sql.collections.workspace import Workspace
+
+    root, source, limit, memory = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    records = pq.read_table(source)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        with Workspace(root).build("s2", "stac") as build:
+            write_collection(records.schema, iter(records.to_batches(100)), build.folder, info={},
+                             first_part=build.first_part, partition_by=(), memory_bytes=memory)
+            build.commit({})
+    except CollectionError as error:
+        print(error.message)
+    """
+)
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize(("limit", "memory"), [(0, 1 << 28), (60_000, 1 << 28), (60_000, 100_000)])
+def test_a_disk_that_refuses_a_write_leaves_the_old_collection(
+    workspace: Workspace,
+    records: pa.Table,
+    build_into: BuildInto,
+    tmp_path: Path,
+    limit: int,
+    memory: int,
+) -> None:
+    source = tmp_path / "new.parquet"
+    pq.write_table(records, source)
+    build_into(workspace, "s2", records.slice(0, 50))
+    command = [sys.executable, "-c", LIMITED_BUILDER, workspace.root, source, limit, memory]
+    ran = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    assert "expected files of this size to be allowed, got 'File too large'; " in ran.stdout
+    assert ran.stdout.count("\n") == 1
+    assert ran.stderr == ""
+    assert Workspace(workspace.root).find("s2").records == 50
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of the given options; skips where that is not allowed."""
+    mounted: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+            pytest.skip("mounting needs root")
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting is not allowed here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("room", ["300k", "500k", "700k", "900k"])
+def test_a_full_disk_leaves_the_old_collection(
+    small_disk: Callable[[str], Path], records: pa.Table, build_into: BuildInto, room: str
+) -> None:
+    workspace = Workspace(small_disk(f"size={room}"))
+    build_into(workspace, "s2", records.slice(0, 4))
+    with pytest.raises(
+        CollectionError, match="expected room on the disk, got 'No space left"
+    ) as said:
+        build_into(workspace, "s2", records)
+    assert "\n" not in said.value.message
+    assert workspace.find("s2").records == 4
+    build_into(workspace, "s2", records.slice(0, 5))
+    assert Workspace(workspace.root).find("s2").records == 5
+
+
+def test_a_disk_that_is_full_before_the_build_is_said(
+    small_disk: Callable[[str], Path], records: pa.Table, build_into: BuildInto
+) -> None:
+    root = small_disk("size=64k")
+    (root / "ballast").write_bytes(bytes(64 << 10))
+    with pytest.raises(CollectionError, match="expected room on the disk"):
+        build_into(Workspace(root), "s2", records)
+    assert Workspace(root).collections() == []
+
+
+def test_a_read_only_workspace_is_said(
+    small_disk: Callable[[str], Path], records: pa.Table, build_into: BuildInto
+) -> None:
+    workspace = Workspace(small_disk("ro"))
+    with pytest.raises(
+        CollectionError, match="expected a folder that can be written, got 'Read-only"
+    ):
+        build_into(workspace, "s2", records)
+
+
+def test_a_workspace_that_is_a_file_is_said(
+    tmp_path: Path, records: pa.Table, build_into: BuildInto
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CollectionError, match="expected a local folder that can be written"):
+        build_into(Workspace(tmp_path / "file"), "s2", records)
+
+
+@pytest.mark.any_duckdb
+def test_of_two_building_processes_one_is_refused(
+    workspace: Workspace, records: pa.Table, tmp_path: Path
+) -> None:
+    source = tmp_path / "new.parquet"
+    pq.write_table(records, source)
+    with workspace.build("s2", "stac") as build:
+        second = run_builder(workspace.root, source, 0)
+        assert f"one running (pid {os.getpid()})" in second.stderr
+        write_collection(records.schema, iter(records.to_batches()), build.folder, info={})
+        build.commit({})
+    assert workspace.find("s2").records == 500
+    assert run_builder(workspace.root, source, 0).returncode == 0
+
+
+READER = textwrap.dedent(
+    """
+    import sys, duckdb
+
+    root = sys.argv[1]
+    con = duckdb.connect()
+    con.execute(f"CREATE VIEW s2 AS SELECT * FROM read_parquet("
+                f"'{root}/s2_stac/**/*.parquet', hive_partitioning = true, "
+                "hive_types = {'year': BIGINT, 'month': BIGINT})")
+    print("ready", flush=True)
+    whole, lost, other = [], 0, []
+    while not __import__("os").path.exists(f"{root}/stop"):
+        try:
+            rows = con.execute("SELECT id[:1], count(*) FROM s2 GROUP BY 1").fetchall()
+        except duckdb.IOException as error:
+            gone = "No such file" in str(error) or "No files found" in str(error)
+            lost += gone
+            other += [] if gone else [str(error)]
+        else:
+            whole.append(rows[0])
+            other += [] if rows in ([("a", 40)], [("b", 50)]) else [rows]
+    print([sorted(set(whole)), len(whole), lost, other])
+    """
+)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_readers_never_see_a_mixture(
+    workspace: Workspace, build_into: BuildInto, make_records: MakeRecords, overlap: bool
+) -> None:
+    """Two versions with other ids, partitions and counts; a query sees one of them, whole."""
+    one, two = make_records(40), make_records(50, seed=0 if overlap else 1)
+    versions = [
+        table.set_column(
+            0, table.schema.field("id"), pa.array([f"{letter}{i}" for i in range(len(table))])
+        )
+        for letter, table in (("a", one), ("b", two))
+    ]
+    if not overlap:
+        versions[1] = versions[1].set_column(
+            1, "datetime", pc.add(versions[1]["datetime"], pa.scalar(timedelta(days=3000)))
+        )
+    build_into(workspace, "s2", versions[0])
+    command = [sys.executable, "-c", READER, str(workspace.root)]
+    with ExitStack() as stack:
+        readers = []
+        for _ in range(2):
+            popen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+            readers.append(stack.enter_context(popen))
+            stack.callback(popen.kill)
+            assert popen.stdout is not None
+            assert popen.stdout.readline() == "ready\n"
+        for n_builds in range(6):
+            build_into(workspace, "s2", versions[(n_builds + 1) % 2])
+        (workspace.root / "stop").touch()
+        results = [ast.literal_eval(popen.communicate()[0]) for popen in readers]
+    for seen, n_whole, _, other in results:
+        assert other == []
+        assert seen == [("a", 40), ("b", 50)]
+        assert n_whole > 5

@@ -1,0 +1,419 @@
+"""The example project and the dbt package, run by dbt itself in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+import shapely
+import tifffile
+from pyproj import Transformer
+from scenes import ROOT, is_installed
+from servers.range_server import RangeServer
+
+import rasteret_sql
+from rasteret_sql.demo import write_scenes
+
+pytestmark = pytest.mark.skipif(
+    not is_installed("dbt-core", "dbt-duckdb"), reason="dbt-core and dbt-duckdb are not installed"
+)
+
+DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--no-use-colors")
+OURS = re.compile(r"Traceback|File \"|nanobind|leaked|rasteret_sql/(?!dbt/package)")
+SCENE = "S2A_43PHQ_20240310_L2A"
+"""A scene of the last date, which comes between the second and the third run."""
+GONE = "S2A_44PKV_20240110_L2A"
+"""A scene of which a file is removed in the end."""
+
+
+@dataclass
+class Project:
+    """A copy of the example, and what its runs said."""
+
+    folder: Path
+    environment: dict[str, str]
+    items: str
+    output: str = ""
+    results: dict[str, dict] = field(default_factory=dict)
+
+    def run(self, *arguments: str) -> int:
+        """Run a command; `results` are its nodes and tests by name."""
+        wanted = () if arguments == ("deps",) else ("--vars", json.dumps({"items": self.items}))
+        results = self.folder / "target" / "run_results.json"
+        results.unlink(missing_ok=True)
+        done = subprocess.run(
+            [*DBT, *arguments, "--profiles-dir", ".", *wanted],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        self.output = done.stdout + done.stderr
+        self.results = {}
+        if results.exists():
+            for result in json.loads(results.read_text())["results"]:
+                self.results[result["unique_id"].split(".")[2]] = result
+        return done.returncode
+
+    def manifest(self) -> dict:
+        return json.loads((self.folder / "target" / "manifest.json").read_text())
+
+    def rows(self, query: str) -> list[tuple]:
+        with duckdb.connect(str(self.folder / "fields.duckdb"), read_only=True) as con:
+            return con.execute(query).fetchall()
+
+
+@dataclass
+class Run:
+    """What `dbt build` did."""
+
+    statuses: dict[str, str]
+    output: str
+    requests: list[dict]
+    tables: dict[str, list[tuple]]
+
+    def pixel_files(self) -> set[str]:
+        """Files of which bytes were read: the scene and the file's name."""
+        paths = [r["path"] for r in self.requests if r["method"] == "GET" and "tif" in r["path"]]
+        return {"/".join(path.split("/")[-2:]) for path in paths}
+
+    def checked_files(self) -> int:
+        return len({r["path"] for r in self.requests if r["method"] == "HEAD"})
+
+
+@dataclass
+class Story:
+    """The example, built three times: twice of the same scenes, then of two more."""
+
+    project: Project
+    scenes: Path
+    runs: list[Run]
+
+
+def build(project: Project, server: RangeServer) -> Run:
+    server.reset()
+    assert project.run("build") == 0, project.output
+    tables = {
+        name: project.rows(f"SELECT * FROM {name} ORDER BY ALL")
+        for name in ("parcel_scenes", "parcel_ndvi", "training_samples")
+    }
+    statuses = {name: result["status"] for name, result in project.results.items()}
+    return Run(statuses, project.output, server.requests(), tables)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, environment):
+    folder = tmp_path_factory.mktemp("fields")
+    ours = shutil.ignore_patterns("demo", "workspace", "target", "logs", "dbt_packages", "*.duckdb")
+    shutil.copytree(ROOT / "examples" / "dbt", folder / "dbt", ignore=ours)
+    package = ROOT / "rasteret_sql" / "dbt" / "package"
+    items = write_scenes(folder / "scenes")
+    whole = json.loads(items.read_text())
+    earlier = [i for i in whole["features"] if i["properties"]["datetime"] < "2024-03"]
+    with RangeServer(scenes=folder / "scenes") as server:
+        project = Project(
+            folder / "dbt",
+            environment | {"RASTERET_DBT_PACKAGE": str(package)},
+            server.url("scenes", items.name),
+        )
+        assert project.run("deps") == 0, project.output
+        items.write_text(json.dumps(whole | {"features": earlier}))
+        runs = [build(project, server), build(project, server)]
+        items.write_text(json.dumps(whole))
+        runs.append(build(project, server))
+        yield Story(project, folder / "scenes", runs)
+
+
+def test_every_model_and_test_passes_and_nothing_of_ours_is_printed(story):
+    for run in story.runs:
+        assert set(run.statuses.values()) == {"success", "pass", "no-op"}
+        assert len(run.statuses) == 37
+        assert not OURS.search(run.output)
+
+
+def test_the_collection_is_built_and_then_refreshed(story):
+    told = [re.search(r"collection s2 (.*)\n", run.output)[1] for run in story.runs]
+    assert told == [
+        "built: 4 records, 12 headers read, 0 files not readable",
+        "refreshed: 4 records, 0 headers read, 0 files not readable",
+        "refreshed: 6 records, 6 headers read, 0 files not readable",
+    ]
+
+
+def test_a_second_run_reads_no_pixel_and_changes_nothing(story):
+    first, second, _ = story.runs
+    assert len(first.pixel_files()) == 12
+    assert second.pixel_files() == set()
+    assert second.checked_files() == 12
+    assert second.tables == first.tables
+
+
+def test_a_run_after_new_scenes_reads_their_files_alone(story):
+    _, second, third = story.runs
+    assert {path.split("/")[0][-12:] for path in third.pixel_files()} == {"20240310_L2A"}
+    before, after = (set(run.tables["parcel_scenes"]) for run in (second, third))
+    assert before < after
+    assert {row[1] for row in after - before} == {SCENE, "S2A_44PKV_20240310_L2A"}
+    for number in (1, 2, 5):  # observations of before that date
+        rows = ([r for r in run.tables["training_samples"] if r[0] == number] for run in story.runs)
+        assert len({tuple(row) for row in rows}) == 1
+
+
+def band(scenes: Path, scene: str, name: str) -> np.ndarray:
+    return tifffile.imread(scenes / scene / f"{name}.tif", key=0)
+
+
+def centres(scenes: Path, scene: str) -> tuple[np.ndarray, np.ndarray]:
+    """Longitude and latitude of all pixels."""
+    with tifffile.TiffFile(scenes / scene / "B04.tif") as file:
+        left, top = file.pages[0].tags[33922].value[3:5]
+        rows, cols = file.pages[0].shape
+    x, y = np.meshgrid(left + 10 * (np.arange(cols) + 0.5), top - 10 * (np.arange(rows) + 0.5))
+    return Transformer.from_crs(32643, 4326, always_xy=True).transform(x, y)
+
+
+def test_the_index_of_a_parcel_is_that_of_its_mean_reflectances(story):
+    query = "SELECT geometry, red, nir FROM parcel_scenes JOIN parcels USING (parcel_id) WHERE {}"
+    rows = story.project.rows(query.format(f"scene_id = '{SCENE}'"))
+    assert len(rows) == 4
+    lon, lat = centres(story.scenes, SCENE)
+    for outline, red, nir in rows:
+        inside = shapely.contains_xy(shapely.from_wkt(outline), lon, lat)
+        for name, found in (("B04", red), ("B08", nir)):
+            values = band(story.scenes, SCENE, name)[inside]
+            # of pixels by their centres; the model takes shares of pixels
+            assert found == pytest.approx(values[values > 0].mean(), rel=0.01)
+    pooled = story.project.rows(
+        "SELECT p.ndvi, s.ndvi, p.n_scenes, s.n FROM parcel_ndvi p JOIN (SELECT parcel_id,"
+        " taken_at::DATE AS day, count(*) AS n, (sum(nir * n_pixels) - sum(red * n_pixels))"
+        " / (sum(nir * n_pixels) + sum(red * n_pixels)) AS ndvi FROM parcel_scenes GROUP BY ALL) s"
+        " USING (parcel_id, day)"
+    )
+    assert len(pooled) == 8
+    for found, expected, scenes, n in pooled:
+        assert (found, scenes) == (pytest.approx(expected), n)
+
+
+def test_clouds_lower_the_clear_share_of_a_parcel(story):
+    rows = story.project.rows(
+        f"SELECT parcel_id, clear_share, geometry FROM parcel_scenes JOIN parcels USING (parcel_id)"
+        f" WHERE scene_id = '{SCENE}' ORDER BY parcel_id"
+    )
+    assert [row[1] for row in rows[:3]] == pytest.approx([1, 1, 1])
+    inside = shapely.contains_xy(shapely.from_wkt(rows[3][2]), *centres(story.scenes, SCENE))
+    clear = np.isin(band(story.scenes, SCENE, "SCL")[inside], (4, 5, 6, 7, 11)).mean()
+    assert 0.3 < clear < 0.8
+    assert rows[3][1] == pytest.approx(clear, abs=0.02)
+
+
+def test_a_training_sample_is_the_newest_clear_pixel_before_it(story):
+    columns = "observation_id, n_candidates, scene_id, red, nir"
+    rows = story.project.rows(f"SELECT {columns} FROM training_samples ORDER BY ALL")
+    assert [(row[0], row[1], row[2] and row[2][4:18]) for row in rows] == [
+        (1, 1, "43PHQ_20240110"),
+        (2, 2, "43PHQ_20240110"),
+        (3, 2, "43PHQ_20240310"),
+        (4, 2, "43PHQ_20240310"),
+        (5, 0, None),  # there is no earlier scene
+        (6, 1, None),  # it lies under a cloud
+    ]
+    places = story.project.rows("SELECT lon, lat FROM observations ORDER BY observation_id")
+    to_map = Transformer.from_crs(4326, 32643, always_xy=True)
+    for (_, _, scene, red, nir), place in zip(rows[:4], places, strict=False):
+        x, y = to_map.transform(*place)
+        pixel = int((1443200.0 - y) // 10), int((x - 821600.0) // 10)
+        assert (red, nir) == tuple(band(story.scenes, scene, b)[pixel] for b in ("B04", "B08"))
+    assert len(story.runs[0].tables["training_samples"]) == 6
+    early = [row[:1] + row[5:7] for row in story.runs[0].tables["training_samples"]]
+    assert (3, 0, None) in early  # its scene came later
+
+
+def test_an_external_model_is_a_parquet_file_for_others(story):
+    path = story.project.folder / "parcel_ndvi.parquet"
+    query = "SELECT parcel_id, crop, day, ndvi FROM {} ORDER BY ALL"
+    expected = story.project.rows(query.format("parcel_ndvi"))
+    assert duckdb.sql(query.format(f"'{path}'")).fetchall() == expected
+    assert len(expected) == 8
+
+
+def test_everything_but_pixels_is_read_without_us(story):
+    assert story.project.rows("SELECT count(*) FROM s2") == [(6,)]
+    assert story.project.rows("SELECT count(*) FROM stg_scenes") == [(4,)]
+    assert story.project.rows("SELECT sum(n_candidates)::INT FROM stg_observations") == [(8,)]
+
+
+def test_every_column_is_described_in_the_project_and_in_the_database(story):
+    manifest = story.project.manifest()
+    nodes = [*manifest["nodes"].values(), *manifest["sources"].values()]
+    described = {
+        node["name"]: {c["name"]: c["description"] for c in node["columns"].values()}
+        for node in nodes
+        if node["resource_type"] in {"model", "seed", "source"}
+    }
+    assert all(text for columns in described.values() for text in columns.values())
+    assert all(node["description"] for node in nodes if node["resource_type"] in {"model", "seed"})
+    query = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+    found: dict[str, dict] = {}
+    for table, column, comment in story.project.rows(query):
+        found.setdefault(table, {})[column] = comment
+    assert {name: set(columns) for name, columns in found.items()} == {
+        name: set(columns) for name, columns in described.items()
+    }
+    for name, columns in found.items():
+        if name != "s2":  # the view of the collection is ours, not dbt's
+            assert columns == described[name]
+
+
+def test_the_macros_and_exposures_are_documented(story):
+    manifest = story.project.manifest()
+    macros = [m for m in manifest["macros"].values() if m["package_name"] == "rasteret"]
+    assert len(macros) == 9
+    assert all(macro["description"] for macro in macros)
+    assert all(a["description"] for macro in macros for a in macro["arguments"])
+    used = {e["name"]: e["depends_on"]["nodes"] for e in manifest["exposures"].values()}
+    assert used == {
+        "parcel_report": ["model.fields.parcel_ndvi_file"],
+        "crop_classifier": ["model.fields.training_samples"],
+    }
+
+
+def package_tests() -> dict[str, dict]:
+    """Each test of the package, on all rows and on rows without its fault."""
+    changed = f"id <> '{SCENE}'"
+    sound = f"{changed} AND id <> '{GONE}' AND id NOT LIKE '%20240209%' AND id LIKE '%43PHQ%'"
+    without = {
+        "s2": sound,
+        "parcel_scenes": "parcel_id < 4",
+        "training_samples": "scene_id IS NOT NULL",
+    }
+    shares = {"at_most": 0.5, "bands": ["B04", "B08"], "level": 2}
+    cases = {
+        "stale": ("s2", "stale_file", {}, "true"),
+        "stale_or_gone": ("s2", "stale_file", {"gone": True}, "true"),
+        "mixed": ("s2", "mixed_crs", {}, "true"),
+        "grouped": ("s2", "mixed_crs", {"group_by": ["year"]}, "true"),
+        "nodata": ("s2", "nodata_share", shares, changed),
+        "nodata_counts": ("parcel_scenes", "nodata_share", {"at_most": 0}, "true"),
+        "doubled": ("s2", "unique_ids", {"columns": "datetime"}, "true"),
+        "missing": ("training_samples", "unique_ids", {"columns": ["label", "scene_id"]}, "true"),
+    }
+    tests: dict[str, dict] = {}
+    for name, (table, test, arguments, where) in cases.items():
+        for title, condition in ((name, where), (f"{name}_sound", without[table])):
+            fields = {"name": title, "arguments": arguments, "config": {"where": condition}}
+            tests.setdefault(table, []).append({f"rasteret.{test}": fields})
+    return tests
+
+
+@pytest.fixture(scope="module")
+def tested(story) -> Project:
+    """After tests of the package, where a file has changed, one has gone, and a test is wrong."""
+    changed = story.scenes / SCENE / "B04.tif"
+    changed.write_bytes(changed.read_bytes() + bytes(8))
+    (story.scenes / GONE / "SCL.tif").unlink()
+    tables = [{"name": name, "data_tests": tests} for name, tests in package_tests().items()]
+    source = {"name": "faulty", "schema": "main", "tables": tables}
+    # JSON is YAML
+    (story.project.folder / "models" / "faulty.yml").write_text(json.dumps({"sources": [source]}))
+    (story.project.folder / "tests" / "wrong.sql").write_text(
+        "SELECT B99 FROM rasteret_pixels('s2', bands := ['B99'])"
+    )
+    assert story.project.run("test", "--select", "source:faulty", "wrong") == 1
+    output, results = story.project.output, story.project.results
+    return Project(story.project.folder, {}, "", output, results)
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize(
+    ("test", "rows"),
+    [
+        ("stale", 1),
+        ("stale_or_gone", 2),
+        ("mixed", 1),
+        ("grouped", 1),
+        ("nodata", 4),
+        ("nodata_counts", 2),
+        ("doubled", 3),
+        ("missing", 2),
+    ],
+)
+def test_a_test_of_the_package_finds_its_fault_and_nothing_else(tested, test, rows):
+    assert tested.results[test]["failures"] == rows
+    assert tested.results[f"{test}_sound"]["failures"] == 0
+
+
+def test_a_bind_error_is_our_one_line(tested):
+    expected = (
+        "rasteret_pixels: bands: expected one of B04, B08, SCL, got 'B99'; "
+        "band names are case-sensitive"
+    )
+    assert f"Invalid Input Error: {expected}\n" in tested.output
+    assert not OURS.search(tested.output)
+
+
+def test_tests_alone_refresh_no_collection(tested):
+    assert "collection s2" not in tested.output
+
+
+def copied(story: Story, folder: Path) -> Project:
+    """The project as it was built, for a run that fails."""
+    shutil.copytree(story.project.folder, folder, dirs_exist_ok=True, symlinks=True)
+    (folder / "models" / "faulty.yml").unlink(missing_ok=True)
+    (folder / "tests" / "wrong.sql").unlink(missing_ok=True)
+    return Project(folder, story.project.environment, story.project.items)
+
+
+@pytest.mark.any_duckdb
+def test_an_unknown_setting_is_our_one_line(story, tmp_path):
+    project = copied(story, tmp_path)
+    profiles = tmp_path / "profiles.yml"
+    profiles.write_text(profiles.read_text().replace("workspace:", "worskpace:"))
+    assert project.run("run", "--select", "stg_scenes") != 0
+    expected = "plugin rasteret_sql.dbt: expected only workspace, storage, views, got 'worskpace'"
+    assert expected in project.output
+    assert "Traceback" not in project.output
+
+
+@pytest.mark.any_duckdb
+def test_a_full_refresh_builds_a_collection_anew_and_an_unknown_argument_is_our_one_line(
+    story, tmp_path
+):
+    project = copied(story, tmp_path)
+    scenes = (f"('{name}', '{story.scenes / name / 'B04.tif'}')" for name in (SCENE, GONE))
+    table = {
+        "source": f'SELECT * FROM (VALUES {", ".join(scenes)}) AS t(scene, "it\'s here")',
+        "column_map": {"scene": "id"},
+        "href_column": "it's here",
+        "band_index_map": {"red": 0},
+        "where": f"scene <> '{SCENE}'",
+        "enrich": True,
+        "refresh": False,
+    }
+    meta = {"tables": [{"name": "a_table", "config": {"meta": {"rasteret": table}}}]}
+    sources = {"sources": [{"name": "first", "schema": "main", **meta}]}
+    (tmp_path / "models" / "tables.yml").write_text(json.dumps(sources))
+    (tmp_path / "models" / "reds.sql").write_text("FROM {{ source('first', 'a_table') }}")
+    models = tmp_path / "models" / "sources.yml"
+    models.write_text(models.read_text().replace("bands: [B04", "band: [B04"))
+    with rasteret_sql.connect(workspace=tmp_path / "workspace") as con:
+        earlier = f"SELECT 'earlier' AS id, '{story.scenes / GONE / 'B08.tif'}' AS url"
+        con.execute("FROM rasteret_build_table('a_table', $1, href_column := 'url')", [earlier])
+    # replaces the collection, which a run without --full-refresh would leave as it is
+    assert project.run("run", "--full-refresh", "--select", "stg_scenes", "reds") != 0
+    built = "collection a_table built: 1 records, 1 headers read, 0 files not readable\n"
+    assert built in project.output
+    rows = project.rows("SELECT id, red_metadata.image_width FROM a_table")
+    assert rows == [(GONE, 512)]
+    expected = "s2: meta: rasteret: expected arguments of rasteret_build_stac (allow_local, "
+    assert expected in project.output
+    assert "got 'band'; mend it" in project.output
+    assert "Traceback" not in project.output

@@ -1,0 +1,237 @@
+"""What the pages of docs/ tell to type is typed here, as it stands there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import duckdb
+import pytest
+from docs.test_pages import PAGES
+from scenes import ROOT, is_installed
+from serve.test_serve import Shell, free_port, with_quack
+
+import rasteret_sql
+from rasteret_sql.demo import write_scenes
+
+INDENTED = re.compile(r"(?:^ {4}.*\n|^\n(?= {4}))+", re.MULTILINE)
+FENCED = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ANY_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FRAME = ("┌", "├", "└")
+PORT = "9494"
+RUN_BY_THEIR_TESTS = ("points.md", "reading.md", "zones.md", *PAGES)
+"""Pages whose statements are run in order, by the tests of what they tell of."""
+
+with_dbt = pytest.mark.skipif(
+    not is_installed("dbt-core", "dbt-duckdb"), reason="dbt-core and dbt-duckdb are not installed"
+)
+
+
+def page_text(page: str) -> str:
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page, in order."""
+    return [textwrap.dedent(block).strip() for block in INDENTED.findall(page_text(page))]
+
+
+def block(page: str, start: str) -> str:
+    """The one block that begins so."""
+    (found,) = [text for text in blocks(page) if text.startswith(start)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A folder with the examples and a command `rasteret-sql`, as after an installation."""
+    folder = tmp_path_factory.mktemp("checkout")
+    ours = shutil.ignore_patterns("demo", "workspace", "target", "logs", "dbt_packages", "*.duckdb")
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=ours)
+    command = folder / "bin" / "rasteret-sql"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
+    command.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def at_home(checkout, environment) -> dict[str, str]:
+    """The environment, with that command and a home of its own."""
+    path = f"{checkout / 'bin'}:{environment['PATH']}"
+    return environment | {"PATH": path, "HOME": str(checkout)}
+
+
+def run(script: str, folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+DBT_FILE = re.compile(r"(?:--|#) ([\w/]+\.(?:sql|yml))\n")
+
+
+@pytest.mark.any_duckdb
+@with_dbt
+def test_the_example_of_dbt_md(checkout, at_home):
+    output = run(block("dbt.md", "export RASTERET_DBT_PACKAGE"), checkout, at_home)
+    assert re.search(r"WARN=0 ERROR=0 SKIP=0", output)
+    query = re.search(r'-c "(.*)"', block("dbt.md", "duckdb fields.duckdb"))[1]
+    with duckdb.connect(str(checkout / "examples/dbt/fields.duckdb"), read_only=True) as con:
+        rows = con.execute(query).fetchall()
+    assert len(rows) == 8
+    assert [str(row[1]) for row in rows[:2]] == ["2024-01-10", "2024-03-10"]
+
+
+@pytest.mark.any_duckdb
+@with_dbt
+def test_the_project_of_dbt_md(checkout, at_home):
+    project = checkout / "farm"
+    wrong = block("dbt.md", "-- models/wrong.sql")
+    files = [text for text in blocks("dbt.md") if DBT_FILE.match(text) and text != wrong]
+    # two files may stand one below the other
+    for text in (part for both in files for part in re.split(r"\n\n(?=(?:--|#) models/)", both)):
+        path = project / DBT_FILE.match(text)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    output = run(block("dbt.md", "rasteret-sql demo --folder ."), project, at_home)
+    assert re.search(r"WARN=0 ERROR=0 SKIP=0", output)
+    told = re.search(r"`(collection s2 built: [^`]*)`", page_text("dbt.md"))[1]
+    assert told in output
+    with duckdb.connect(str(project / "farm.duckdb"), read_only=True) as con:
+        con.execute(f"SET file_search_path = '{project}'")
+        counts = "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})"
+        tables = counts.format("parcel_scenes", "parcel_ndvi")
+        assert con.execute(tables).fetchall() == [(8, 2)]
+        tables = counts.format("training_samples", "clear_scenes")
+        assert con.execute(tables).fetchall() == [(1, 4)]
+        index = con.execute("SELECT ndvi FROM parcel_ndvi ORDER BY day").fetchall()
+    assert [row[0] for row in index] == pytest.approx([0.2, 0.7], abs=0.03)
+    with rasteret_sql.connect(workspace=project / "imagery") as con:
+        direct = "SELECT avg(rasteret_ndvi(B04, B08)) FROM rasteret_pixels('s2', ids := [$1], "
+        direct += "bbox := [77.984, 13.004, 77.99, 13.01]) WHERE row // 32 = $2 AND col // 32 = $3"
+        file = str(project / "ndvi_by_block.parquet")
+        found = con.execute("SELECT * FROM read_parquet($1) ORDER BY ALL", [file]).fetchall()
+        assert len(found) == 18
+        *keys, mean = found[4]
+        assert con.execute(direct, keys).fetchone() == (pytest.approx(mean),)
+    (project / "models" / "wrong.sql").write_text(wrong)
+    with pytest.raises(AssertionError) as failed:
+        run("dbt --no-use-colors run --select wrong", project, at_home)
+    for line in block("dbt.md", "Runtime Error").splitlines():
+        assert line.strip() in str(failed.value)
+
+
+def test_every_block_of_dbt_md_is_known():
+    known = ("pip install 'rasteret_sql[dbt]'", "export ", "duckdb fields", "rasteret-sql demo ")
+    for text in blocks("dbt.md"):
+        assert DBT_FILE.match(text) or text.startswith((*known, "Runtime Error")), text
+    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r"^dbt = \[.*dbt-duckdb", extras, re.MULTILINE)
+
+
+@with_quack
+def test_the_server_and_the_client_of_serve_md(checkout, at_home):
+    commands = block("serve.md", "rasteret-sql demo").splitlines()
+    folder = checkout / "serving"
+    folder.mkdir()
+    run("\n".join(commands[:-1]), folder, at_home)
+    port = free_port()
+    server = subprocess.Popen(
+        ["bash", "-c", f"exec {commands[-1]} --port {port}"],
+        cwd=folder,
+        env=at_home,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout.readline() == f"serving quack:localhost:{port}\n"
+        client = block("serve.md", "LOAD httpfs").replace(PORT, str(port))
+        loads, attach, *queries = [part.strip() for part in split(client)]
+        assert loads.startswith("LOAD")
+        token = re.search(r"TOKEN '([^']+)'", ";".join([attach, *queries]))[1]
+        asked = [text for text in queries if not text.startswith(("LOAD", "ATTACH"))]
+        answers = [Shell(port).ask(query, token=token) for query in asked]
+        assert [error for _, error in answers] == [""] * 3
+        assert [len(rows) > 1 for rows, _ in answers] == [True] * 3
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=20)
+    assert server.returncode == 0
+
+
+def split(script: str) -> list[str]:
+    """Statements of a script; a dollar-quoted text may hold semicolons."""
+    return [one.query for one in duckdb.extract_statements(script)]
+
+
+@pytest.mark.filterwarnings("ignore::rasteret_sql.errors.RasteretWarning")
+def test_every_statement_of_reading_md_gives_what_stands_below_it(
+    checkout, at_home, tmp_path, monkeypatch
+):
+    page = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+    (demo,) = re.findall(r"`(rasteret-sql demo [^`]*)`", page)
+    run(demo, tmp_path, at_home)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    found, checked = None, 0
+    for kind, text in ANY_FENCE.findall(page):
+        if kind == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(text, names)
+            found = printed.getvalue()
+        elif kind == "sql":
+            found = [str(names["con"].sql(statement)) for statement in split(text)][-1]
+        else:
+            assert cells(found) == cells(text), text
+            checked += 1
+    assert checked >= 20
+    con = names["con"]
+    with pytest.raises(duckdb.Error, match="Overflow in subtraction of UINT16"):
+        con.execute("SELECT min(B08 - B04) FROM rasteret_pixels('s2')").fetchall()
+    for column in ("geometry := geometry", "geometry := f.geometry"):
+        with pytest.raises(duckdb.Error):
+            con.execute(f"FROM fields f, rasteret_pixels('s2', {column})")
+    con.close()
+
+
+def cells(drawn: str) -> list[list[str]]:
+    """What a table holds; the versions of DuckDB draw its frame alike, but for widths."""
+    lines = [line.strip().strip("│") for line in drawn.strip().splitlines()]
+    return [re.split(r"\s*│\s*", line.strip()) for line in lines if not line.startswith(FRAME)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        statement
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        if page.name not in RUN_BY_THEIR_TESTS
+        for text in FENCED.findall(page.read_text(encoding="utf-8"))
+        for statement in split(text)
+    ],
+)
+def test_every_fenced_statement_binds(statement, tmp_path):
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
+    con.execute("CREATE TABLE scenes_table AS SELECT 'a' AS scene, now() AS taken, 'x.tif' AS url")
+    if "rasteret_build" not in statement:  # then the collection stands
+        items = str(write_scenes(tmp_path / "scenes"))
+        con.execute("FROM rasteret_build_stac('fields', stac_api := $1)", [items]).fetchall()
+    try:
+        con.execute("EXPLAIN " + statement.replace("'s3://bucket/index.parquet'", "'scenes_table'"))
+    finally:
+        con.close()

@@ -1,0 +1,210 @@
+"""What `rasteret_plan` says is what the server is asked for: every range, masks included."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from reading.read_oracle import build_files, call_of, make_areas, random_polygon
+
+import rasteret_sql
+from rasteret_sql.reading.tile_store import STORE
+
+BANDS = ("r", "g", "b")
+HEIGHT, WIDTH = 200, 240
+TRANSFORM = Affine(10, 0, 500_000, 0, -10, 4_000_000)
+TILED = {"tiled": True, "blockxsize": 32, "blockysize": 32}
+KINDS = {
+    "chunky": TILED | {"compress": "deflate", "interleave": "pixel"},
+    "planes": TILED | {"compress": "deflate", "interleave": "band"},
+    "strips": {"blockysize": 8, "compress": "lzw"},
+    "plain_tiles": TILED | {"interleave": "band"},
+    "plain_strips": {"blockysize": 16, "interleave": "band"},
+    "one_strip": {"blockysize": HEIGHT},
+    "sparse": TILED | {"compress": "zstd", "sparse_ok": True},
+    "mask": TILED | {"compress": "deflate"},
+    "mask_strips": {"blockysize": 8, "compress": "deflate"},
+    "alpha": TILED | {"compress": "deflate", "photometric": "rgb", "alpha": "yes"},
+    "alpha_planes": TILED
+    | {"compress": "deflate", "photometric": "rgb", "alpha": "yes", "interleave": "band"},
+    "alpha_plain": TILED | {"photometric": "rgb", "alpha": "yes", "interleave": "band"},
+    "nodata": TILED | {"compress": "deflate", "nodata": 7},
+}
+
+
+def write(path, kind, options):
+    rng = np.random.default_rng(len(kind))
+    count = 4 if "alpha" in options else 3
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
+        path, "w", driver="GTiff", count=count, height=HEIGHT, width=WIDTH, dtype="uint8",
+        crs="EPSG:32643", transform=TRANSFORM, **options,
+    ) as file:  # fmt: skip
+        pixels = rng.integers(0, 255, (count, HEIGHT, WIDTH)).astype("uint8")
+        if kind == "sparse":
+            window = rasterio.windows.Window(0, 0, WIDTH, 64)
+            file.write(pixels[:, :64], window=window)
+        else:
+            file.write(pixels)
+        if kind.startswith("mask"):
+            file.write_mask(rng.integers(0, 2, (HEIGHT, WIDTH)).astype("uint8") * 255)
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+
+
+@pytest.fixture(scope="module")
+def kinds(server, tmp_path_factory):
+    """A connection with one collection per kind of file, over HTTP, and relation `pieces`."""
+    folder = server.folder / "plans"
+    folder.mkdir()
+    con = rasteret_sql.connect(workspace=tmp_path_factory.mktemp("workspace"))
+    for kind, options in KINDS.items():
+        write(folder / f"{kind}.tif", kind, options)
+        build_files(con, kind, {"one": server.url("scenes", f"plans/{kind}.tif")}, BANDS)
+    rng = np.random.default_rng(3)
+    make_areas(con, "pieces", {str(n): random_polygon(rng, size) for n, size in enumerate(SIZES)})
+    yield con
+    con.close()
+
+
+SIZES = (240, 90, 40, 40, 8, 8, 8)
+AREAS = {
+    "whole": {},
+    "small": {"geometry": shapely.Point(77, 91).buffer(9), "geometry_crs": "pixel"},
+    "large": {
+        "geometry": shapely.Polygon([(-5, 3), (190, 12), (236, 180), (40, 120)]),
+        "geometry_crs": "pixel",
+    },
+    "ring": {
+        "geometry": shapely.Point(120, 100).buffer(99) - shapely.Point(120, 100).buffer(80),
+        "geometry_crs": "pixel",
+    },
+    "bbox": {"bbox": [75.007, 36.135, 75.019, 36.142]},
+    "outside": {"bbox": [10, 10, 11, 11]},
+    "aois": {"aois": "pieces", "geometry_crs": "pixel"},
+}
+
+
+def planned(con, server, collection, **options):
+    """Path and half-open range of each request of a plan; the plan itself makes none."""
+    STORE.clear()
+    server.reset()
+    rows = con.execute(
+        "SELECT href, request, byte_offset, byte_offset + byte_count FROM "
+        f"{call_of('rasteret_plan', collection, **options)} WHERE byte_count > 0"
+    ).fetchall()
+    assert server.requests() == []
+    spans: dict = {}
+    for href, request, start, stop in rows:
+        path, old_start, old_stop = spans.get(request, (urlsplit(href).path, start, stop))
+        assert path == urlsplit(href).path, "one request reaches into two files"
+        spans[request] = (path, min(start, old_start), max(stop, old_stop))
+    return Counter(spans.values())
+
+
+def requested(con, server, function, collection, **options):
+    """Path and half-open range of each request of a read."""
+    STORE.clear()
+    server.reset()
+    con.execute(f"FROM {call_of(function, collection, **options)}").fetchall()
+    found: Counter = Counter()
+    for request in server.requests():
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", request["range"]).groups()
+        found[request["path"], int(first), int(last) + 1] += 1
+    return found
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("function", ["rasteret_read", "rasteret_pixels"])
+def test_a_read_requests_its_plan(kinds, server, kind, function):
+    """Areas x levels x bands; each range once."""
+    n_requests = 0
+    for area, level, bands in itertools.product(AREAS, (0, 1), (["b", "r"], None)):
+        options = {"bands": bands, "level": level} | AREAS[area]
+        plan = planned(kinds, server, kind, **options)
+        read = requested(kinds, server, function, kind, **options)
+        assert read == plan, (kind, function, area, level, bands)
+        assert not plan or area != "outside"
+        assert plan or area == "outside" or kind == "sparse"
+        n_requests += sum(plan.values())
+    assert n_requests > 15
+
+
+@pytest.mark.parametrize("kind", [k for k, v in KINDS.items() if "compress" in v])
+def test_whole_tiles_are_the_plan_too(kinds, server, kind):
+    for area, level in itertools.product(("whole", "small", "large", "bbox", "outside"), (0, 1)):
+        options = {"bands": ["r", "g"], "level": level} | AREAS[area]
+        plan = planned(kinds, server, kind, **options)
+        read = requested(kinds, server, "rasteret_read_tiles", kind, **options)
+        assert read == plan, (kind, area, level)
+
+
+@pytest.mark.parametrize("kind", ["mask", "mask_strips", "alpha", "alpha_planes", "nodata"])
+def test_a_read_without_masks_plans_and_requests_none(kinds, server, kind):
+    """Windows are whole then; rows of pixels need only the tiles under the area."""
+    for area, level in itertools.product(("whole", "small", "aois"), (0, 1)):
+        options = {"bands": ["r"], "level": level, "masked": False} | AREAS[area]
+        plan = planned(kinds, server, kind, **options)
+        assert requested(kinds, server, "rasteret_read", kind, **options) == plan, (area, level)
+        pixels = requested(kinds, server, "rasteret_pixels", kind, **options)
+        assert 0 < total(pixels) <= total(plan), (area, level)
+        with_masks = planned(kinds, server, kind, **(options | {"masked": True}))
+        has_mask_bytes = kind in ("mask", "mask_strips", "alpha_planes")
+        if area == "whole":
+            assert (total(with_masks) > total(plan)) == has_mask_bytes
+        assert (total(with_masks) > total(pixels)) == has_mask_bytes
+
+
+def total(requests):
+    return sum((stop - start) * n for (_, start, stop), n in requests.items())
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ids": ["S2A_43PHQ_20240110_L2A"]},
+        {"date_range": ["2024-02-01", "2024-02-28"]},
+        {"bbox": [77.984, 13.004, 77.99, 13.01]},
+        {"bbox": [77.97, 13.0, 78.03, 13.03], "level": 1},
+        {"geometry": "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"},
+        {"aois": "fields"},
+        {"aois": "SELECT * FROM fields WHERE area <> '3'", "level": 2},
+        {"aois": "fields", "date_range": [None, "2024-01-31"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("bands", [["B04"], ["B08", "SCL"], None])
+def test_a_read_of_several_scenes_requests_its_plan(s2, server, options, bands):
+    rng = np.random.default_rng(5)
+    areas = {
+        str(n): shapely.transform(
+            random_polygon(rng, 0.015), lambda xy: xy + np.array([77.985, 13.003])
+        )
+        for n in range(9)
+    }
+    make_areas(s2, "fields", areas)
+    plan = planned(s2, server, "s2", bands=bands, **options)
+    assert plan
+    for function in ("rasteret_read", "rasteret_pixels"):
+        assert requested(s2, server, function, "s2", bands=bands, **options) == plan
+
+
+def test_rows_of_a_plan_are_unlike_and_inside_their_files(kinds, server):
+    """A tile that areas and bands share is planned once for each band, its bytes once."""
+    for kind in KINDS:
+        call = call_of("rasteret_plan", kind, **AREAS["aois"])
+        rows = kinds.execute(
+            f"SELECT band, level, tile_row, tile_col, byte_offset, byte_count FROM {call} "
+            "WHERE byte_count > 0"
+        ).fetchall()
+        assert rows
+        assert len(set(rows)) == len(rows), kind
+        size = (server.folder / "plans" / f"{kind}.tif").stat().st_size
+        assert all(row[4] > 0 and row[4] + row[5] <= size for row in rows)
