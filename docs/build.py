@@ -1,16 +1,19 @@
-"""Write what is generated: macros in sql/, README's function table and docs/functions.md.
+"""Write what is generated: macros in sql/, README's table, docs/functions.md and docs/python.md.
 
 Run ``python docs/build.py``; a test fails when one is stale. The macros of table functions
 come from their declarations, `rasteret_sql.duck.declarations`; table and page come from the
-comments in ``sql/``, through `rasteret_functions()`.
+comments in ``sql/``, through `rasteret_functions()`; docs/python.md from docstrings.
 """
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import rasteret_sql
+from rasteret_sql import errors
 from rasteret_sql.duck.declarations import SQL_FILES, sql_file
+from rasteret_sql.remote.config import StorageOptions
 
 ROOT = Path(__file__).parents[1]
 HEAD = """\
@@ -22,6 +25,15 @@ at once takes a relation by its name, as `aois` of the reads. A parameter of you
 its type there: `geometry := area::VARCHAR`. How the reads are used: [reading.md](reading.md).
 
 Written by `docs/build.py` from the comments in `sql/`.
+"""
+PYTHON_HEAD = """\
+# Python
+
+The work is done in SQL; these are the few names of the package `rasteret_sql`. How results become
+frames and arrays: [frames.md](frames.md) and [arrays.md](arrays.md). How `storage` is used:
+[storage.md](storage.md).
+
+Written by `docs/build.py` from the docstrings.
 """
 BEGIN = "<!-- functions: written by docs/build.py -->"
 END = "<!-- end of functions -->"
@@ -53,6 +65,40 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def python_functions() -> list[str]:
+    """Names of the public functions of the package."""
+    return [n for n in rasteret_sql.__all__ if inspect.isfunction(getattr(rasteret_sql, n))]
+
+
+def error_classes() -> list[type[BaseException]]:
+    """The public errors and warnings, bases first."""
+    known = [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and value.__module__ == errors.__name__
+    ]
+    return sorted(known, key=lambda one: (issubclass(one, Warning), len(one.__mro__), one.__name__))
+
+
+def python_reference() -> str:
+    """The docstrings of the Python package as Markdown."""
+    parts = [PYTHON_HEAD]
+    for name in python_functions():
+        function = getattr(rasteret_sql, name)
+        arguments = str(inspect.signature(function)).partition(" ->")[0]
+        text = inspect.getdoc(function)
+        parts.append(f"## rasteret_sql.{name}\n\n```text\n{name}{arguments}\n\n{text}\n```\n")
+        if name == "storage":
+            options = inspect.getdoc(StorageOptions)
+            parts.append(f"### Options of storage\n\n```text\n{options}\n```\n")
+    parts.append("## rasteret_sql.errors\n\n| class | of | when |\n| --- | --- | --- |")
+    for one in error_classes():
+        bases = ", ".join(f"`{base.__name__}`" for base in one.__bases__)
+        first = (inspect.getdoc(one) or "").partition("\n\n")[0].replace("\n", " ")
+        parts.append(f"| `{one.__name__}` | {bases} | {first} |")
+    return "\n".join(parts) + "\n"
+
+
 def readme(text: str) -> str:
     """The README with its table renewed."""
     before, rest = text.split(BEGIN)
@@ -65,3 +111,4 @@ if __name__ == "__main__":
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "functions.md").write_text(reference(), encoding="utf-8")
+    (ROOT / "docs" / "python.md").write_text(python_reference(), encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
+import inspect
 import io
 import os
 import re
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import rasteret_sql
+from rasteret_sql.remote.config import StorageOptions
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -92,6 +95,8 @@ def test_the_table_and_the_reference_are_up_to_date(build):
     assert build.readme(text) == text, "run: python docs/build.py"
     reference = (ROOT / "docs" / "functions.md").read_text()
     assert build.reference() == reference, "run: python docs/build.py"
+    python = (ROOT / "docs" / "python.md").read_text()
+    assert build.python_reference() == python, "run: python docs/build.py"
 
 
 def test_links_lead_to_files():
@@ -112,3 +117,19 @@ def test_the_public_surface_is_this():
         "to_numpy",
         "to_xarray",
     ]
+
+
+def test_every_public_python_name_says_what_it_takes(build):
+    names = build.python_functions()
+    assert {*names, "__version__", "errors"} == set(rasteret_sql.__all__)
+    for name in names:
+        function = getattr(rasteret_sql, name)
+        told = inspect.getdoc(function)
+        for parameter in inspect.signature(function).parameters:
+            assert re.search(rf"^    {parameter}: ", told, re.MULTILINE), f"{name}: {parameter}"
+    options = inspect.getdoc(StorageOptions)
+    for field in dataclasses.fields(StorageOptions):
+        assert re.search(rf"^    {field.name}: ", options, re.MULTILINE), field.name
+    errors = build.error_classes()
+    assert rasteret_sql.errors.RasteretError in errors
+    assert all(one.__doc__ for one in errors)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from docs.test_pages import PAGES
 from scenes import ROOT, is_installed
 from serve.test_serve import Shell, free_port, with_quack
 
@@ -25,7 +26,7 @@ FENCED = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAME = ("┌", "├", "└")
 PORT = "9494"
-RUN_BY_THEIR_TESTS = ("points.md", "reading.md", "zones.md")
+RUN_BY_THEIR_TESTS = ("points.md", "reading.md", "zones.md", *PAGES)
 """Pages whose statements are run in order, by the tests of what they tell of."""
 
 with_dbt = pytest.mark.skipif(
