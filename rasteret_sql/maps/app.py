@@ -426,7 +426,9 @@ def _box(query: Query) -> tuple[float, float, float, float]:
     except ValueError:
         found = []
     if len(found) != _BOX or not all(map(math.isfinite, found)) or found[1] > found[3]:
-        raise InputError.expected("bbox", "west,south,east,north", text or "nothing", "four numbers")
+        raise InputError.expected(
+            "bbox", "west,south,east,north", text or "nothing", "four numbers"
+        )
     west, south, east, north = found
     return max(west, -180.0), max(south, -90.0), min(east, 180.0), min(north, 90.0)
 

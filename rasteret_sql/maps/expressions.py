@@ -132,9 +132,7 @@ def _value_of(argument: str, sql: str, what: str) -> dict[str, Any]:
     for part in _nodes(value):
         if "class" in part and part["class"] not in _CLASSES:
             got = f"a {part['class'].lower().replace('_', ' ')}"
-            raise InputError.expected(
-                argument, f"an expression over {what}", got, "leave it out"
-            )
+            raise InputError.expected(argument, f"an expression over {what}", got, "leave it out")
         name = part.get("function_name")
         if name is not None and (name.lower() not in _FUNCTIONS or _is_qualified(part)):
             raise InputError(

@@ -166,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body() if method == "POST" else ""
             path, query = self._request()
             if path == "/" and "token" in query and self.server.token is not None:
-                self._send(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/"} | self._cookie())
+                self._send(
+                    HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/"} | self._cookie()
+                )
                 return
             answer = self._route(method, path, query, body)
         except _Refusal as refusal:
@@ -208,7 +210,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         is_page = parts.path == "/" and self.headers.get("Sec-Fetch-Mode") == "navigate"
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none") and not is_page:
+        if (
+            self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+            and not is_page
+        ):
             raise _Refusal(HTTPStatus.FORBIDDEN, "request: expected the map's page, got another")
         origin = self.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
@@ -281,9 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps({"error": redact_words(message)}, ensure_ascii=False).encode()
         self._send(status, body, JSON, {"Cache-Control": "no-store"})
 
-    def _send(
-        self, status: HTTPStatus, body: bytes, kind: str, headers: Mapping[str, str]
-    ) -> None:
+    def _send(self, status: HTTPStatus, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
         try:
             self.send_response(status)
             for name, value in (_SAFE | dict(headers)).items():

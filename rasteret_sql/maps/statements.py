@@ -77,9 +77,7 @@ def literal(value: object) -> str:
 def columns(names: Sequence[str], indent: int = 0) -> str:
     """Names between commas, several lines of them where they are many."""
     pad = "\n" + " " * (indent + 4)
-    lines = [
-        ", ".join(map(quoted, names[start : start + 8])) for start in range(0, len(names), 8)
-    ]
+    lines = [", ".join(map(quoted, names[start : start + 8])) for start in range(0, len(names), 8)]
     return ("," + pad).join(lines)
 
 
@@ -193,9 +191,7 @@ def zone(
     place = {"geometry": geometry, "bands": list(bands), **_dates(dates)}
     if expression is None:
         stats = ["count", "mean", "stddev", "min", "max"]
-        call = Call(
-            "rasteret_zonal_stats", [literal(collection), "NULL"], place | {"stats": stats}
-        )
+        call = Call("rasteret_zonal_stats", [literal(collection), "NULL"], place | {"stats": stats})
         own = "id, datetime, band, count, mean, stddev, min, max"
         return f"SELECT {own}\nFROM {call.text(0)}\nORDER BY datetime, id, band"
     if resolution is not None:
