@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import shapely
 
-from rasteret_sql.errors import InputError, NotFoundError, redact, redact_words
+from rasteret_sql.errors import InputError, NotFoundError, redact
 from rasteret_sql.maps import statements
 from rasteret_sql.maps.connections import Connections
 from rasteret_sql.maps.layers import (
@@ -35,6 +35,7 @@ from rasteret_sql.maps.layers import (
 from rasteret_sql.maps.sources import Scenes, Source, day_range
 from rasteret_sql.maps.statements import Frame
 from rasteret_sql.pictures import CLASSES, RAMPS
+from rasteret_sql.secrets import redact_words
 
 PNG: Final = "image/png"
 JSON: Final = "application/json"
@@ -197,7 +198,7 @@ class App:
         source = self._source(name)
         listed = ", ".join(map(statements.quoted, source.columns))
         table = self.run.table(
-            f"SELECT {listed} FROM {source.relation} WHERE id = {statements.literal(record)}"  # noqa: S608
+            f"SELECT {listed} FROM {source.relation} WHERE id = {statements.literal(record)}"
         )
         rows = table.to_pylist()
         if not rows:
@@ -301,7 +302,8 @@ class App:
             scenes = self._scenes(source)
             there = np.flatnonzero(source.chosen(self.run, query.get("where", "")))
             newest = there[np.isfinite(scenes.bounds[there]).all(axis=1)][-1]
-            frame = lonlat_frame(*scenes.bounds[newest].tolist(), _STRETCH_PX)
+            west, south, east, north = scenes.bounds[newest].tolist()
+            frame = lonlat_frame(west, south, east, north, _STRETCH_PX)
             text = _pixels(source, frame, layer, [scenes.ids[newest]])
             found = percentiles(pixels_of(self.run.table(text), frame, layer), layer)
             self._limits[key] = found
@@ -349,7 +351,7 @@ class App:
             return {}
         if scenes.clouds is None:
             table = self.run.table(
-                f'SELECT id::VARCHAR AS id, "eo:cloud_cover" AS cloud FROM {source.relation}'  # noqa: S608
+                f'SELECT id::VARCHAR AS id, "eo:cloud_cover" AS cloud FROM {source.relation}'
             )
             found = zip(*(table.column(key).to_pylist() for key in ("id", "cloud")), strict=True)
             scenes.clouds = {id_: cloud for id_, cloud in found if cloud is not None}

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +24,9 @@ from rasteret_sql.errors import (
     NotFoundError,
     RasteretError,
     ReadError,
-    redact_words,
 )
 from rasteret_sql.maps.app import JSON, Answer, App
+from rasteret_sql.secrets import redact_words
 
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _MAX_BODY: Final = 1 << 20
@@ -46,10 +47,105 @@ _SAFE: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_NAME = "([^/]+)"
-_FILE: Final = re.compile(r"/static/((?:vendor/)?[\w.-]+)")
 
-Route = tuple[str, re.Pattern[str]]
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks.
+
+    Attributes:
+        parts: Of the path, as the route's pattern names them.
+        query: Parameters.
+        body: What came with it.
+        known: Tag of the answer that the client has.
+        is_wanted: Whether the client is still there.
+    """
+
+    parts: Mapping[str, str]
+    query: Mapping[str, str]
+    body: str
+    known: str
+    is_wanted: Callable[[], bool]
+
+
+def asset(name: str) -> Answer:
+    """A file of the page.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    suffix = "." + name.rsplit(".", 1)[-1]
+    found = files("rasteret_sql.maps").joinpath("page", *name.split("/"))
+    if suffix not in _KINDS or not found.is_file():
+        raise NotFoundError.expected("address", "a file of the page", name, "check it")
+    return Answer(found.read_bytes(), _KINDS[suffix])
+
+
+def _page(_app: App, _asked: Request) -> Answer:
+    return asset("index.html")
+
+
+def _file(_app: App, asked: Request) -> Answer:
+    return asset(asked.parts["file"])
+
+
+def _tile(app: App, asked: Request) -> Answer:
+    z, x, y = (int(asked.parts[name]) for name in "zxy")
+    return app.tile(asked.parts["name"], (z, x, y), asked.query, asked.is_wanted, asked.known)
+
+
+def _tile_sql(app: App, asked: Request) -> Answer:
+    z, x, y = (int(asked.parts[name]) for name in "zxy")
+    return app.tile_sql(asked.parts["name"], (z, x, y), asked.query)
+
+
+def _picture(app: App, asked: Request) -> Answer:
+    return app.picture(asked.parts["name"], asked.parts["id"], asked.query, asked.is_wanted)
+
+
+def _collections(app: App, _asked: Request) -> Answer:
+    return app.collections()
+
+
+def _scenes(app: App, asked: Request) -> Answer:
+    return app.scenes(asked.parts["name"], asked.query)
+
+
+def _scene(app: App, asked: Request) -> Answer:
+    return app.scene(asked.parts["name"], asked.parts["id"])
+
+
+def _stretch(app: App, asked: Request) -> Answer:
+    return app.stretch(asked.parts["name"], asked.query, asked.is_wanted)
+
+
+def _point(app: App, asked: Request) -> Answer:
+    return app.point(asked.parts["name"], asked.query, asked.is_wanted)
+
+
+def _zone(app: App, asked: Request) -> Answer:
+    return app.zone(asked.parts["name"], asked.query, asked.body, asked.is_wanted)
+
+
+_NAME = "(?P<name>[^/]+)"
+_PLACE = r"(?P<z>\d{1,2})/(?P<x>\d{1,9})/(?P<y>\d{1,9})"
+_ROUTES: Final = tuple(
+    (method, re.compile(pattern, re.ASCII), answer)
+    for method, pattern, answer in (
+        ("GET", "/", _page),
+        ("GET", r"/static/(?P<file>(?:vendor/)?[\w.-]+)", _file),
+        ("GET", rf"/tiles/{_NAME}/{_PLACE}\.png", _tile),
+        ("GET", rf"/tiles/{_NAME}/{_PLACE}\.sql", _tile_sql),
+        ("GET", rf"/pictures/{_NAME}/(?P<id>[^/]+)\.png", _picture),
+        ("GET", "/api/collections", _collections),
+        ("GET", rf"/api/collections/{_NAME}/scenes", _scenes),
+        ("GET", rf"/api/collections/{_NAME}/scenes/(?P<id>[^/]+)", _scene),
+        ("GET", rf"/api/collections/{_NAME}/stretch", _stretch),
+        ("GET", rf"/api/collections/{_NAME}/point", _point),
+        ("POST", rf"/api/collections/{_NAME}/zone", _zone),
+    )
+)
+"""What answers which address."""
 
 
 class MapServer(ThreadingHTTPServer):
@@ -117,7 +213,7 @@ class MapServer(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say in a line what went wrong, unless the client has gone."""
-        error = sys.exception() if sys.version_info >= (3, 11) else None
+        error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
             print(f"map: {_line(error)}", file=sys.stderr, flush=True)  # noqa: T201
 
@@ -146,15 +242,15 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "rasteret-sql"
     sys_version = ""
 
-    def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+    def do_GET(self) -> None:
         """Answer GET."""
         self._answer("GET")
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         """Answer HEAD as GET, without the body."""
         self._answer("GET")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Answer POST."""
         self._answer("POST")
 
@@ -242,19 +338,14 @@ class _Handler(BaseHTTPRequestHandler):
         return {"Set-Cookie": value, "Cache-Control": "no-store"}
 
     def _route(self, method: str, path: str, query: Mapping[str, str], body: str) -> Answer:
-        for (allowed, pattern), answer in _ROUTES.items():
-            found = pattern.fullmatch(path)
-            if found and allowed == method:
-                return answer(self, [unquote(part) for part in found.groups()], query, body)
-        raise _Refusal(HTTPStatus.NOT_FOUND, f"address: expected one of the map, got {path}")
-
-    def _tile(self, parts: list[str], query: Mapping[str, str], _body: str) -> Answer:
-        name, z, x, y, kind = parts
-        place = int(z), int(x), int(y)
-        if kind == "sql":
-            return self.server.app.tile_sql(name, place, query)
         known = self.headers.get("If-None-Match", "").strip('"')
-        return self.server.app.tile(name, place, query, self._is_there, known)
+        for allowed, pattern, answer in _ROUTES:
+            found = pattern.fullmatch(path) if allowed == method else None
+            if found:
+                parts = {name: unquote(part) for name, part in found.groupdict().items()}
+                asked = Request(parts, query, body, known, self._is_there)
+                return answer(self.server.app, asked)
+        raise _Refusal(HTTPStatus.NOT_FOUND, f"address: expected one of the map, got {path}")
 
     def _body(self) -> str:
         """What a client sent.
@@ -301,19 +392,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def asset(name: str) -> Answer:
-    """A file of the page.
-
-    Raises:
-        NotFoundError: there is none of that name.
-    """
-    suffix = "." + name.rsplit(".", 1)[-1]
-    found = files("rasteret_sql.maps").joinpath("page", *name.split("/"))
-    if suffix not in _KINDS or not found.is_file():
-        raise NotFoundError.expected("address", "a file of the page", name, "check it")
-    return Answer(found.read_bytes(), _KINDS[suffix])
-
-
 def _status_of(error: RasteretError) -> HTTPStatus:
     if isinstance(error, NotFoundError):
         return HTTPStatus.NOT_FOUND
@@ -328,33 +406,3 @@ def _status_of(error: RasteretError) -> HTTPStatus:
 
 def _line(error: object) -> str:
     return redact_words(" ".join(f"{type(error).__name__}: {error}".split()))
-
-
-_Answerer = Callable[[_Handler, list[str], Mapping[str, str], str], Answer]
-_ROUTES: Final[dict[Route, _Answerer]] = {
-    ("GET", re.compile("/")): lambda _s, _p, _q, _b: asset("index.html"),
-    ("GET", _FILE): lambda _s, p, _q, _b: asset(p[0]),
-    ("GET", re.compile(rf"/tiles/{_NAME}/(\d{{1,2}})/(\d{{1,9}})/(\d{{1,9}})\.(png|sql)")): (
-        _Handler._tile
-    ),
-    ("GET", re.compile(rf"/pictures/{_NAME}/{_NAME}\.png")): (
-        lambda s, p, q, _b: s.server.app.picture(p[0], p[1], q, s._is_there)
-    ),
-    ("GET", re.compile("/api/collections")): lambda s, _p, _q, _b: s.server.app.collections(),
-    ("GET", re.compile(rf"/api/collections/{_NAME}/scenes")): (
-        lambda s, p, q, _b: s.server.app.scenes(p[0], q)
-    ),
-    ("GET", re.compile(rf"/api/collections/{_NAME}/scenes/{_NAME}")): (
-        lambda s, p, _q, _b: s.server.app.scene(p[0], p[1])
-    ),
-    ("GET", re.compile(rf"/api/collections/{_NAME}/stretch")): (
-        lambda s, p, q, _b: s.server.app.stretch(p[0], q, s._is_there)
-    ),
-    ("GET", re.compile(rf"/api/collections/{_NAME}/point")): (
-        lambda s, p, q, _b: s.server.app.point(p[0], q, s._is_there)
-    ),
-    ("POST", re.compile(rf"/api/collections/{_NAME}/zone")): (
-        lambda s, p, q, b: s.server.app.zone(p[0], q, b, s._is_there)
-    ),
-}
-"""What answers which address."""

@@ -174,9 +174,7 @@ class Source:
             found = self._filters.get(key)
         if found is None:
             condition = checked("where", where, tuple(self.columns), "columns").sql
-            table = run.table(
-                f"SELECT id::VARCHAR AS id FROM {self.relation} WHERE {condition}"  # noqa: S608
-            )
+            table = run.table(f"SELECT id::VARCHAR AS id FROM {self.relation} WHERE {condition}")
             found = np.zeros(len(scenes.ids), bool)
             ids = table.column("id").to_pylist()
             found[[scenes.order[id_] for id_ in ids if id_ in scenes.order]] = True
@@ -200,8 +198,8 @@ def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> So
     """
     name, argument, relation, folder = _named(con, text)
     try:
-        schema = con.sql(f"SELECT * FROM {relation} LIMIT 0").to_arrow_table().schema  # noqa: S608
-        described = con.sql(f"DESCRIBE SELECT * FROM {relation}").fetchall()  # noqa: S608
+        schema = con.sql(f"SELECT * FROM {relation} LIMIT 0").to_arrow_table().schema
+        described = con.sql(f"DESCRIBE SELECT * FROM {relation}").fetchall()
     except duckdb.CatalogException:
         raise UnknownCollectionError.expected(
             "collection", "one of the workspace, a table, SELECT text or a path", text, "check it"
@@ -217,9 +215,8 @@ def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> So
     columns = {
         column: kind
         for column, kind, *_ in described
-        if not kind.startswith(_HIDDEN) and not kind.endswith("]")
+        if column == "bbox" or not (kind.startswith(_HIDDEN) or kind.endswith("]"))
     }
-    columns |= {"bbox": kind for column, kind, *_ in described if column == "bbox"}
     return Source(
         name,
         argument,
@@ -253,7 +250,7 @@ def _types(run: Connections, argument: str, bands: Sequence[str]) -> dict[str, s
     found: dict[str, str] = {}
     for band in bands:
         text = (
-            f"DESCRIBE SELECT {quote_identifier(band)} FROM rasteret_composite("  # noqa: S608
+            f"DESCRIBE SELECT {quote_identifier(band)} FROM rasteret_composite("
             f"{quote_text(argument)}, bands := [{quote_text(band)}], method := 'last', "
             "crs := 3857, resolution := 10, format := 'list')"
         )
@@ -271,7 +268,7 @@ def _sizes(run: Connections, relation: str, bands: Sequence[str]) -> dict[str, f
         f"min(abs({quote_identifier(f'{band}_metadata')}.transform[1])) AS {quote_identifier(band)}"
         for band in bands
     )
-    row: dict[str, float | None] = run.table(f"SELECT {listed} FROM {relation}").to_pylist()[0]  # noqa: S608
+    row: dict[str, float | None] = run.table(f"SELECT {listed} FROM {relation}").to_pylist()[0]
     return row
 
 
@@ -279,7 +276,7 @@ def _read_scenes(source: Source, run: Connections) -> Scenes:
     kind = source.columns.get("datetime", "")
     moment = {"": "NULL::TIMESTAMP", "TIMESTAMP WITH TIME ZONE": "datetime AT TIME ZONE 'UTC'"}
     table = run.table(
-        f"SELECT id::VARCHAR AS id, ({moment.get(kind, 'datetime')})::TIMESTAMP AS datetime, "  # noqa: S608
+        f"SELECT id::VARCHAR AS id, ({moment.get(kind, 'datetime')})::TIMESTAMP AS datetime, "
         f"geometry FROM {source.relation} ORDER BY 2 NULLS FIRST, 1"
     )
     ids = np.array(table.column("id").to_pylist(), object)
