@@ -61,8 +61,9 @@ class Connections:
                     return cursor.sql(statement).to_arrow_table()
             except (InterruptedReadError, duckdb.Error, RuntimeError) as error:
                 if is_late.is_set():
-                    raise InterruptedReadError.expected(
-                        "time", f"{self._limit:g} seconds or less", "more", "zoom in or narrow it"
+                    raise InterruptedReadError(
+                        f"time: expected {self._limit:g} seconds or less, got more; zoom in, or "
+                        "choose fewer scenes"
                     ) from error
                 if isinstance(error, RasteretError):
                     raise
@@ -83,10 +84,10 @@ class Connections:
 
 
 def _plain(text: str) -> str:
-    """What DuckDB says, without the statement that it repeats.
+    r"""What DuckDB says, without the statement that it repeats.
 
     Example:
-        >>> _plain("Conversion Error: no number\\n\\nLINE 1: SELECT …")
+        >>> _plain("Conversion Error: no number\n\nLINE 1: SELECT …")
         'Conversion Error: no number'
     """
     return " ".join(text.split("LINE 1:", maxsplit=1)[0].split())

@@ -26,13 +26,13 @@ _CLASSES = frozenset(
 )
 _FUNCTIONS = frozenset(
     # operators, and what the parser makes of them
-    "+ - * / // % ** ^ & | ~ << >> || @ !~~ ~~ ~~* !~~* ~~~ <> "
+    "+ - * / // % ** ^ & | ~ << >> || @ !~~ ~~ ~~* !~~* ~~~ <> "  # noqa: SIM905
     "list_value struct_pack like_escape not_like_escape ilike_escape not_ilike_escape "
     # numbers
-    "abs acos add asin atan atan2 cbrt ceil ceiling cos cot degrees divide e even exp fdiv floor "
-    "fmod gamma greatest isfinite isinf isnan least lgamma ln log log10 log2 mod multiply nextafter "
-    "nullif pi pow power radians round round_even roundbankers sign signbit sin sqrt subtract tan "
-    "tanh sinh cosh trunc xor bit_count "
+    "abs acos add asin atan atan2 cbrt ceil ceiling cos cot degrees divide even exp fdiv floor "
+    "fmod gamma greatest isfinite isinf isnan least lgamma ln log log10 log2 mod multiply "
+    "nextafter nullif pi pow power radians round round_even roundbankers sign signbit sin sqrt "
+    "subtract tan tanh sinh cosh trunc xor bit_count "
     # no data
     "coalesce if ifnull "
     # text and lists

@@ -211,7 +211,7 @@ class MapServer(ThreadingHTTPServer):
             return name == socket.gethostname().lower()
         return True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """Say in a line what went wrong, unless the client has gone."""
         error = sys.exception()
         if not isinstance(error, (ConnectionError, TimeoutError)):
