@@ -28,7 +28,7 @@ from rasteret_sql.maps.connections import Connections
 from rasteret_sql.maps.server import LOCAL_NAMES, MapServer
 from rasteret_sql.maps.sources import source_of
 
-__all__ = ["DEFAULT_PORT", "serve_map", "serving"]
+__all__ = ["DEFAULT_PORT", "address_of", "serve_map", "serving"]
 
 DEFAULT_PORT = 8765
 _POLL_SECONDS = 0.25
@@ -69,21 +69,22 @@ def serve_map(
     is_file = str(database) != ":memory:"
     con = connect(database, workspace, read_only=is_file, signals=False)
     try:
-        token = secrets.token_urlsafe(24) if needs_token else None
+        con.execute("SET enable_progress_bar = false")
+        con.execute("SET threads = 1")  # tiles are small, and several are made at once
+        tokens = [secrets.token_urlsafe(24)] if needs_token else []
         with (
             _until_signalled() as stop,
-            warnings.catch_warnings(),
             serving(
                 con,
                 collections,
                 host=host,
                 port=port,
-                token=token,
+                tokens=tokens,
                 time_limit_seconds=time_limit_seconds,
                 is_public=allow_network,
             ) as server,
         ):
-            print(address_of(server, host), flush=True)  # noqa: T201 (for whoever started it)
+            print(address_of(server, host, *tokens), flush=True)  # noqa: T201 (for whoever started it)
             while not stop.wait(_POLL_SECONDS):
                 pass
     finally:
@@ -97,25 +98,21 @@ def serving(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    token: str | None,
+    tokens: Sequence[str],
     time_limit_seconds: float = 60,
     is_public: bool = False,
 ) -> Iterator[MapServer]:
     """Serve in threads of this process, while the with-block lasts.
 
     Args:
-        con: A registered connection. It runs on one thread of DuckDB's afterwards: tiles are
-            small, and several are made at once.
+        con: A registered connection.
         collections: As in `serve_map`.
         host: Address to listen on.
         port: 0 for any that is free.
-        token: What a client must show; None asks for none.
+        tokens: One of them a client must show; without any nothing is asked for.
         time_limit_seconds: Of one answer.
         is_public: Whether other machines may ask.
     """
-    con.execute("SET enable_progress_bar = false")
-    con.execute("SET threads = 1")
-    warnings.simplefilter("ignore", RasteretWarning)  # a tile beside all scenes is no surprise
     run = Connections(con, max(4, os.cpu_count() or 1), time_limit_seconds)
     names = list(collections) or [
         f'"{name}"' if not name.isidentifier() else name
@@ -130,24 +127,26 @@ def serving(
         App(run, {source.name: source for source in sources}),
         host,
         port,
-        token=token,
+        tokens=tokens,
         is_public=is_public,
     )
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
-        yield server
+        with warnings.catch_warnings():
+            # a tile beside all scenes is no surprise
+            warnings.simplefilter("ignore", RasteretWarning)
+            yield server
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def address_of(server: MapServer, host: str) -> str:
-    """The address to open, with the token."""
+def address_of(server: MapServer, host: str, token: str = "") -> str:
+    """The address to open."""
     shown = f"[{host}]" if ":" in host else host
-    token = "" if server.token is None else f"?token={server.token}"
-    return f"http://{shown}:{server.port}/{token}"
+    return f"http://{shown}:{server.port}/" + (f"?token={token}" if token else "")
 
 
 @contextmanager

@@ -9,14 +9,14 @@ import re
 import select
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from rasteret_sql.errors import (
     InputError,
@@ -155,7 +155,7 @@ class MapServer(ThreadingHTTPServer):
         app: Gives the answers.
         host: Address to listen on.
         port: 0 for any that is free.
-        token: What a client must show; None asks for none.
+        tokens: One of them a client must show; without any nothing is asked for.
         is_public: Listen for other machines too: names of theirs for this one are let in.
 
     Raises:
@@ -166,9 +166,9 @@ class MapServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, app: App, host: str, port: int, *, token: str | None, is_public: bool
+        self, app: App, host: str, port: int, *, tokens: Sequence[str], is_public: bool
     ) -> None:
-        self.app, self.token = app, token
+        self.app, self.tokens = app, tuple(tokens)
         self._names = {*LOCAL_NAMES, host.lower()}
         self._is_public = is_public
         if ":" in host:
@@ -261,9 +261,12 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._body() if method == "POST" else ""
             path, query = self._request()
-            if path == "/" and "token" in query and self.server.token is not None:
+            if path == "/" and "token" in query and self.server.tokens:
                 self._send(
-                    HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/"} | self._cookie()
+                    HTTPStatus.SEE_OTHER,
+                    b"",
+                    "text/plain",
+                    {"Location": "/"} | self._cookie(query["token"]),
                 )
                 return
             answer = self._route(method, path, query, body)
@@ -323,18 +326,18 @@ class _Handler(BaseHTTPRequestHandler):
         return parts.path, query
 
     def _has_token(self, query: Mapping[str, str]) -> bool:
-        token = self.server.token
-        if token is None:
+        if not self.server.tokens:
             return True
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
         except CookieError:
             cookie = None
-        given = query.get("token", cookie.value if cookie else "")
-        return hmac.compare_digest(given.encode(), token.encode())
+        given = query.get("token", unquote(cookie.value) if cookie else "").encode()
+        same = [hmac.compare_digest(given, token.encode()) for token in self.server.tokens]
+        return any(same)
 
-    def _cookie(self) -> dict[str, str]:
-        value = f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"
+    def _cookie(self, token: str) -> dict[str, str]:
+        value = f"{self.server.cookie}={quote(token)}; Path=/; HttpOnly; SameSite=Strict"
         return {"Set-Cookie": value, "Cache-Control": "no-store"}
 
     def _route(self, method: str, path: str, query: Mapping[str, str], body: str) -> Answer:

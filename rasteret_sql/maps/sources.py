@@ -275,15 +275,28 @@ def _sizes(run: Connections, relation: str, bands: Sequence[str]) -> dict[str, f
 def _read_scenes(source: Source, run: Connections) -> Scenes:
     kind = source.columns.get("datetime", "")
     moment = {"": "NULL::TIMESTAMP", "TIMESTAMP WITH TIME ZONE": "datetime AT TIME ZONE 'UTC'"}
+    box = "bbox" if source.columns.get("bbox", "").startswith("STRUCT") else "NULL"
     table = run.table(
         f"SELECT id::VARCHAR AS id, ({moment.get(kind, 'datetime')})::TIMESTAMP AS datetime, "
-        f"geometry FROM {source.relation} ORDER BY 2 NULLS FIRST, 1"
+        f"geometry, CASE WHEN geometry IS NULL THEN {box} END AS box "
+        f"FROM {source.relation} ORDER BY 2 NULLS FIRST, 1"
     )
     ids = np.array(table.column("id").to_pylist(), object)
     moments = table.column("datetime").to_numpy().astype("datetime64[us]")
     outlines = _outlines(table.column("geometry").to_pylist())
+    for place, one in enumerate(table.column("box").to_pylist()):
+        if one is not None and one.get("xmin") is not None:
+            outlines[place] = _rectangle(one["xmin"], one["ymin"], one["xmax"], one["ymax"])
     order = {id_: place for place, id_ in enumerate(ids.tolist())}
     return Scenes(ids, moments, outlines, shapely.bounds(outlines).reshape(-1, 4), order)
+
+
+def _rectangle(west: float, south: float, east: float, north: float) -> shapely.Geometry:
+    """The outline of a box, two parts where it crosses 180 (west > east)."""
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    sides = shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)
+    return shapely.MultiPolygon(sides)
 
 
 def _outlines(values: Sequence[Any]) -> NDArray[np.object_]:

@@ -92,6 +92,6 @@ def workspace(tmp_path_factory, scenes):
 @pytest.fixture(scope="session")
 def client(workspace):
     con = rasteret_sql.connect(workspace=workspace)
-    with serving(con, token=TOKEN) as server:
+    with serving(con, tokens=[TOKEN]) as server:
         yield Client(server, con)
     con.close()

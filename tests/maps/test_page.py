@@ -34,10 +34,14 @@ def page(client, tmp_path_factory):
 
 
 def drawn(page):
-    """Wait until the tiles are there and the scenes are listed."""
-    page.wait("document.querySelectorAll('#scenes li').length > 0")
+    """Wait until the scenes are listed and their tiles are there."""
     page.run("new Promise((done) => setTimeout(done, 350))")  # what is typed is heeded after 250 ms
-    page.wait("document.body.dataset.idle === 'yes'")
+    for _ in range(2):  # tiles are asked for when their limits are known
+        page.wait(
+            "document.body.dataset.waiting === '0' && document.body.dataset.idle === 'yes' && "
+            "document.querySelectorAll('#scenes li').length"
+        )
+        page.run("new Promise((done) => setTimeout(done, 100))")
 
 
 def seen(page, folder):

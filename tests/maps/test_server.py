@@ -85,7 +85,7 @@ def test_a_link_on_another_page_may_lead_here(client):
 
 def test_a_public_server_takes_addresses_and_its_own_name_only(workspace):
     con = rasteret_sql.connect(workspace=workspace)
-    with serving(con, token=None, is_public=True) as server:
+    with serving(con, tokens=[], is_public=True) as server:
         client = Client(server, con)
         assert client("/", headers={"Host": "192.168.1.20:8765", "Cookie": None}).status == 200
         assert client("/", headers={"Host": "evil.example"}).status == 421
@@ -257,7 +257,7 @@ def test_a_file_that_is_gone_is_told_and_the_server_goes_on(tmp_path, scenes):
     con = rasteret_sql.connect(workspace=tmp_path)
     path = tmp_path / "a.tif"
     path.write_bytes((scenes / "S2A_43PHQ_20240310_L2A" / "B08.tif").read_bytes())
-    with serving(con, [str(path)], token=TOKEN) as server:
+    with serving(con, [str(path)], tokens=[TOKEN]) as server:
         client = Client(server, con)
         path.unlink()
         query = {"rescale": "0,5000"}
@@ -295,26 +295,26 @@ def test_faults_of_the_start_are_told(tmp_path, workspace):
     con = rasteret_sql.connect(workspace=tmp_path)
     with (
         pytest.raises(UnknownCollectionError, match="none in the workspace"),
-        serving(con, token=None),
+        serving(con, tokens=[]),
     ):
         pass
     with (
         pytest.raises(UnknownCollectionError, match="got 'nope'"),
-        serving(con, ["nope"], token=None),
+        serving(con, ["nope"], tokens=[]),
     ):
         pass
     con.execute("CREATE TABLE plain AS SELECT 1 AS id")
     with (
         pytest.raises(UnknownCollectionError, match="columns id, geometry"),
-        serving(con, ["plain"], token=None),
+        serving(con, ["plain"], tokens=[]),
     ):
         pass
     con.close()
     con = rasteret_sql.connect(workspace=workspace)
     with (
-        serving(con, token=None) as server,
+        serving(con, tokens=[]) as server,
         pytest.raises(InputError, match="port: expected a free one"),
-        serving(con, token=None, port=server.port),
+        serving(con, tokens=[], port=server.port),
     ):
         pass
     con.close()

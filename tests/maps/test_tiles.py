@@ -203,7 +203,7 @@ def test_a_collection_that_is_built_anew_is_shown_anew(tmp_path, scenes):
     items = str(scenes / "items.json")
     con = rasteret_sql.connect(workspace=tmp_path / "workspace")
     con.execute(build, [items, [SCENE]]).fetchall()
-    with serving(con, token=TOKEN) as server:
+    with serving(con, tokens=[TOKEN]) as server:
         client = Client(server, con)
         assert client("/api/collections/s2/scenes").json["total"] == 1
         with con.cursor() as cursor:
@@ -229,7 +229,7 @@ def test_what_else_is_a_collection(workspace, scenes, tmp_path, given, name):
     text = given.format(scenes=scenes, parquet=exported)
     path, box = tile_at(*PLACE, 14)
     values, valid = warped(scenes / SCENE / "B08.tif", box)
-    with serving(con, [text], token=TOKEN) as server:
+    with serving(con, [text], tokens=[TOKEN]) as server:
         client = Client(server, con)
         (facts,) = client("/api/collections").json["collections"]
         assert facts["name"] == name
@@ -245,7 +245,7 @@ def test_what_else_is_a_collection(workspace, scenes, tmp_path, given, name):
 def test_a_tile_of_a_real_file(data, tmp_path, file):
     path = data / "geotiff" / file
     con = rasteret_sql.connect(workspace=tmp_path)
-    with serving(con, [str(path)], token=TOKEN) as server, rasterio.open(path) as source:
+    with serving(con, [str(path)], tokens=[TOKEN]) as server, rasterio.open(path) as source:
         client = Client(server, con)
         (facts,) = client("/api/collections").json["collections"]
         west, south, east, north = facts["bounds"]

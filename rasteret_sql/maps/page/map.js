@@ -35,9 +35,18 @@ let player;
 
 // -- asking the server ---------------------------------------------------------------------
 
+let waiting = 0; // questions that are not answered yet
+
 async function ask(path, options) {
-  const response = await fetch(path, options);
-  const text = await response.text();
+  let response;
+  let text;
+  document.body.dataset.waiting = ++waiting;
+  try {
+    response = await fetch(path, options);
+    text = await response.text();
+  } finally {
+    document.body.dataset.waiting = --waiting;
+  }
   let answer;
   try {
     answer = JSON.parse(text);
