@@ -82,10 +82,9 @@ def checked(argument: str, text: str, names: Sequence[str], what: str) -> Expres
     Example:
         >>> checked("expression", "(B08 - B04) / B08", ("B04", "B08"), "bands")
         Expression(sql='((B08 - B04) / B08)', names=('B08', 'B04'))
-        >>> checked("expression", "(SELECT 1)", ("B04",), "bands")
+        >>> checked("where", "(SELECT 1)", ("id",), "columns")
         Traceback (most recent call last):
-        rasteret_sql.errors.InputError: expression: expected an expression over bands, got a \
-subquery; leave it out
+        rasteret_sql.errors.InputError: where: expected an expression over columns, got a subquery
     """
     if not text.strip():
         raise InputError.expected(argument, "SQL", "nothing", f"{what}: {', '.join(names)}")
@@ -114,7 +113,7 @@ def _value_of(argument: str, sql: str, what: str) -> dict[str, Any]:
         tree = {"error": True, "error_message": "one of too many levels"}
     if tree["error"]:
         got = str(tree["error_message"]).split("\n")[0]
-        raise InputError.expected(argument, f"an expression over {what}", got, "correct it")
+        raise InputError(f"{argument}: expected an expression over {what}, got {got}")
     statements = tree["statements"]
     node = statements[0]["node"]
     is_value = (
@@ -127,12 +126,12 @@ def _value_of(argument: str, sql: str, what: str) -> dict[str, Any]:
         and not node["cte_map"]["map"]
     )
     if not is_value:
-        raise InputError.expected(argument, f"an expression over {what}", "a statement", "cut it")
+        raise InputError(f"{argument}: expected an expression over {what}, got a statement")
     value: dict[str, Any] = node["select_list"][0]
     for part in _nodes(value):
         if "class" in part and part["class"] not in _CLASSES:
             got = f"a {part['class'].lower().replace('_', ' ')}"
-            raise InputError.expected(argument, f"an expression over {what}", got, "leave it out")
+            raise InputError(f"{argument}: expected an expression over {what}, got {got}")
         name = part.get("function_name")
         if name is not None and (name.lower() not in _FUNCTIONS or _is_qualified(part)):
             raise InputError(
