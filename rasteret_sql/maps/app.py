@@ -109,8 +109,29 @@ class App:
     _empty: bytes = field(default_factory=empty_png)
 
     def collections(self) -> Answer:
-        """Names and facts of all collections."""
-        return _json({"collections": [self._facts(source) for source in self.sources.values()]})
+        """Names of all collections."""
+        return _json({"collections": list(self.sources)})
+
+    def collection(self, name: str) -> Answer:
+        """What a collection holds, and what may be asked of it."""
+        source = self._source(name)
+        scenes = self._scenes(source)
+        bounds = scenes.bounds[np.isfinite(scenes.bounds).all(axis=1)]
+        low, high = (
+            (bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)) if len(bounds) else ([], [])
+        )
+        return _json(
+            {
+                "name": source.name,
+                "bands": source.types,
+                "default_bands": default_bands(source),
+                "columns": {k: v for k, v in source.columns.items() if k != "bbox"},
+                "records": len(scenes.ids),
+                "bounds": [float(side) for side in (*low, *high)] or None,
+                "colormaps": [*RAMPS, *CLASSES],
+                "methods": METHODS,
+            }
+        )
 
     def tile(
         self,
@@ -251,7 +272,7 @@ class App:
         """
         source = self._source(name)
         layer = layer_of(source, query)
-        sizes = {source.sizes.get(band) for band in layer.reads} - {None}
+        sizes = source.sizes(self.run, layer.reads) if layer.expression else {1.0}
         text = statements.zone(
             source.filtered(query.get("where", "")),
             _polygon(geometry),
@@ -259,7 +280,7 @@ class App:
             layer.expression,
             source.casts(),
             day_range(query.get("date", "")),
-            min(size for size in sizes if size) if len(sizes) > 1 else None,
+            min(sizes) if len(sizes) > 1 else None,
         )
         return _rows(self.run.table(text, is_wanted), text)
 
@@ -308,25 +329,6 @@ class App:
             found = percentiles(pixels_of(self.run.table(text), frame, layer), layer)
             self._limits[key] = found
         return found
-
-    def _facts(self, source: Source) -> dict[str, Any]:
-        scenes = self._scenes(source)
-        bounds = scenes.bounds[np.isfinite(scenes.bounds).all(axis=1)]
-        return {
-            "name": source.name,
-            "bands": source.types,
-            "default_bands": default_bands(source),
-            "columns": {k: v for k, v in source.columns.items() if k not in ("bbox", "geometry")},
-            "records": len(scenes.ids),
-            "bounds": [
-                *bounds[:, :2].min(axis=0).tolist(),
-                *bounds[:, 2:].max(axis=0).tolist(),
-            ]
-            if len(bounds)
-            else None,
-            "colormaps": [*RAMPS, *CLASSES],
-            "methods": METHODS,
-        }
 
     def _features(
         self, source: Source, scenes: Scenes, places: np.ndarray[Any, Any]

@@ -107,6 +107,10 @@ def _collections(app: App, _asked: Request) -> Answer:
     return app.collections()
 
 
+def _collection(app: App, asked: Request) -> Answer:
+    return app.collection(asked.parts["name"])
+
+
 def _scenes(app: App, asked: Request) -> Answer:
     return app.scenes(asked.parts["name"], asked.query)
 
@@ -138,6 +142,7 @@ _ROUTES: Final = tuple(
         ("GET", rf"/tiles/{_NAME}/{_PLACE}\.sql", _tile_sql),
         ("GET", rf"/pictures/{_NAME}/(?P<id>[^/]+)\.png", _picture),
         ("GET", "/api/collections", _collections),
+        ("GET", rf"/api/collections/{_NAME}", _collection),
         ("GET", rf"/api/collections/{_NAME}/scenes", _scenes),
         ("GET", rf"/api/collections/{_NAME}/scenes/(?P<id>[^/]+)", _scene),
         ("GET", rf"/api/collections/{_NAME}/stretch", _stretch),

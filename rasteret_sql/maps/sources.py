@@ -80,7 +80,6 @@ class Source:
         relation: What stands for it after FROM.
         columns: Columns of its scenes that hold plain values, to their SQL type.
         types: SQL type of each band.
-        sizes: Least size of a pixel of each band, in units of its CRS.
         folder: Where its files are, of a collection of the workspace.
     """
 
@@ -89,7 +88,6 @@ class Source:
     relation: str
     columns: Mapping[str, str]
     types: Mapping[str, str]
-    sizes: Mapping[str, float | None]
     folder: str | None
     _scenes: dict[object, Scenes] = field(default_factory=dict)
     _filters: OrderedDict[tuple[object, str], Mask] = field(default_factory=OrderedDict)
@@ -147,6 +145,14 @@ class Source:
             return self.argument
         condition = checked("where", where, tuple(self.columns), "columns").sql
         return f"SELECT * FROM {self.relation} WHERE {condition}"
+
+    def sizes(self, run: Connections, bands: Sequence[str]) -> set[float]:
+        """Least size of a pixel of each band, in units of its CRS."""
+        listed = ", ".join(
+            f"min(abs({quote_identifier(f'{band}_metadata')}.transform[1]))" for band in bands
+        )
+        table = run.table(f"SELECT unnest([{listed}]) AS size FROM {self.relation}")
+        return {size for size in table.column("size").to_pylist() if size}
 
     def scenes(self, run: Connections) -> Scenes:
         """All scenes, as they are now."""
@@ -223,7 +229,6 @@ def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> So
         relation,
         columns,
         _types(run, argument, bands),
-        _sizes(run, relation, bands),
         folder,
     )
 
@@ -247,29 +252,19 @@ def _named(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str, str, st
 
 def _types(run: Connections, argument: str, bands: Sequence[str]) -> dict[str, str]:
     """SQL type of each band that a map can show."""
-    found: dict[str, str] = {}
-    for band in bands:
-        text = (
-            f"DESCRIBE SELECT {quote_identifier(band)} FROM rasteret_composite("
-            f"{quote_text(argument)}, bands := [{quote_text(band)}], method := 'last', "
-            "crs := 3857, resolution := 10, format := 'list')"
-        )
-        try:
-            kind = run.table(text).column("column_type").to_pylist()[0]
-        except InputError:
-            continue  # complex numbers
-        found[band] = str(kind).removesuffix("[]")
-    return found
-
-
-def _sizes(run: Connections, relation: str, bands: Sequence[str]) -> dict[str, float | None]:
-    """Least size of a pixel of each band."""
-    listed = ", ".join(
-        f"min(abs({quote_identifier(f'{band}_metadata')}.transform[1])) AS {quote_identifier(band)}"
-        for band in bands
+    text = (
+        f"DESCRIBE SELECT {', '.join(map(quote_identifier, bands))} FROM rasteret_composite("
+        f"{quote_text(argument)}, bands := [{', '.join(map(quote_text, bands))}], "
+        "method := 'last', crs := 3857, resolution := 10, format := 'list')"
     )
-    row: dict[str, float | None] = run.table(f"SELECT {listed} FROM {relation}").to_pylist()[0]
-    return row
+    try:
+        kinds = run.table(text).column("column_type").to_pylist()
+    except InputError:
+        if len(bands) == 1:
+            return {}  # complex numbers
+        found = (_types(run, argument, [band]) for band in bands)
+        return {band: kind for one in found for band, kind in one.items()}
+    return {band: str(kind).removesuffix("[]") for band, kind in zip(bands, kinds, strict=True)}
 
 
 def _read_scenes(source: Source, run: Connections) -> Scenes:

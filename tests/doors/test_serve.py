@@ -281,8 +281,8 @@ def test_the_map_is_served_beside_quack_to_the_same_users(start):
     assert (name, address.count("?")) == ("map", 0)  # tokens of a file are not printed
     for token, status in ((ANN, 200), (BOB, 200), ("guess", 403)):
         try:
-            with urllib.request.urlopen(f"{address}api/collections?token={token}") as answer:
-                found, (facts,) = answer.status, json.load(answer)["collections"]
+            with urllib.request.urlopen(f"{address}api/collections/s2?token={token}") as answer:
+                found, facts = answer.status, json.load(answer)
                 assert (facts["name"], facts["records"]) == ("s2", 2)
         except urllib.error.HTTPError as error:
             found = error.code

@@ -40,6 +40,12 @@ def grey(values, valid, low, high):
     return np.where(valid, np.floor(share * 255 + 0.5), 0).astype(np.uint8)
 
 
+def facts_of(client):
+    """What the server tells of its one collection."""
+    (name,) = client("/api/collections").json["collections"]
+    return client(f"/api/collections/{name}").json
+
+
 @pytest.mark.parametrize("zoom", [14, 15, 17])
 @pytest.mark.parametrize("place", [PLACE, (77.966, 12.993)], ids=["inside", "corner"])
 def test_a_tile_is_what_gdal_warps(client, scenes, zoom, place):
@@ -231,7 +237,7 @@ def test_what_else_is_a_collection(workspace, scenes, tmp_path, given, name):
     values, valid = warped(scenes / SCENE / "B08.tif", box)
     with serving(con, [text], tokens=[TOKEN]) as server:
         client = Client(server, con)
-        (facts,) = client("/api/collections").json["collections"]
+        facts = facts_of(client)
         assert facts["name"] == name
         band = "B08" if "B08" in facts["bands"] else next(iter(facts["bands"]))
         where = {} if name == "files" else ONE
@@ -247,7 +253,7 @@ def test_a_tile_of_a_real_file(data, tmp_path, file):
     con = rasteret_sql.connect(workspace=tmp_path)
     with serving(con, [str(path)], tokens=[TOKEN]) as server, rasterio.open(path) as source:
         client = Client(server, con)
-        (facts,) = client("/api/collections").json["collections"]
+        facts = facts_of(client)
         west, south, east, north = facts["bounds"]
         metres = source.res[0] * (111_000 if source.crs.is_geographic else 1)
         zoom = int(np.ceil(np.log2(156_543 / metres)))  # finer than the file: no overview

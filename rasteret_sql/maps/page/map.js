@@ -18,7 +18,6 @@ const MAX_LISTED = 200;
 const NOTHING = { type: 'FeatureCollection', features: [] };
 
 const state = {
-  collections: [],
   collection: null,
   days: [],        // [date, scenes] of all that the filters let through
   day: null,       // the one that is shown; null: all dates
@@ -654,8 +653,12 @@ async function tileError({ error }) {
   complain(message);
 }
 
-function choose(name) {
-  const found = state.collections.find((one) => one.name === name);
+const choose = latest(async (name) => {
+  const found = await ask(`/api/collections/${encodeURIComponent(name)}`);
+  return () => arrangeFor(found);
+});
+
+function arrangeFor(found) {
   Object.assign(state, { collection: found, days: [], day: null, limits: {}, chosen: null, facts: null });
   closeChart();
   const bands = Object.keys(found.bands);
@@ -814,7 +817,7 @@ function listen() {
 
 async function start() {
   try {
-    state.collections = (await ask('/api/collections')).collections;
+    const names = (await ask('/api/collections')).collections;
     map = new maplibre.Map({
       container: 'map', style: style(), attributionControl: false, dragRotate: false, pitchWithRotate: false,
       touchPitch: false, renderWorldCopies: true, maxZoom: 21, fadeDuration: 0,
@@ -824,10 +827,10 @@ async function start() {
     map.touchZoomRotate.disableRotation();
     map.keyboard.disableRotation();
     await map.once('load');
-    $('collection').replaceChildren(...state.collections.map(({ name }) => new Option(name, name)));
+    $('collection').replaceChildren(...names.map((name) => new Option(name, name)));
     listen();
-    choose(state.collections[0].name);
     graticule();
+    await choose(names[0]);
     document.body.dataset.ready = 'yes';
   } catch (error) {
     complain(error.message);
