@@ -45,8 +45,8 @@ def arrays(row, bands):
     }
 
 
-def inside(row):
-    area = rasterio.warp.transform_geom("OGC:CRS84", row["crs"], AREA)
+def inside(row, aoi=None):
+    area = rasterio.warp.transform_geom("OGC:CRS84", row["crs"], AREA if aoi is None else aoi)
     shape = row["height"], row["width"]
     return rasterio.features.geometry_mask([area], shape, Affine(*row["transform"]), invert=True)
 

@@ -83,11 +83,17 @@ def inside(file, x, y):
     return (rows >= 0) & (rows < file.height) & (cols >= 0) & (cols < file.width), rows, cols
 
 
-def assert_equals_sample(found, path, x, y, bands):
-    """Rows of one record equal `rasterio.sample`, NULL where it masks."""
+def expected_sample(path, x, y):
+    """Which points lie in a file, their rows, columns and values by `rasterio.sample`."""
     with opened(path) as file:
         there, rows, cols = inside(file, x, y)
         wanted = list(file.sample(zip(x[there], y[there], strict=True), masked=True))
+    return there, rows, cols, wanted
+
+
+def assert_equals_sample(found, path, x, y, bands):
+    """Rows of one record equal `rasterio.sample`, NULL where it masks."""
+    there, rows, cols, wanted = expected_sample(path, x, y)
     found = sorted(found, key=lambda row: row["n"])  # they come tile by tile
     assert [row["n"] for row in found] == np.flatnonzero(there).tolist()
     assert [row["row"] for row in found] == rows[there].tolist()
@@ -358,7 +364,11 @@ DAY = datetime(2024, 3, 1, tzinfo=UTC)
 @pytest.fixture
 def series(con, tmp_path):
     """Ten scenes with clouds, days apart; the files' arrays by record."""
-    rng = np.random.default_rng(7)
+    return make_series(con, tmp_path, np.random.default_rng(7))
+
+
+def make_series(con, folder, rng):
+    """Collection `series` of ten scenes and points `pts` of any time; the files' arrays."""
     items, arrays = {}, {}
     for number in rng.permutation(10).tolist():
         left = 500_000 + 100 * int(rng.integers(0, 8))
@@ -367,13 +377,13 @@ def series(con, tmp_path):
         values = noise((1, 96, 96), seed=number) + 1
         clouds = noise((1, 48, 48), "uint8", high=4, seed=100 + number)
         files = {
-            "red": write(tmp_path / f"red{number}.tif", values, transform=transform),
-            "scl": write(tmp_path / f"scl{number}.tif", clouds, transform=coarse, nodata=0),
+            "red": write(folder / f"red{number}.tif", values, transform=transform),
+            "scl": write(folder / f"scl{number}.tif", clouds, transform=coarse, nodata=0),
         }
         moment = DAY + timedelta(days=3 * number)
         items[f"s{number}"] = (moment, files)
         arrays[f"s{number}"] = (moment, left, values[0], clouds[0])
-    build_items(con, tmp_path, "series", items)
+    build_items(con, folder, "series", items)
     n = 400
     make_points(
         con,
