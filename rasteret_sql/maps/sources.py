@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from rasteret_sql.duck.table_function import quote_identifier, quote_text
 from rasteret_sql.errors import InputError, UnknownBandError, UnknownCollectionError
+from rasteret_sql.ingest.rasters import is_raster_name
 from rasteret_sql.maps.connections import Connections
 from rasteret_sql.maps.expressions import Expression, checked
-from rasteret_sql.records.rasters import is_raster_name
 from rasteret_sql.schema import bands_of
 
 Mask = NDArray[np.bool_]

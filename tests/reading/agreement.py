@@ -34,7 +34,6 @@ from reading import (
     test_chip_stacks,
     test_chips,
     test_composite,
-    test_histogram,
     test_output_grid,
     test_plan_equals_requests,
     test_points,
@@ -537,7 +536,10 @@ def output_grids(bench: Bench) -> Iterator[Row]:
         for dtype in TYPES:
             kind = "float" if dtype.startswith("float") else "integer"
             rule = KERNEL_RULES.get(kernel if kernel == "nearest" else "")
-            rule = rule or KERNEL_RULES["average" if (kernel, kind) == ("average", "integer") else kind]
+            rule = (
+                rule
+                or KERNEL_RULES["average" if (kernel, kind) == ("average", "integer") else kind]
+            )
             for function in ("rasteret_read", "rasteret_pixels"):
                 what = f"onto a grid, {kernel}, {dtype}, {len(pairs)} pairs of CRS"
                 rows[function, kernel, dtype] = Row(function, what, "WarpedVRT", rule)
@@ -551,9 +553,7 @@ def output_grids(bench: Bench) -> Iterator[Row]:
             build_files(bench.con, "made", {"one": path})
             for kernel in test_output_grid.KERNELS:
                 factor = round(float(np.exp(bench.rng.uniform(np.log(0.5), np.log(6)))), 2)
-                case = test_output_grid.warp(
-                    bench.con, "made", path, nodata, crs, factor, kernel
-                )
+                case = test_output_grid.warp(bench.con, "made", path, nodata, crs, factor, kernel)
                 row = rows["rasteret_read", kernel, dtype]
                 _judge(row, case, kernel, dtype, 5000, f"{pair}, {dtype}, x {factor}")
                 row = rows["rasteret_pixels", kernel, dtype]
@@ -663,9 +663,7 @@ def _neighbours(bench: Bench) -> Row:
         x, y = test_points.scattered(test_points.NORTH_UP, height, width, seed=number)
         test_points.make_points(bench.con, n=np.arange(len(x)), x=x, y=y)
         STORE.clear()
-        found = test_points.sample(
-            bench.con, "one", geometry_crs=32643, max_distance_pixels=reach
-        )
+        found = test_points.sample(bench.con, "one", geometry_crs=32643, max_distance_pixels=reach)
         row.calls += 1
         masked = np.ma.masked_equal(values, 0)
         for one in found:
@@ -1245,9 +1243,7 @@ def _plan_of(bench, server, row, function, kind, level):
     helpers = test_plan_equals_requests
     areas = bench.areas(240, 4)
     is_zonal, is_whole = function == "rasteret_zonal_stats", function == "rasteret_read_tiles"
-    make_areas(
-        bench.con, "pieces", {n: to_map(a, helpers.TRANSFORM) for n, a in areas.items()}
-    )
+    make_areas(bench.con, "pieces", {n: to_map(a, helpers.TRANSFORM) for n, a in areas.items()})
     bands = bench.sample(helpers.BANDS, int(bench.rng.integers(1, 4)))
     options = {"bands": bands, "level": level, "geometry_crs": "EPSG:32643"}
     if is_whole:
@@ -1303,9 +1299,7 @@ def collect(cases: int = CASES, seed: int = SEED, only: str | None = None) -> li
     return rows
 
 
-def _run(
-    name: str, compare: Callable[[Bench], Iterator[Row]], cases: int, seed: int
-) -> list[Row]:
+def _run(name: str, compare: Callable[[Bench], Iterator[Row]], cases: int, seed: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         con = rasteret_sql.connect(workspace=Path(folder) / "workspace", config={"threads": 2})
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
