@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import rasteret_sql
+from rasteret_sql.duck import functions as functions  # declares them
 from rasteret_sql.duck.declarations import SQL_FILES, sql_file
 
 ROOT = Path(__file__).parents[1]

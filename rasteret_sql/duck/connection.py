@@ -23,18 +23,20 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from rasteret_sql.duck import macros
-from rasteret_sql.duck.ctrl_c import CtrlC
-from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
-from rasteret_sql.duck.views import create_workspace_views
+from rasteret_sql.duck.names import CATALOG, quote_identifier
+from rasteret_sql.duck.udfs import UDFS, create_udf
 from rasteret_sql.errors import NotRegisteredError
-from rasteret_sql.reading.tile_store import STORE
-from rasteret_sql.records.catalog.registry import suggest_storage_of
-from rasteret_sql.records.files.workspace import Workspace
+from rasteret_sql.records.files.folders import collection_folders, workspace_folder
+
+if TYPE_CHECKING:
+    from rasteret_sql.duck.ctrl_c import CtrlC
+    from rasteret_sql.duck.table_function import Runtime
+    from rasteret_sql.records.files.workspace import Workspace
 
 _NUMBER = "_rasteret_instance"
 
@@ -54,16 +56,65 @@ class Instance:
 
     Holds connections weakly: a strong reference would keep the user's file open. Its
     connections hold it (`_instances`), as DuckDB only borrows the UDFs.
+
+    Args:
+        workspace: Folder of collections; the default one where None.
+
+    Attributes:
+        folder: The same, absolute.
+        signals: Whether SIGINT stops its scans.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.runtime = Runtime(self)
+    def __init__(self, workspace: str | Path | None) -> None:
+        self.folder = workspace_folder(workspace)
+        self.signals = True
+        self._engine: Runtime | None = None
+        self._workspace: Workspace | None = None
+        self._engine_lock = threading.Lock()
         self.udfs: list[object] = []
         self._members: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
         self._cursors: weakref.WeakKeyDictionary[Connection, weakref.WeakSet[Connection]] = (
             weakref.WeakKeyDictionary()
         )
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine, made by the first call: what it imports takes longer than to connect."""
+        if self._engine is None:
+            from rasteret_sql.duck.table_function import Runtime
+
+            with self._engine_lock:
+                if self._engine is None:
+                    self._engine = Runtime(self)
+                    self._engine.on_work = self._on_work
+                    self._engine.on_idle = self._on_idle
+        return self._engine
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where collections are kept."""
+        if self._workspace is None:
+            from rasteret_sql.records.files.workspace import Workspace
+
+            self._workspace = Workspace(self.folder)
+        return self._workspace
+
+    def move_to(self, workspace: str | Path) -> None:
+        """Have another folder of collections from now on."""
+        self.folder = workspace_folder(workspace)
+        self._workspace = None
+
+    def has_collections(self) -> bool:
+        """Whether there is a collection; none is read."""
+        return bool(collection_folders(self.folder))
+
+    def _on_work(self) -> None:
+        if self.signals:
+            _ctrl_c().enter()
+
+    def _on_idle(self) -> None:
+        if self.signals:
+            _ctrl_c().leave()
 
     def cursor(self) -> Connection:
         """A connection of our own, without TEMP macros."""
@@ -99,25 +150,36 @@ class Instance:
         """
         family = self._family(con)
         numbers = {number for member in family if (number := self._members.get(member))}
-        if not self.runtime.is_used_by(numbers):
+        if self._engine is None or not self._engine.is_used_by(numbers):
             return False
         for number in numbers:
-            self.runtime.stop(number)
+            self._engine.stop(number)
         for member in family:
             with contextlib.suppress(duckdb.Error):  # closed already
                 _interrupt(member)
-        self.runtime.stop_and_wait(numbers, _CLOSE_SECONDS)
+        self._engine.stop_and_wait(numbers, _CLOSE_SECONDS)
         return True
+
+    def stop_scans(self, con: Connection | None = None) -> None:
+        """Have the scans of a connection stop, or all of them."""
+        if self._engine is not None:
+            self._engine.stop(None if con is None else self.id_of(con))
+
+    @property
+    def n_running(self) -> int:
+        """Scans that have started and not ended."""
+        return 0 if self._engine is None else self._engine.n_running
 
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""
         members = list(self._members)
-        if self.runtime.n_running:
-            self.runtime.stop()
+        if self.n_running:
+            self.stop_scans()
             for member in members:
                 with contextlib.suppress(duckdb.Error):  # closed already
                     _interrupt(member)
-        self.runtime.close()
+        if self._engine is not None:
+            self._engine.close()
         for member in members:
             with contextlib.suppress(duckdb.Error):  # still busy after `_CLOSE_SECONDS`
                 _when_free(lambda member=member: _close(member))  # type: ignore[misc]
@@ -170,7 +232,10 @@ def connect(
     con = duckdb.connect(str(database), read_only=read_only, config=config or {})
     _resize_cache(tile_cache_bytes)
     instance, _ = _registered(con, workspace, signals=signals)
-    create_workspace_views(con, instance.workspace)
+    if instance.has_collections():
+        from rasteret_sql.duck.views import create_workspace_views
+
+        create_workspace_views(con, instance.workspace)
     return con
 
 
@@ -217,12 +282,16 @@ def register(
     """
     _resize_cache(tile_cache_bytes)
     instance, is_changed = _registered(con, workspace, signals=signals)
-    if is_changed:
+    if is_changed and instance.has_collections():
+        from rasteret_sql.records.catalog.registry import suggest_storage_of
+
         suggest_storage_of(info.data_source for info in instance.workspace.collections())
 
 
 def _resize_cache(tile_cache_bytes: int | None) -> None:
     if tile_cache_bytes is not None:
+        from rasteret_sql.reading.tile_store import STORE
+
         STORE.resize(tile_cache_bytes)
 
 
@@ -250,11 +319,10 @@ def _registered(
         instance = _instances.get(con) or _instance_of(con)
         is_changed = instance is None or workspace is not None
         if instance is None:
-            instance = _install(con, Workspace(workspace))
+            instance = _install(con, workspace)
         elif workspace is not None:
-            instance.workspace = Workspace(workspace)
-        instance.runtime.on_work = _ctrl_c.enter if signals else _nothing
-        instance.runtime.on_idle = _ctrl_c.leave if signals else _nothing
+            instance.move_to(workspace)
+        instance.signals = signals
         instance.adopt(con)
     return instance, is_changed
 
@@ -268,10 +336,10 @@ def _instance_of(con: Connection) -> Instance | None:
     return _by_number.get(number)
 
 
-def _install(con: Connection, workspace: Workspace) -> Instance:
+def _install(con: Connection, workspace: str | Path | None) -> Instance:
     instance = Instance(workspace)
     with _new_cursor(con) as cursor:
-        instance.udfs = macros.create_udfs(cursor, instance.runtime)
+        instance.udfs = [create_udf(cursor, udf, instance) for udf in UDFS]
         number = f"{id(instance):x}"
         catalog = quote_identifier(CATALOG)
         cursor.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {catalog} (READ_WRITE)")
@@ -297,7 +365,7 @@ def _wrap_duckdb() -> None:
     def interrupt(self: Connection) -> None:
         instance = _instances.get(self)
         if instance is not None:
-            instance.runtime.stop(instance.id_of(self))
+            instance.stop_scans(self)
         _interrupt(self)
 
     @functools.wraps(_close)
@@ -344,21 +412,23 @@ def _close_all() -> None:
     """At exit: an open connection would print what nanobind leaks, or abort in 1.5."""
     for instance in list(_by_number.values()):
         instance.close()
-    _ctrl_c.finish()
+    if _ctrl_c.cache_info().currsize:
+        _ctrl_c().finish()
 
 
 def _stop_all() -> None:
     for instance in list(_by_number.values()):
-        if instance.runtime.on_work is not _nothing:
-            instance.runtime.stop()
+        if instance.signals:
+            instance.stop_scans()
 
 
 def _is_busy() -> bool:
-    return any(instance.runtime.n_running for instance in list(_by_number.values()))
+    return any(instance.n_running for instance in list(_by_number.values()))
 
 
-def _nothing() -> None:
-    """Stand for a handler where signals are not wanted."""
+@functools.cache
+def _ctrl_c() -> CtrlC:
+    """The handler of the process; the engine's part of the package is imported by now."""
+    from rasteret_sql.duck.ctrl_c import CtrlC
 
-
-_ctrl_c = CtrlC(_stop_all, _is_busy)
+    return CtrlC(_stop_all, _is_busy)

@@ -1,5 +1,10 @@
 """The SQL functions, one family a file; importing this package declares them all."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from rasteret_sql.duck.functions import (
     builds,
     chips,
@@ -16,12 +21,9 @@ from rasteret_sql.duck.functions import (
     upkeep,
     zones,
 )
-
-SCALARS = (*builds.SCALARS, *enriching.SCALARS)
-"""Private scalar UDFs that the families need."""
+from rasteret_sql.duck.table_function import Runtime
 
 __all__ = [
-    "SCALARS",
     "builds",
     "chips",
     "collections",
@@ -30,6 +32,7 @@ __all__ = [
     "datasets",
     "enriching",
     "histograms",
+    "make_bind",
     "points",
     "previews",
     "reads",
@@ -37,3 +40,8 @@ __all__ = [
     "upkeep",
     "zones",
 ]
+
+
+def make_bind(runtime: Runtime) -> Callable[..., Any]:
+    """The UDF that binds a call of any of them."""
+    return runtime.bind

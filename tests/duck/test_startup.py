@@ -1,0 +1,85 @@
+"""What it takes to connect: modules and statements are counted, not seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import rasteret_sql
+from rasteret_sql.duck.connection import Instance
+from rasteret_sql.duck.udfs import UDFS
+
+HEAVY = (
+    "asyncio",
+    "click",
+    "filelock",
+    "imagecodecs",
+    "obstore",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pyproj",
+    "rasteret_sql.duck.functions",
+    "rasteret_sql.duck.table_function",
+    "rasteret_sql.reading",
+    "rasteret_sql.tiff",
+    "shapely",
+    "tifffile",
+)
+"""None is needed before the first call of a function."""
+
+CONNECT = """
+import sys
+import rasteret_sql
+con = rasteret_sql.connect(workspace={workspace!r})
+cursor = con.cursor()
+assert cursor.execute("SELECT rasteret_ndvi(1000, 3000)").fetchall() == [(0.5,)]
+print(*sorted(set({heavy!r}) & set(sys.modules)))
+assert cursor.execute("FROM rasteret_collections()").fetchall() == []
+con.interrupt()
+con.close()
+print("rasteret_sql.duck.functions" in sys.modules)
+"""
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_only_a_call_imports_what_reads_and_builds(tmp_path):
+    loaded, is_loaded_by_a_call = run(CONNECT.format(workspace=str(tmp_path), heavy=HEAVY))
+    assert loaded == ""
+    assert is_loaded_by_a_call == "True"
+
+
+def test_a_connection_that_called_nothing_is_interrupted_and_closed(tmp_path):
+    code = (
+        "import rasteret_sql, sys; con = rasteret_sql.connect(workspace={!r}); "
+        "con.interrupt(); con.cursor().close(); con.close(); rasteret_sql.connect(); "
+        "print('rasteret_sql.duck.table_function' in sys.modules)"
+    )
+    assert run(code.format(str(tmp_path))) == ["False"]
+
+
+def test_every_public_name_is_there():
+    code = "import rasteret_sql; print(*(n for n in {!r} if getattr(rasteret_sql, n) is None))"
+    assert run(code.format(rasteret_sql.__all__)) == [""]
+    assert set(rasteret_sql.__all__) <= set(dir(rasteret_sql))
+
+
+def test_a_name_that_is_not_public_is_no_attribute():
+    with pytest.raises(AttributeError, match="has no attribute 'to_tiff'"):
+        rasteret_sql.to_tiff  # noqa: B018 (the access is what fails)
+
+
+@pytest.mark.parametrize("udf", UDFS, ids=lambda udf: udf.name)
+def test_the_code_of_each_private_function_is_where_it_is_said_to_be(udf, tmp_path):
+    assert udf.name.startswith("_rasteret_")
+    assert callable(udf.load(Instance(tmp_path).runtime))
