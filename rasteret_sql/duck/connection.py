@@ -49,6 +49,7 @@ _exit = Connection.__exit__
 
 _CLOSE_SECONDS = 10.0
 _RETRY_SECONDS = 0.01
+_IDLE_CHECKS = 3
 
 
 class Instance:
@@ -63,11 +64,13 @@ class Instance:
     Attributes:
         folder: The same, absolute.
         signals: Whether SIGINT stops its scans.
+        loading: Threads that import what they are about to call, inside DuckDB.
     """
 
     def __init__(self, workspace: str | Path | None) -> None:
         self.folder = workspace_folder(workspace)
         self.signals = True
+        self.loading: set[int] = set()
         self._engine: Runtime | None = None
         self._workspace: Workspace | None = None
         self._engine_lock = threading.Lock()
@@ -148,6 +151,7 @@ class Instance:
         Returns:
             Whether there were any.
         """
+        self._wait_for_first_calls()
         family = self._family(con)
         numbers = {number for member in family if (number := self._members.get(member))}
         if self._engine is None or not self._engine.is_used_by(numbers):
@@ -159,6 +163,14 @@ class Instance:
                 _interrupt(member)
         self._engine.stop_and_wait(numbers, _CLOSE_SECONDS)
         return True
+
+    def _wait_for_first_calls(self) -> None:
+        """Wait until threads that import what they call have told the engine who they are."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        n_idle = 0 if self.loading else _IDLE_CHECKS
+        while n_idle < _IDLE_CHECKS and time.monotonic() < deadline:
+            n_idle = 0 if self.loading else n_idle + 1
+            time.sleep(_RETRY_SECONDS)
 
     def stop_scans(self, con: Connection | None = None) -> None:
         """Have the scans of a connection stop, or all of them."""
@@ -172,6 +184,7 @@ class Instance:
 
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""
+        self._wait_for_first_calls()
         members = list(self._members)
         if self.n_running:
             self.stop_scans()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +43,9 @@ _PLAIN = {
 
 class Engine(Protocol):
     """Who has the engine, and makes it when it is asked for."""
+
+    loading: set[int]
+    """Threads that import what they are about to call."""
 
     @property
     def runtime(self) -> Runtime:
@@ -118,7 +122,12 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
 
     @functools.cache
     def loaded() -> Callable[..., pa.Array]:
-        return udf.load(engine.runtime)
+        thread = threading.get_ident()
+        engine.loading.add(thread)
+        try:
+            return udf.load(engine.runtime)
+        finally:
+            engine.loading.discard(thread)
 
     def call(*arguments: pa.Array) -> pa.Array:
         try:

@@ -45,9 +45,39 @@ print("rasteret_sql.duck.functions" in sys.modules)
 """
 
 
+SLOW_IMPORT = """
+import importlib.abc, sys, threading, time
+import duckdb, rasteret_sql
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "rasteret_sql.duck.functions":
+            importing.set()
+            time.sleep(1)
+
+def call():
+    try:
+        con.execute("FROM rasteret_collections()").fetchall()
+    except duckdb.Error:
+        pass
+    print("ended", flush=True)
+
+importing = threading.Event()
+sys.meta_path.insert(0, Slow())
+con = rasteret_sql.connect(workspace={workspace!r})
+thread = threading.Thread(target=call, daemon=True)
+thread.start()
+importing.wait()
+if {closes}:
+    con.close()
+    thread.join(20)
+    print("closed", flush=True)
+"""
+
+
 def run(code):
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -66,6 +96,13 @@ def test_a_connection_that_called_nothing_is_interrupted_and_closed(tmp_path):
         "print('rasteret_sql.duck.table_function' in sys.modules)"
     )
     assert run(code.format(str(tmp_path))) == ["False"]
+
+
+@pytest.mark.parametrize(("closes", "printed"), [(True, {"ended", "closed"}), (False, {"ended"})])
+def test_the_end_waits_for_a_first_call_that_imports(tmp_path, closes, printed):
+    lines = run(SLOW_IMPORT.format(workspace=str(tmp_path), closes=closes))
+    assert printed >= set(lines)
+    assert ("closed" in lines) == closes
 
 
 def test_every_public_name_is_there():
