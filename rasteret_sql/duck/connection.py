@@ -96,11 +96,12 @@ class Instance:
     @property
     def workspace(self) -> Workspace:
         """Where collections are kept."""
-        if self._workspace is None:
+        workspace = self._workspace
+        if workspace is None:
             from rasteret_sql.records.files.workspace import Workspace
 
-            self._workspace = Workspace(self.folder)
-        return self._workspace
+            workspace = self._workspace = Workspace(self.folder)
+        return workspace
 
     def move_to(self, workspace: str | Path) -> None:
         """Have another folder of collections from now on."""
