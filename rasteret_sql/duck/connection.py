@@ -21,7 +21,7 @@ import functools
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,6 @@ _exit = Connection.__exit__
 
 _CLOSE_SECONDS = 10.0
 _RETRY_SECONDS = 0.01
-_IDLE_CHECKS = 3
 
 
 class Instance:
@@ -64,13 +63,13 @@ class Instance:
     Attributes:
         folder: The same, absolute.
         signals: Whether SIGINT stops its scans.
-        loading: Threads that import what they are about to call, inside DuckDB.
+        first_calls: Threads that import what they call, and call it, inside DuckDB.
     """
 
     def __init__(self, workspace: str | Path | None) -> None:
         self.folder = workspace_folder(workspace)
         self.signals = True
-        self.loading: set[int] = set()
+        self.first_calls: set[int] = set()
         self._engine: Runtime | None = None
         self._workspace: Workspace | None = None
         self._engine_lock = threading.Lock()
@@ -152,11 +151,11 @@ class Instance:
         Returns:
             Whether there were any.
         """
-        self._wait_for_first_calls()
         family = self._family(con)
         numbers = {number for member in family if (number := self._members.get(member))}
-        if self._engine is None or not self._engine.is_used_by(numbers):
-            return False
+        has_waited = self._wait_for_first_calls(numbers)
+        if self._engine is None or not (has_waited or self._engine.is_used_by(numbers)):
+            return has_waited
         for number in numbers:
             self._engine.stop(number)
         for member in family:
@@ -165,13 +164,21 @@ class Instance:
         self._engine.stop_and_wait(numbers, _CLOSE_SECONDS)
         return True
 
-    def _wait_for_first_calls(self) -> None:
-        """Wait until threads that import what they call have told the engine who they are."""
+    def _wait_for_first_calls(self, numbers: Collection[str | None]) -> bool:
+        """Wait until no other thread imports, inside DuckDB, what it calls; stop what it calls.
+
+        Returns:
+            Whether there was any.
+        """
         deadline = time.monotonic() + _CLOSE_SECONDS
-        n_idle = 0 if self.loading else _IDLE_CHECKS
-        while n_idle < _IDLE_CHECKS and time.monotonic() < deadline:
-            n_idle = 0 if self.loading else n_idle + 1
+        has_waited = False
+        while self.first_calls - {threading.get_ident()} and time.monotonic() < deadline:
+            has_waited = True
+            if self._engine is not None:
+                for number in numbers:
+                    self._engine.stop(number)
             time.sleep(_RETRY_SECONDS)
+        return has_waited
 
     def stop_scans(self, con: Connection | None = None) -> None:
         """Have the scans of a connection stop, or all of them."""
@@ -185,7 +192,7 @@ class Instance:
 
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""
-        self._wait_for_first_calls()
+        self._wait_for_first_calls([None])
         members = list(self._members)
         if self.n_running:
             self.stop_scans()

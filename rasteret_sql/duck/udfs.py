@@ -6,7 +6,6 @@ calls it. That code imports most of the package, so the first call imports it.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import threading
 from collections.abc import Callable
@@ -44,8 +43,8 @@ _PLAIN = {
 class Engine(Protocol):
     """Who has the engine, and makes it when it is asked for."""
 
-    loading: set[int]
-    """Threads that import what they are about to call."""
+    first_calls: set[int]
+    """Threads that import what they call, and call it, inside DuckDB."""
 
     @property
     def runtime(self) -> Runtime:
@@ -119,21 +118,22 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
     Returns:
         What DuckDB calls; it only borrows it, so the caller must keep it.
     """
-
-    @functools.cache
-    def loaded() -> Callable[..., pa.Array]:
-        thread = threading.get_ident()
-        engine.loading.add(thread)
-        try:
-            return udf.load(engine.runtime)
-        finally:
-            engine.loading.discard(thread)
+    loaded: list[Callable[..., pa.Array]] = []
 
     def call(*arguments: pa.Array) -> pa.Array:
         try:
-            return loaded()(*arguments)
+            return loaded[0](*arguments) if loaded else first_call(*arguments)
         finally:
             keep_context()
+
+    def first_call(*arguments: pa.Array) -> pa.Array:
+        thread = threading.get_ident()
+        engine.first_calls.add(thread)
+        try:
+            loaded.append(udf.load(engine.runtime))
+            return loaded[0](*arguments)
+        finally:
+            engine.first_calls.discard(thread)
 
     con.create_function(  # type: ignore[call-overload]  # the stubs know no varargs
         udf.name, call, None, udf.returns, type="arrow", null_handling="special"

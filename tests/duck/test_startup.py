@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import rasteret_sql
+from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.duck.connection import Instance
 from rasteret_sql.duck.udfs import UDFS
 
@@ -87,6 +88,20 @@ def test_only_a_call_imports_what_reads_and_builds(tmp_path):
     loaded, is_loaded_by_a_call = run(CONNECT.format(workspace=str(tmp_path), heavy=HEAVY))
     assert loaded == ""
     assert is_loaded_by_a_call == "True"
+
+
+def test_views_of_collections_import_nothing_that_reads_pixels(tmp_path):
+    items = write_scenes(tmp_path / "scenes")
+    with rasteret_sql.connect(workspace=tmp_path) as con:
+        con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
+        n_records = con.execute("SELECT count(*) FROM s2").fetchall()[0][0]
+    code = (
+        "import rasteret_sql, sys; con = rasteret_sql.connect(workspace={!r}); "
+        "print(con.execute('SELECT count(*) FROM s2').fetchall()[0][0], "
+        "*sorted(set({!r}) & set(sys.modules)))"
+    )
+    heavy = ("imagecodecs", "pandas", "pyproj", "shapely", "rasteret_sql.duck.table_function")
+    assert run(code.format(str(tmp_path), heavy)) == [str(n_records)]
 
 
 def test_a_connection_that_called_nothing_is_interrupted_and_closed(tmp_path):

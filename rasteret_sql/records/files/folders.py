@@ -1,4 +1,4 @@
-"""Where collections are kept, and which there are, without reading one."""
+"""Where collections are kept, which there are and what files are called, without reading one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ KINDS = ("stac", "records")
 ENVIRONMENT = "RASTERET_WORKSPACE"
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 """What a collection may be called."""
+
+PARQUET_SUFFIXES = (".parquet", ".geoparquet", ".parq")
 
 
 def workspace_folder(root: Path | str | None = None) -> Path:
@@ -32,3 +34,8 @@ def collection_folders(root: Path) -> list[tuple[str, str]]:
         if kind in KINDS and NAME.fullmatch(name) and (path.is_dir() or path.is_symlink()):
             found.append((name, kind))
     return sorted(found)
+
+
+def is_parquet_name(location: str) -> bool:
+    """Whether a path or URL is that of a file, not of a folder."""
+    return location.split("?", 1)[0].lower().endswith(PARQUET_SUFFIXES)
