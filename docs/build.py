@@ -11,7 +11,8 @@ from pathlib import Path
 
 import rasteret_sql
 from rasteret_sql.duck import functions as functions  # declares them
-from rasteret_sql.duck.declarations import SQL_FILES, sql_file
+from rasteret_sql.duck.declarations import sql_file
+from rasteret_sql.duck.macros import SQL_FILES
 
 ROOT = Path(__file__).parents[1]
 HEAD = """\

@@ -13,11 +13,18 @@ from pathlib import Path
 
 import duckdb
 
-from rasteret_sql.duck.declarations import SQL_FILES
 from rasteret_sql.errors import RasteretError
 
 HAND_WRITTEN = ("10_scalars.sql", "90_functions.sql")
 """The files that are not written from declarations; their macros need no Python."""
+
+SQL_FILES = {
+    "20_collections.sql": "Collections: build, keep, share.",
+    "22_upkeep.sql": "Upkeep of collections: bring up to date, check, compare with the catalogue.",
+    "25_datasets.sql": "Data sets by name: the built-in catalogue and the user's own.",
+    "30_pixels.sql": "Pixels: plan, tiles, rows.",
+}
+"""The files of ``sql/`` that are written from declarations, and their first sentence."""
 
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO\b", re.MULTILINE)

@@ -2,20 +2,29 @@
 
 DuckDB must know a UDF when a connection is registered, and what it does only when a statement
 calls it. That code imports most of the package, so the first call imports it.
+
+Such an import cannot wait for a thread that waits for it. Every statement of ours calls the
+UDF that binds before any other, on the thread that runs the statement; it imports the code of
+all of them, so no thread of DuckDB's own is the first to import a module. What the thread
+holds meanwhile is its connection. A thread that imports wants no connection: no module of
+ours, nor of a package that it needs, runs a statement when it is imported. A user's module
+that runs one while it is imported holds only its own import lock, which we do not want.
+Closing a connection waits for first calls before it takes what they need (`first_calls`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import duckdb
 import pyarrow as pa
 
-from rasteret_sql.duck.declarations import BIND_UDF
 from rasteret_sql.duck.names import quote_identifier
 from rasteret_sql.grid.proj_context import keep_context
 from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, REPORT_SCHEMA
@@ -23,6 +32,7 @@ from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, REPORT_SCHEMA
 if TYPE_CHECKING:
     from rasteret_sql.duck.table_function import Runtime
 
+BIND_UDF = "_rasteret_bind"
 STAGE_UDF = "_rasteret_stage"
 STAGED_UDF = "_rasteret_staged"
 BUILD_STAGED_UDF = "_rasteret_build_staged"
@@ -43,6 +53,8 @@ _PLAIN = {
 class Engine(Protocol):
     """Who has the engine, and makes it when it is asked for."""
 
+    signals: bool
+    """Whether SIGINT may be handled."""
     first_calls: set[int]
     """Threads that import what they call, and call it, inside DuckDB."""
 
@@ -130,7 +142,8 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
         thread = threading.get_ident()
         engine.first_calls.add(thread)
         try:
-            loaded.append(udf.load(engine.runtime))
+            with _sigint_waits() if engine.signals else contextlib.nullcontext():
+                loaded.append(udf.load(engine.runtime))
             return loaded[0](*arguments)
         finally:
             engine.first_calls.discard(thread)
@@ -139,3 +152,28 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
         udf.name, call, None, udf.returns, type="arrow", null_handling="special"
     )
     return call
+
+
+@contextlib.contextmanager
+def _sigint_waits() -> Iterator[None]:
+    """Hold SIGINT back until what is imported inside is whole.
+
+    An import that ended in the middle cannot always be done again: NumPy and other packages
+    refuse a second time in a process.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    arrived: list[int] = []
+    try:
+        signal.signal(signal.SIGINT, lambda number, _frame: arrived.append(number))
+    except ValueError:  # a subinterpreter: Python forbids it
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if arrived:
+            signal.raise_signal(signal.SIGINT)

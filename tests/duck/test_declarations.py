@@ -14,12 +14,12 @@ from rasteret_sql.duck import macros
 from rasteret_sql.duck.checks import at_least, flag, one_of, texts
 from rasteret_sql.duck.declarations import (
     FUNCTIONS,
-    SQL_FILES,
     Parameter,
     sql_file,
     table_function,
 )
 from rasteret_sql.duck.functions.read_parameters import READ_PARAMETERS
+from rasteret_sql.duck.macros import SQL_FILES
 from rasteret_sql.errors import InputError, RasteretError
 
 PUBLIC = sorted(name for name in FUNCTIONS if name.startswith("rasteret_"))

@@ -76,6 +76,28 @@ if {closes}:
 """
 
 
+INTERRUPTED_IMPORT = """
+import importlib.abc, os, signal, sys
+import duckdb, rasteret_sql
+
+class Press(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Press())
+con = rasteret_sql.connect(workspace={workspace!r})
+try:
+    con.execute("FROM rasteret_collections()").fetchall()
+except (duckdb.Error, RuntimeError, KeyboardInterrupt) as error:
+    print("KeyboardInterrupt" in repr(error))
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+print({module!r} in sys.modules)
+print(con.execute("FROM rasteret_collections()").fetchall())
+"""
+
+
 def run(code):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
@@ -118,6 +140,14 @@ def test_the_end_waits_for_a_first_call_that_imports(tmp_path, closes, printed):
     lines = run(SLOW_IMPORT.format(workspace=str(tmp_path), closes=closes))
     assert printed >= set(lines)
     assert ("closed" in lines) == closes
+
+
+@pytest.mark.parametrize(
+    "module", ["pandas._libs", "shapely.lib", "rasteret_sql.duck.functions.upkeep"]
+)
+def test_ctrl_c_in_the_first_call_ends_the_statement_when_all_is_imported(tmp_path, module):
+    code = INTERRUPTED_IMPORT.format(workspace=str(tmp_path), module=module)
+    assert run(code) == ["True", "True", "True", "[]"]
 
 
 def test_every_public_name_is_there():
