@@ -354,8 +354,12 @@ def _headers_of(
 
 def _file_names(assets: pa.ListArray) -> pa.Array:
     """Of each row, the name of the first of its files."""
-    rows = [[one["href"] for one in row if one and one["href"]] for row in assets.to_pylist()]
-    return pa.array([file_name(hrefs[0]) if hrefs else None for hrefs in rows], pa.string())
+    hrefs = assets.values.field("href").to_pylist()
+    n_bands = max(1, len(hrefs) // max(1, len(assets)))
+    firsts = [
+        next(filter(None, hrefs[at : at + n_bands]), None) for at in range(0, len(hrefs), n_bands)
+    ]
+    return pa.array([href and file_name(href) for href in firsts], pa.string())
 
 
 def _up_to(n_samples: int, read: ReadHeaders) -> ReadHeaders:
@@ -378,6 +382,9 @@ def _up_to(n_samples: int, read: ReadHeaders) -> ReadHeaders:
 def _interleaved(columns: list[pa.Array]) -> pa.ListArray:
     """One list per row, holding that row of each column."""
     n_rows, n_columns = len(columns[0]), len(columns)
+    if n_columns == 1:
+        offsets = pa.array(range(n_rows + 1), pa.int32())
+        return pa.ListArray.from_arrays(offsets, columns[0])
     order = [column * n_rows + row for row in range(n_rows) for column in range(n_columns)]
     values = pa.concat_arrays(columns).take(pa.array(order, pa.int64()))
     offsets = pa.array(range(0, n_rows * n_columns + 1, n_columns), pa.int32())
