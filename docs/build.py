@@ -12,7 +12,9 @@ from pathlib import Path
 
 import rasteret_sql
 from rasteret_sql import errors
-from rasteret_sql.duck.declarations import SQL_FILES, sql_file
+from rasteret_sql.duck import functions as functions  # declares them
+from rasteret_sql.duck.declarations import sql_file
+from rasteret_sql.duck.macros import SQL_FILES
 from rasteret_sql.remote.config import StorageOptions
 
 ROOT = Path(__file__).parents[1]

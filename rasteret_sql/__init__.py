@@ -7,11 +7,16 @@
 >>> con.close()
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from rasteret_sql import errors
-from rasteret_sql.arrays import to_geopandas, to_numpy, to_xarray
 from rasteret_sql.duck.connection import connect, register
-from rasteret_sql.duck.results import sql
-from rasteret_sql.remote.stores import storage
+
+if TYPE_CHECKING:
+    from rasteret_sql.arrays import to_geopandas, to_numpy, to_xarray
+    from rasteret_sql.duck.results import sql
+    from rasteret_sql.remote.stores import storage
 
 __all__ = [
     "__version__",
@@ -25,3 +30,24 @@ __all__ = [
     "to_xarray",
 ]
 __version__ = "0.1.0"
+
+_IMPORTED_WHEN_USED = {
+    "sql": "rasteret_sql.duck.results",
+    "storage": "rasteret_sql.remote.stores",
+    "to_geopandas": "rasteret_sql.arrays",
+    "to_numpy": "rasteret_sql.arrays",
+    "to_xarray": "rasteret_sql.arrays",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a function when it is used: to connect must not take long."""
+    if name not in _IMPORTED_WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_IMPORTED_WHEN_USED[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -112,3 +112,36 @@ def bands_of(schema: pa.Schema) -> list[str]:
 def assets_type(bands: list[str]) -> pa.StructType:
     """The ``assets`` column of a collection with these bands."""
     return pa.struct([(band, ASSET) for band in bands])
+
+
+REPORT_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("path", pa.string()),
+        ("records", pa.int64()),
+        ("bands", pa.list_(pa.string())),
+        ("assets", pa.int64()),
+        ("enriched", pa.int64()),
+        ("failed", pa.int64()),
+        ("partitions", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("requests", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""The one row that a build returns."""
+
+RASTER_HEADERS = pa.struct(
+    [
+        ("metadata", pa.list_(BAND_METADATA)),
+        ("assets", pa.list_(ASSET)),
+        ("epsg", pa.int32()),
+        ("crs", pa.string()),
+        ("bbox", BBOX),
+        ("id", pa.string()),
+        ("datetime", DATETIME.type),
+        ("geometry", GEOMETRY.type),
+    ]
+)
+"""What the headers of one record's files tell, where there is no collection."""

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from rasteret_sql.collections.folders import PARQUET_SUFFIXES, is_parquet_name
 from rasteret_sql.collections.footers import geo_bounds, part_files
 from rasteret_sql.collections.footprints import split_at_antimeridian
 from rasteret_sql.collections.geo_key import geo_of_footer
@@ -36,8 +37,6 @@ from rasteret_sql.remote.stores import is_remote, signed_form
 from rasteret_sql.remote.waiting import result_of
 from rasteret_sql.schema import PARTITION_KEYS
 from rasteret_sql.units import BBox
-
-SUFFIXES = (".parquet", ".geoparquet", ".parq")
 
 _TYPES = {
     "BIGINT": pa.int64(),
@@ -303,11 +302,6 @@ class _Ranged(io.RawIOBase):
         return bytes(get_range(self._listed.href, start, stop - start))
 
 
-def is_parquet_name(location: str) -> bool:
-    """Whether a path or URL is that of a file, not of a folder."""
-    return location.split("?", 1)[0].lower().endswith(SUFFIXES)
-
-
 def _find(location: str) -> list[Listed]:
     """The files of a location, by name; what starts with ``_`` or ``.`` is no data."""
     if is_parquet_name(location):
@@ -339,7 +333,9 @@ def _below(folder: str) -> list[Listed]:
     found = []
     for one in list_files(base):
         names = one.href[len(base) + 1 :].split("/")
-        if names[-1].lower().endswith(SUFFIXES) and all(n[:1] not in ("_", ".") for n in names):
+        if names[-1].lower().endswith(PARQUET_SUFFIXES) and all(
+            n[:1] not in ("_", ".") for n in names
+        ):
             found.append(one)
     return found
 

@@ -30,6 +30,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from rasteret_sql.collections.disk import disk_errors, remove, replace_folder, sync_tree
+from rasteret_sql.collections.folders import KINDS as KINDS
+from rasteret_sql.collections.folders import NAME, collection_folders, workspace_folder
 from rasteret_sql.collections.footers import BUILD_FILE, CollectionInfo, part_files, read_info
 from rasteret_sql.errors import (
     CollectionError,
@@ -38,11 +40,8 @@ from rasteret_sql.errors import (
     redact,
 )
 
-KINDS = ("stac", "records")
-ENVIRONMENT = "RASTERET_WORKSPACE"
 ERRORS_FILE = "_errors.ndjson"
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _PART = re.compile(r"part-(\d+)\.parquet")
 _VERSIONS = ".versions"
 
@@ -150,8 +149,7 @@ class Workspace:
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
-        chosen = root or os.environ.get(ENVIRONMENT) or Path("~/rasteret_workspace")
-        self.root = Path(chosen).expanduser().absolute()
+        self.root = workspace_folder(root)
         self.problems: dict[str, str] = {}
         self._known: dict[Path, CollectionInfo] = {}
 
@@ -192,7 +190,7 @@ class Workspace:
         """All collections, by name, from their footers; what can't be read is a problem."""
         self.problems = {}
         found = []
-        for name, kind in self._names():
+        for name, kind in collection_folders(self.root):
             try:
                 found.append(self._info(name, kind))
             except CollectionError as error:
@@ -251,19 +249,8 @@ class Workspace:
             self._known[version] = info
         return info
 
-    def _names(self) -> list[tuple[str, str]]:
-        """Name and kind of each folder."""
-        if not self.root.is_dir():
-            return []
-        found = []
-        for path in self.root.iterdir():
-            name, _, kind = path.name.rpartition("_")
-            if kind in KINDS and _NAME.fullmatch(name) and (path.is_dir() or path.is_symlink()):
-                found.append((name, kind))
-        return sorted(found)
-
     def _unknown(self, name: str) -> UnknownCollectionError:
-        known = ", ".join(sorted({known for known, _ in self._names()})) or "none"
+        known = ", ".join(sorted({known for known, _ in collection_folders(self.root)})) or "none"
         return UnknownCollectionError.expected(
             "name",
             f"a collection of {self.root} ({known})",
@@ -303,7 +290,7 @@ def check_name(name: str) -> None:
     Raises:
         InputError: for anything but letters, digits, ``_``, ``-`` and ``.``.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InputError.expected(
             "name",
             "1 to 100 letters, digits, _, - or ., no dot in front",

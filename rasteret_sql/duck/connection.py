@@ -1,12 +1,15 @@
 """Connections with the functions of rasteret_sql: `connect` and `register`.
 
 UDFs live in the database instance. Macros live in an attached in-memory catalog named
-``rasteret`` (nothing is written to the user's file), and as TEMP macros on each connection,
-so that the plain names work after ``USE`` too. TEMP macros are not inherited, so the one
+``rasteret`` (nothing is written to the user's file), and as TEMP macros on each registered
+connection, so that the plain names work after ``USE`` too. Neither is inherited, so the one
 way to make another connection, ``DuckDBPyConnection.cursor`` (also named ``duplicate``), is
-wrapped to add them. ``interrupt``, ``close`` and ``__exit__`` are wrapped because only there
-can we learn which connection wants its scans stopped. A connection that knows nothing of us
-is left as it is.
+wrapped: a cursor gets the catalog in its search path, which takes 0.3 ms. TEMP macros take
+0.3 ms each, as every statement of DuckDB's does, and no statement makes more than one.
+``USE`` replaces the search path; `register` gives a cursor the TEMP macros too.
+
+``interrupt``, ``close`` and ``__exit__`` are wrapped because only there can we learn which
+connection wants its scans stopped. A connection that knows nothing of us is left as it is.
 
 No connection and no interpreter goes while a thread runs our Python inside DuckDB: scans are
 stopped and waited for first. Otherwise DuckDB 1.5 waits for ever with the GIL held, and
@@ -21,20 +24,22 @@ import functools
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from rasteret_sql.collections.workspace import Workspace
-from rasteret_sql.datasets.registry import set_storage_defaults_of
+from rasteret_sql.collections.folders import collection_folders, workspace_folder
 from rasteret_sql.duck import macros
-from rasteret_sql.duck.ctrl_c import CtrlC
-from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
-from rasteret_sql.duck.views import create_workspace_views
+from rasteret_sql.duck.names import CATALOG, quote_identifier, quote_text
+from rasteret_sql.duck.udfs import UDFS, create_udf
 from rasteret_sql.errors import NotRegisteredError
-from rasteret_sql.reading.tile_store import STORE
+
+if TYPE_CHECKING:
+    from rasteret_sql.collections.workspace import Workspace
+    from rasteret_sql.duck.ctrl_c import CtrlC
+    from rasteret_sql.duck.table_function import Runtime
 
 _NUMBER = "_rasteret_instance"
 
@@ -54,16 +59,69 @@ class Instance:
 
     Holds connections weakly: a strong reference would keep the user's file open. Its
     connections hold it (`_instances`), as DuckDB only borrows the UDFs.
+
+    Args:
+        workspace: Folder of collections; the default one where None.
+
+    Attributes:
+        folder: The same, absolute.
+        signals: Whether SIGINT stops its scans.
+        first_calls: Threads that import what they call, and call it, inside DuckDB.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.runtime = Runtime(self)
+    def __init__(self, workspace: str | Path | None) -> None:
+        self.folder = workspace_folder(workspace)
+        self.signals = True
+        self.first_calls: set[int] = set()
+        self._engine: Runtime | None = None
+        self._workspace: Workspace | None = None
+        self._engine_lock = threading.Lock()
         self.udfs: list[object] = []
         self._members: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
+        self._with_macros: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._cursors: weakref.WeakKeyDictionary[Connection, weakref.WeakSet[Connection]] = (
             weakref.WeakKeyDictionary()
         )
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine, made by the first call: what it imports takes longer than to connect."""
+        if self._engine is None:
+            from rasteret_sql.duck.table_function import Runtime
+
+            with self._engine_lock:
+                if self._engine is None:
+                    self._engine = Runtime(self)
+                    self._engine.on_work = self._on_work
+                    self._engine.on_idle = self._on_idle
+        return self._engine
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where collections are kept."""
+        workspace = self._workspace
+        if workspace is None:
+            from rasteret_sql.collections.workspace import Workspace
+
+            workspace = self._workspace = Workspace(self.folder)
+        return workspace
+
+    def move_to(self, workspace: str | Path) -> None:
+        """Have another folder of collections from now on."""
+        self.folder = workspace_folder(workspace)
+        self._workspace = None
+
+    def has_collections(self) -> bool:
+        """Whether there is a collection; none is read."""
+        return bool(collection_folders(self.folder))
+
+    def _on_work(self) -> None:
+        if self.signals:
+            _ctrl_c().enter()
+
+    def _on_idle(self) -> None:
+        if self.signals:
+            _ctrl_c().leave()
 
     def cursor(self) -> Connection:
         """A connection of our own, without TEMP macros."""
@@ -78,14 +136,29 @@ class Instance:
         )
 
     def adopt(self, con: Connection) -> None:
-        """Give a connection the plain function names."""
-        if con in self._members:
+        """Give a connection the plain function names, whatever it uses later."""
+        if con in self._with_macros:
             return
-        row = con.execute("SELECT current_connection_id()::VARCHAR").fetchall()[0]
-        self._members[con] = row[0]
-        _instances[con] = self
+        if con not in self._members:
+            row = con.execute("SELECT current_connection_id()::VARCHAR").fetchall()[0]
+            self._members[con] = row[0]
+            _instances[con] = self
         for statement in macros.temp_statements():
             con.execute(statement)
+        self._with_macros.add(con)
+
+    def adopt_cursor(self, con: Connection) -> None:
+        """Give a new connection the plain function names until it uses another schema."""
+        number, database, schema = con.execute(
+            "SELECT current_connection_id()::VARCHAR, current_database(), current_schema()"
+        ).fetchall()[0]
+        self._members[con] = number
+        _instances[con] = self
+        own = f"{quote_identifier(database)}.{quote_identifier(schema)}"
+        try:
+            con.execute(f"SET search_path = {quote_text(f'{own},{CATALOG}.main')}")
+        except duckdb.InvalidInputException:  # settings are locked
+            self.adopt(con)
 
     def is_parent_of(self, con: Connection, cursor: Connection) -> None:
         """Closing a connection closes the cursors made from it."""
@@ -99,25 +172,54 @@ class Instance:
         """
         family = self._family(con)
         numbers = {number for member in family if (number := self._members.get(member))}
-        if not self.runtime.is_used_by(numbers):
-            return False
+        has_waited = self._wait_for_first_calls(numbers)
+        if self._engine is None or not (has_waited or self._engine.is_used_by(numbers)):
+            return has_waited
         for number in numbers:
-            self.runtime.stop(number)
+            self._engine.stop(number)
         for member in family:
             with contextlib.suppress(duckdb.Error):  # closed already
                 _interrupt(member)
-        self.runtime.stop_and_wait(numbers, _CLOSE_SECONDS)
+        self._engine.stop_and_wait(numbers, _CLOSE_SECONDS)
         return True
+
+    def _wait_for_first_calls(self, numbers: Collection[str | None]) -> bool:
+        """Wait until no other thread imports, inside DuckDB, what it calls; stop what it calls.
+
+        Returns:
+            Whether there was any.
+        """
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        has_waited = False
+        while self.first_calls - {threading.get_ident()} and time.monotonic() < deadline:
+            has_waited = True
+            if self._engine is not None:
+                for number in numbers:
+                    self._engine.stop(number)
+            time.sleep(_RETRY_SECONDS)
+        return has_waited
+
+    def stop_scans(self, con: Connection | None = None) -> None:
+        """Have the scans of a connection stop, or all of them."""
+        if self._engine is not None:
+            self._engine.stop(None if con is None else self.id_of(con))
+
+    @property
+    def n_running(self) -> int:
+        """Scans that have started and not ended."""
+        return 0 if self._engine is None else self._engine.n_running
 
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""
+        self._wait_for_first_calls([None])
         members = list(self._members)
-        if self.runtime.n_running:
-            self.runtime.stop()
+        if self.n_running:
+            self.stop_scans()
             for member in members:
                 with contextlib.suppress(duckdb.Error):  # closed already
                     _interrupt(member)
-        self.runtime.close()
+        if self._engine is not None:
+            self._engine.close()
         for member in members:
             with contextlib.suppress(duckdb.Error):  # still busy after `_CLOSE_SECONDS`
                 _when_free(lambda member=member: _close(member))  # type: ignore[misc]
@@ -170,7 +272,10 @@ def connect(
     con = duckdb.connect(str(database), read_only=read_only, config=config or {})
     _resize_cache(tile_cache_bytes)
     instance, _ = _registered(con, workspace, signals=signals)
-    create_workspace_views(con, instance.workspace)
+    if instance.has_collections():
+        from rasteret_sql.duck.views import create_workspace_views
+
+        create_workspace_views(con, instance.workspace)
     return con
 
 
@@ -182,6 +287,9 @@ def register(
     tile_cache_bytes: int | None = None,
 ) -> None:
     """Add the functions to a connection you already have; its later cursors get them too.
+
+    A cursor knows the plain names until it runs ``USE``; then write ``rasteret.rasteret_read``,
+    or register the cursor too.
 
     Safe to call again. One workspace serves all connections of a database instance: the one
     given last, if any. Files of its collections that were built from a data set are reached
@@ -217,12 +325,16 @@ def register(
     """
     _resize_cache(tile_cache_bytes)
     instance, is_changed = _registered(con, workspace, signals=signals)
-    if is_changed:
+    if is_changed and instance.has_collections():
+        from rasteret_sql.datasets.registry import set_storage_defaults_of
+
         set_storage_defaults_of(info.data_source for info in instance.workspace.collections())
 
 
 def _resize_cache(tile_cache_bytes: int | None) -> None:
     if tile_cache_bytes is not None:
+        from rasteret_sql.reading.tile_store import STORE
+
         STORE.resize(tile_cache_bytes)
 
 
@@ -250,11 +362,10 @@ def _registered(
         instance = _instances.get(con) or _instance_of(con)
         is_changed = instance is None or workspace is not None
         if instance is None:
-            instance = _install(con, Workspace(workspace))
+            instance = _install(con, workspace)
         elif workspace is not None:
-            instance.workspace = Workspace(workspace)
-        instance.runtime.on_work = _ctrl_c.enter if signals else _nothing
-        instance.runtime.on_idle = _ctrl_c.leave if signals else _nothing
+            instance.move_to(workspace)
+        instance.signals = signals
         instance.adopt(con)
     return instance, is_changed
 
@@ -268,10 +379,10 @@ def _instance_of(con: Connection) -> Instance | None:
     return _by_number.get(number)
 
 
-def _install(con: Connection, workspace: Workspace) -> Instance:
+def _install(con: Connection, workspace: str | Path | None) -> Instance:
     instance = Instance(workspace)
     with _new_cursor(con) as cursor:
-        instance.udfs = macros.create_udfs(cursor, instance.runtime)
+        instance.udfs = [create_udf(cursor, udf, instance) for udf in UDFS]
         number = f"{id(instance):x}"
         catalog = quote_identifier(CATALOG)
         cursor.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {catalog} (READ_WRITE)")
@@ -289,7 +400,7 @@ def _wrap_duckdb() -> None:
         child = _new_cursor(self)
         instance = _instances.get(self)
         if instance is not None:
-            instance.adopt(child)
+            instance.adopt_cursor(child)
             instance.is_parent_of(self, child)
         return child
 
@@ -297,7 +408,7 @@ def _wrap_duckdb() -> None:
     def interrupt(self: Connection) -> None:
         instance = _instances.get(self)
         if instance is not None:
-            instance.runtime.stop(instance.id_of(self))
+            instance.stop_scans(self)
         _interrupt(self)
 
     @functools.wraps(_close)
@@ -344,21 +455,23 @@ def _close_all() -> None:
     """At exit: an open connection would print what nanobind leaks, or abort in 1.5."""
     for instance in list(_by_number.values()):
         instance.close()
-    _ctrl_c.finish()
+    if _ctrl_c.cache_info().currsize:
+        _ctrl_c().finish()
 
 
 def _stop_all() -> None:
     for instance in list(_by_number.values()):
-        if instance.runtime.on_work is not _nothing:
-            instance.runtime.stop()
+        if instance.signals:
+            instance.stop_scans()
 
 
 def _is_busy() -> bool:
-    return any(instance.runtime.n_running for instance in list(_by_number.values()))
+    return any(instance.n_running for instance in list(_by_number.values()))
 
 
-def _nothing() -> None:
-    """Stand for a handler where signals are not wanted."""
+@functools.cache
+def _ctrl_c() -> CtrlC:
+    """The handler of the process; the engine's part of the package is imported by now."""
+    from rasteret_sql.duck.ctrl_c import CtrlC
 
-
-_ctrl_c = CtrlC(_stop_all, _is_busy)
+    return CtrlC(_stop_all, _is_busy)

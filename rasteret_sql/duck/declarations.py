@@ -28,9 +28,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from rasteret_sql.duck.checks import Check
+from rasteret_sql.duck.macros import SQL_FILES
+from rasteret_sql.duck.udfs import BIND_UDF
 from rasteret_sql.errors import InputError
 
-BIND_UDF = "_rasteret_bind"
 REQUIRED = ""
 """The default of a parameter that has none."""
 
@@ -44,14 +45,6 @@ _CALLER = (
     "{database: current_database(), schema: current_schema(), "
     "connection: current_connection_id()::VARCHAR}"
 )
-
-SQL_FILES = {
-    "20_collections.sql": "Collections: build, keep, share.",
-    "22_maintenance.sql": "Collections: bring up to date, check, compare with data sets.",
-    "25_datasets.sql": "Data sets by name: built-in ones and the user's own.",
-    "30_pixels.sql": "Pixels: plan, tiles, rows.",
-}
-"""The files of ``sql/`` that are written from declarations, and their first sentence."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,6 @@ from pathlib import Path
 
 import duckdb
 
-from rasteret_sql.duck import functions
-from rasteret_sql.duck.declarations import BIND_UDF, SQL_FILES
-from rasteret_sql.duck.scalars import create_scalar
-from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import RasteretError
 
 PLAIN = ("10_scalars.sql", "90_functions.sql")
@@ -25,8 +21,16 @@ PLAIN = ("10_scalars.sql", "90_functions.sql")
 HAND_WRITTEN = (*PLAIN, "35_values.sql")
 """The files that are not written from declarations."""
 
+SQL_FILES = {
+    "20_collections.sql": "Collections: build, keep, share.",
+    "22_maintenance.sql": "Collections: bring up to date, check, compare with data sets.",
+    "25_datasets.sql": "Data sets by name: built-in ones and the user's own.",
+    "30_pixels.sql": "Pixels: plan, tiles, rows.",
+}
+"""The files of ``sql/`` that are written from declarations, and their first sentence."""
+
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
-_CREATE = re.compile(r"^CREATE OR REPLACE MACRO (\w+)")
+_CREATE = re.compile(r"^CREATE OR REPLACE MACRO\b", re.MULTILINE)
 
 
 def sql_folder(package: Path = Path(__file__).parents[1]) -> Path:
@@ -46,27 +50,27 @@ def sql_folder(package: Path = Path(__file__).parents[1]) -> Path:
 
 
 @functools.cache
-def statements() -> tuple[str, ...]:
-    """Every statement of every file, in order."""
+def statements() -> tuple[duckdb.Statement, ...]:
+    """Every statement of every file, in order.
+
+    Parsed once for all databases: DuckDB 2.0 needs as long to parse them as to run them.
+    """
     return _statements_of(*sorted((*HAND_WRITTEN, *SQL_FILES)))
 
 
-@functools.cache
 def plain_statements() -> tuple[str, ...]:
     """Those of the files that need no Python: any DuckDB can run and keep them."""
-    return _statements_of(*PLAIN)
+    found = _statements_of(*PLAIN)
+    return tuple(_LEADING_COMMENTS.sub("", s.query.strip()).rstrip(";") for s in found)
 
 
-def _statements_of(*names: str) -> tuple[str, ...]:
-    found = []
+def _statements_of(*names: str) -> tuple[duckdb.Statement, ...]:
     folder = sql_folder()
-    for name in names:
-        text = (folder / name).read_text(encoding="utf-8")
-        found += [
-            _LEADING_COMMENTS.sub("", s.query.strip()).rstrip(";")
-            for s in duckdb.extract_statements(text)
-        ]
-    return tuple(found)
+    return tuple(
+        statement
+        for name in names
+        for statement in duckdb.extract_statements((folder / name).read_text(encoding="utf-8"))
+    )
 
 
 def load(con: duckdb.DuckDBPyConnection) -> None:
@@ -77,27 +81,10 @@ def load(con: duckdb.DuckDBPyConnection) -> None:
 
 @functools.cache
 def temp_statements() -> tuple[duckdb.Statement, ...]:
-    """The macros once more as TEMP macros of one connection.
-
-    Parsed once for all connections: DuckDB 2.0 needs as long to parse them as to run them.
-    """
+    """The macros once more as TEMP macros of one connection."""
     script = ";\n".join(
-        _CREATE.sub(r"CREATE OR REPLACE TEMP MACRO \1", statement)
+        _CREATE.sub("CREATE OR REPLACE TEMP MACRO", statement.query, count=1)
         for statement in statements()
-        if _CREATE.match(statement)
+        if statement.type == duckdb.StatementType.CREATE
     )
     return tuple(duckdb.extract_statements(script))
-
-
-def create_udfs(con: duckdb.DuckDBPyConnection, runtime: Runtime) -> list[object]:
-    """Register the private scalar UDFs that macros call.
-
-    Returns:
-        The functions; DuckDB only borrows them, so they must outlive the connections.
-    """
-    made = [create_scalar(con, BIND_UDF, runtime.bind, "VARCHAR")]
-    made += [
-        create_scalar(con, scalar.name, scalar.make(runtime), scalar.returns)
-        for scalar in functions.SCALARS
-    ]
-    return made

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasteret_sql.collections.datetimes import Instants, format_micros
+from rasteret_sql.collections.folders import is_parquet_name
 from rasteret_sql.collections.footers import CollectionInfo, part_files
 from rasteret_sql.collections.geo_key import geo_of_footer
-from rasteret_sql.collections.parquet_source import ParquetSource, is_parquet_name
-from rasteret_sql.collections.partitions import hive_types_of
+from rasteret_sql.collections.parquet_source import ParquetSource
 from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.duck.parquet_sql import parquet_sql
 from rasteret_sql.duck.partition_keys import follow_datetime
 from rasteret_sql.duck.plain_types import with_plain_types
 from rasteret_sql.duck.raster_stream import raster_stream
@@ -41,7 +42,7 @@ from rasteret_sql.errors import (
 from rasteret_sql.ingest.rasters import KEPT, is_raster_name
 from rasteret_sql.reading.index import INDEX, RecordFilter, Version
 from rasteret_sql.remote.stores import is_remote
-from rasteret_sql.schema import PARTITION_KEYS, bands_of, metadata_column
+from rasteret_sql.schema import bands_of, metadata_column
 from rasteret_sql.units import BBox
 
 _QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b|--|/\*)", re.IGNORECASE)
@@ -339,31 +340,6 @@ def is_path(text: object) -> bool:
     return is_parquet_name(text) or "/" in text or Path(text).is_dir()
 
 
-def parquet_sql(path: str) -> str:
-    """A table function call that reads local Parquet: a file, or a folder with hive partitions."""
-    if is_parquet_name(path):
-        return f"read_parquet({quote_text(path)})"
-    types = _hive_types(Path(path.split("*", 1)[0]))
-    listed = ", ".join(f"{quote_text(key)}: {kind}" for key, kind in types.items())
-    hive = f", hive_partitioning = true, hive_types = {{{listed}}}" if types else ""
-    return f"read_parquet({quote_text(path.rstrip('/') + '/**/*.parquet')}{hive})"
-
-
-def _hive_types(folder: Path) -> dict[str, str]:
-    """DuckDB types of a folder's partition keys, as its writer declared them."""
-    first = next(part_files(folder), None)
-    if first is None:
-        return {}
-    keys = [part.split("=", 1)[0] for part in first.relative_to(folder).parts[:-1] if "=" in part]
-    try:
-        declared = hive_types_of(pq.read_metadata(first)) if keys else {}
-    except (OSError, pa.ArrowInvalid):
-        declared = {}  # DuckDB says what is wrong with the file
-    ours = dict.fromkeys(PARTITION_KEYS, "BIGINT")
-    types = {key: declared.get(key) or ours.get(key) for key in keys}
-    return {key: kind for key, kind in types.items() if kind}
-
-
 def _is_old_geoparquet(text: str) -> bool:
     """Whether a local path is GeoParquet before 1.0, which DuckDB refuses to open."""
     if _QUERY.match(text) or not is_path(text):
@@ -385,12 +361,6 @@ def _geo_metadata(text: str) -> bytes | None:
         return geo_of_footer(pq.read_metadata(first))
     except (OSError, pa.ArrowInvalid):
         return None  # the read itself says what is wrong with the file
-
-
-def remote_view_sql(path: str) -> str:
-    """What a view over remote Parquet reads; DuckDB alone would need httpfs."""
-    at = path if is_parquet_name(path) else path.rstrip("/") + "/"
-    return f"rasteret.main.rasteret_records({quote_text(at)})"
 
 
 def _source(cursor: duckdb.DuckDBPyConnection, text: str) -> ParquetSource | None:

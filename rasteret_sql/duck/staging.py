@@ -17,12 +17,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.scalars import Scalar, row_batch
+from rasteret_sql.duck.scalars import row_batch
 from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.duck.udfs import STAGE_UDF as STAGE_UDF
+from rasteret_sql.duck.udfs import STAGED_UDF as STAGED_UDF
 from rasteret_sql.errors import InputError, RasteretError
 
-STAGE_UDF = "_rasteret_stage"
-STAGED_UDF = "_rasteret_staged"
 ROW = "_rasteret_row"
 """Alias that stands for a whole row of the caller's relation: a column of that name wins."""
 _KEPT = 256
@@ -100,7 +100,9 @@ class Stage:
 STAGE = Stage()
 
 
-def _stage(_runtime: Runtime) -> Callable[..., pa.Array]:
+def make_stage(_runtime: Runtime) -> Callable[..., pa.Array]:
+    """What keeps the rows of a call, by its token."""
+
     def stage(tokens: pa.Array, rows: pa.Array) -> pa.Array:
         if len(rows):
             STAGE.get(tokens[0].as_py()).chunks.append(row_batch(rows))
@@ -109,13 +111,12 @@ def _stage(_runtime: Runtime) -> Callable[..., pa.Array]:
     return stage
 
 
-def _staged(_runtime: Runtime) -> Callable[..., pa.Array]:
+def make_staged(_runtime: Runtime) -> Callable[..., pa.Array]:
+    """What says that all rows of a call have arrived."""
+
     def staged(tokens: pa.Array, done: pa.Array) -> pa.Array:
         for token in tokens:
             STAGE.get(token.as_py()).is_complete.set()
         return pa.array([True] * len(done))
 
     return staged
-
-
-SCALARS = (Scalar(STAGE_UDF, _stage, "BOOLEAN"), Scalar(STAGED_UDF, _staged, "BOOLEAN"))

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from rasteret_sql.grid.crs import keep_context
+from rasteret_sql.grid.proj_context import keep_context
 
 Batches = Generator[pa.RecordBatch, None, None]
 OpenScan = Callable[[list[str], "pc.Expression | None"], Batches]

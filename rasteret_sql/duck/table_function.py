@@ -38,6 +38,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_sql.duck.declarations import FUNCTIONS, TableFunction
+from rasteret_sql.duck.names import CATALOG as CATALOG
+from rasteret_sql.duck.names import IS_DUCKDB_2 as IS_DUCKDB_2
+from rasteret_sql.duck.names import quote_identifier as quote_identifier
+from rasteret_sql.duck.names import quote_text as quote_text
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
@@ -47,11 +51,6 @@ from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
-
-CATALOG = "rasteret"
-"""The attached in-memory database that holds the macros."""
-
-IS_DUCKDB_2 = int(duckdb.__version__.split(".")[0]) >= 2
 
 _EXTENSION_METADATA = b"ARROW:extension:metadata"
 
@@ -178,8 +177,10 @@ class Warned:
 class Connections(Protocol):
     """Where the engine gets a connection of its own; never the caller's, which is busy."""
 
-    workspace: Workspace
-    """Where collections are kept."""
+    @property
+    def workspace(self) -> Workspace:
+        """Where collections are kept."""
+        ...
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A new connection to the caller's database instance."""
@@ -658,26 +659,6 @@ def _without_crs(schema: pa.Schema) -> pa.Schema:
             one.with_metadata(metadata | {_EXTENSION_METADATA: b"{}"}) if has_crs else one
         )
     return pa.schema(fields)
-
-
-def quote_identifier(name: str) -> str:
-    r"""An SQL identifier.
-
-    Example:
-        >>> print(quote_identifier('a"b'))
-        "a""b"
-    """
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """An SQL string literal.
-
-    Example:
-        >>> quote_text("it's")
-        "'it''s'"
-    """
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _named(error: RasteretError, function: str) -> RasteretError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import duckdb
 
-from rasteret_sql.collections.parquet_source import is_parquet_name
+from rasteret_sql.collections.folders import is_parquet_name
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.datasets.registry import set_storage_defaults_of
-from rasteret_sql.duck.relations import parquet_sql, remote_view_sql
-from rasteret_sql.duck.table_function import quote_identifier
+from rasteret_sql.duck.names import quote_identifier, quote_text
+from rasteret_sql.duck.parquet_sql import parquet_sql, remote_view_sql
 from rasteret_sql.errors import CollectionError, InputError
 from rasteret_sql.remote.stores import is_remote
 
@@ -101,11 +101,14 @@ def quote_part(path: str) -> str:
 
 
 def _named(con: duckdb.DuckDBPyConnection, name: str) -> list[tuple[str, str | None]]:
-    """Tables and views of this name in the current schema: kind and SQL text."""
+    """Tables and views of this name in the current schema: kind and SQL text.
+
+    The name is in the text, as DuckDB 1.5 imports pandas to take a parameter.
+    """
+    text = quote_text(name)
     return con.execute(
-        "SELECT 'table', NULL FROM duckdb_tables() WHERE table_name = $name AND "
+        f"SELECT 'table', NULL FROM duckdb_tables() WHERE table_name = {text} AND "
         "schema_name = current_schema() AND database_name = current_database() "
-        "UNION ALL SELECT 'view', sql FROM duckdb_views() WHERE view_name = $name AND "
-        "schema_name = current_schema() AND database_name = current_database()",
-        {"name": name},
+        f"UNION ALL SELECT 'view', sql FROM duckdb_views() WHERE view_name = {text} AND "
+        "schema_name = current_schema() AND database_name = current_database()"
     ).fetchall()

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Final
 
 import pyproj
-from pyproj._context import get_context_manager  # type: ignore[attr-defined]  # not in its stubs
 from pyproj.exceptions import CRSError
 
 from rasteret_sql.errors import InputError
@@ -16,8 +15,6 @@ LONLAT: Final = "OGC:CRS84"
 """Longitude, latitude in degrees, WGS 84: what an AOI is in unless something else is said."""
 
 PROJ_VERSION: Final[str] = pyproj.proj_version_str
-
-_contexts: dict[int, object] = {}
 
 _CODE = re.compile(r"[A-Za-z]+:\w+")
 _FORMS = "an EPSG code, 'EPSG:n', 'OGC:CRS84', WKT or PROJJSON"
@@ -92,19 +89,6 @@ def _transformer(src: str, dst: str) -> pyproj.Transformer:
 @lru_cache(maxsize=1024)
 def _same(first: str, second: str) -> bool:
     return pyproj.CRS(first).equals(pyproj.CRS(second), ignore_axis_order=True)
-
-
-def keep_context() -> None:
-    """Keep PROJ's context of this thread; call it before a foreign thread leaves Python.
-
-    pyproj holds one context per thread twice: in a C slot, which lasts as long as the
-    thread, and in a `threading.local`, which frees it. In a thread that Python did not
-    start (DuckDB's) the latter ends with each callback, and the next one would use a freed
-    context.
-    """
-    manager = get_context_manager()
-    if manager is not None:
-        _contexts.setdefault(id(manager), manager)
 
 
 def is_same(first: pyproj.CRS, second: pyproj.CRS) -> bool:

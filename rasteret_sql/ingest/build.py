@@ -27,24 +27,6 @@ from rasteret_sql.ingest.header_journal import HeaderJournal
 from rasteret_sql.ingest.records import Records
 from rasteret_sql.ingest.samples import header_reader
 
-REPORT_SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("kind", pa.string()),
-        ("path", pa.string()),
-        ("records", pa.int64()),
-        ("bands", pa.list_(pa.string())),
-        ("assets", pa.int64()),
-        ("enriched", pa.int64()),
-        ("failed", pa.int64()),
-        ("partitions", pa.int64()),
-        ("size_bytes", pa.int64()),
-        ("requests", pa.int64()),
-        ("seconds", pa.float64()),
-    ]
-)
-"""The one row that a build returns."""
-
 
 @dataclass(frozen=True)
 class BuildOptions:

@@ -169,14 +169,20 @@ def file_name(href: str) -> str:
     Example:
         >>> file_name("https://a.org/x/B04.tif?version=2"), file_name("/x/of.2024")
         ('B04', 'of.2024')
+        >>> file_name("https://a.org?file=B04.tif"), file_name("s3://b/a%20b.tif#x/y")
+        ('', 'a b')
     """
-    path = unquote(urlsplit(href).path) if "://" in href else href
+    path = href
+    if "://" in href:  # urlsplit takes 7 us
+        bare = href.partition("#")[0].partition("?")[0]
+        path = unquote(bare.partition("://")[2].partition("/")[2])
     return _bare(path.rstrip("/").rsplit("/", 1)[-1])
 
 
 def _bare(path: str) -> str:
-    suffix = PurePosixPath(path).suffix
-    return path.removesuffix(suffix) if suffix.lower() in RASTER_SUFFIXES else path
+    stem, dot, ending = path.rpartition(".")
+    is_ending = bool(stem) and not stem.endswith("/") and f".{ending}".lower() in RASTER_SUFFIXES
+    return stem if dot and is_ending else path
 
 
 def record_ids(hrefs: Sequence[str]) -> list[str]:

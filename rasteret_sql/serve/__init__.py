@@ -26,6 +26,7 @@ from pathlib import Path
 import duckdb
 
 from rasteret_sql import maps
+from rasteret_sql.duck import functions as functions  # declares them
 from rasteret_sql.duck import macros
 from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS

@@ -25,7 +25,9 @@ def band_values(header: Header, band_index: int) -> dict[str, Any]:
             "band_index", f"0 to {header.samples_per_pixel - 1}", band_index, "count from 0"
         )
     image, georef = header.image, header.georef
-    offsets, counts = _own_tiles(image, band_index)
+    is_separate = header.planar_configuration == SEPARATE
+    own = band_index if is_separate else None
+    offsets, counts = _own_tiles(image, own)
     affine = georef.affine
     plain = affine is not None and affine.is_rectilinear
     return {
@@ -51,7 +53,7 @@ def band_values(header: Header, band_index: int) -> dict[str, Any]:
         "affine": affine,
         "scale": header.scales[band_index] if header.scales else None,
         "offset": header.offsets[band_index] if header.offsets else None,
-        "overviews": [_level_row(level, band_index) for level in header.overviews],
+        "overviews": [_level_row(level, own) for level in header.overviews],
         "mask": _mask_row(header, band_index),
         "jpeg_tables": image.jpeg_tables,
         "is_tiled": image.is_tiled,
@@ -82,7 +84,7 @@ def _mask_row(header: Header, band_index: int) -> dict[str, Any] | None:
     return full | {"overviews": overviews}
 
 
-def _level_row(level: Level, band_index: int) -> dict[str, Any]:
+def _level_row(level: Level, band_index: int | None) -> dict[str, Any]:
     offsets, counts = _own_tiles(level, band_index)
     return {
         "width": level.width,
@@ -101,9 +103,11 @@ def _level_row(level: Level, band_index: int) -> dict[str, Any]:
     }
 
 
-def _own_tiles(level: Level, band_index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The band's own slice of the tile table where planes are separate, else all of it."""
-    if level.tile_offsets.size <= level.tiles_per_plane:
+def _own_tiles(
+    level: Level, band_index: int | None
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The band's own slice of the tile table where planes are separate, else (None) all of it."""
+    if band_index is None or level.tile_offsets.size <= level.tiles_per_plane:
         return level.tile_offsets, level.tile_byte_counts
     own = slice(band_index * level.tiles_per_plane, (band_index + 1) * level.tiles_per_plane)
     return level.tile_offsets[own], level.tile_byte_counts[own]

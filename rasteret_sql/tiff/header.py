@@ -19,6 +19,7 @@ from rasteret_sql.tiff.metadata import (
 from rasteret_sql.tiff.pages import Pages, read_level, read_pages
 from rasteret_sql.tiff.samples import sample_dtype
 from rasteret_sql.tiff.source import ByteSource, Fetch
+from rasteret_sql.tiff.written_alike import known_header, learn
 
 _FIRST_READ: Final = 16 * 1024
 _MAX_SAMPLES: Final = 65_535
@@ -53,6 +54,9 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
     if len(start) < 16 and (file_size is None or len(start) < file_size):
         start = fetch(0, _FIRST_READ)
     source = ByteSource(fetch, start, file_size)
+    known = known_header(source)
+    if known is not None:
+        return known
     dialect, first = read_start(source)
     pages = read_pages(source, dialect, first)
     _fetch_values(source, pages)
@@ -61,6 +65,7 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
     warnings = pages.warnings
     dtype = sample_dtype(page)
     image = read_level(page)
+    made = [(image, page)]
     crs = read_file_crs(page)
     if crs.warning:
         warnings.append(crs.warning)
@@ -69,8 +74,8 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
     units = bands.units
     if crs.vertical_unit:
         units = [unit or crs.vertical_unit for unit in units]
-    overviews, mask, mask_overviews = _read_reduced(pages, image, samples)
-    return Header(
+    overviews, mask, mask_overviews = _read_reduced(pages, image, samples, made)
+    header = Header(
         dialect.byte_order,
         dialect.is_bigtiff,
         dtype,
@@ -94,6 +99,8 @@ def read_header(fetch: Fetch, *, start: bytes = b"", file_size: int | None = Non
         *_ycbcr(page, image),
         tuple(warnings),
     )
+    learn(source, header, page, crs, made)
+    return header
 
 
 def _fetch_values(source: ByteSource, pages: Pages) -> None:
@@ -150,20 +157,25 @@ def _ycbcr(page: Ifd, image: Level) -> tuple[tuple[int, int], tuple[float, ...],
 
 
 def _read_reduced(
-    pages: Pages, image: Level, samples: int
+    pages: Pages, image: Level, samples: int, made: list[tuple[Level, Ifd]]
 ) -> tuple[tuple[Level, ...], Level | None, tuple[Level, ...]]:
-    """Overviews, mask and masks of overviews, as far as they belong to the image."""
+    """Overviews, mask and masks of overviews, as far as they belong to the image.
+
+    ``made`` gets all of them, with their pages.
+    """
     if not (pages.overviews or pages.masks or pages.overview_masks):
         return (), None, ()
     warnings = pages.warnings
-    overviews = _read_levels(_with_samples(pages.overviews, {samples}, warnings), warnings)
+    overviews = _read_levels(_with_samples(pages.overviews, {samples}, warnings), warnings, made)
     # TIFF has masks of one sample; GDAL also takes one for each sample of the image.
     allowed = {1, samples}
-    masks = _read_levels(_with_samples(pages.masks, allowed, warnings)[:1], warnings)
+    masks = _read_levels(_with_samples(pages.masks, allowed, warnings)[:1], warnings, made)
     sizes = {(level.width, level.height) for level in overviews}
     mask_overviews = tuple(
         level
-        for level in _read_levels(_with_samples(pages.overview_masks, allowed, warnings), warnings)
+        for level in _read_levels(
+            _with_samples(pages.overview_masks, allowed, warnings), warnings, made
+        )
         if (level.width, level.height) in sizes
     )
     is_same_size = masks and (masks[0].width, masks[0].height) == (image.width, image.height)
@@ -179,12 +191,15 @@ def _with_samples(pages: list[Ifd], allowed: set[int], warnings: list[str]) -> l
     return fitting
 
 
-def _read_levels(pages: list[Ifd], warnings: list[str]) -> tuple[Level, ...]:
+def _read_levels(
+    pages: list[Ifd], warnings: list[str], made: list[tuple[Level, Ifd]]
+) -> tuple[Level, ...]:
     """The levels that can be read, largest first; the others leave a warning."""
     levels = []
     for page in pages:
         try:
             levels.append(read_level(page))
+            made.append((levels[-1], page))
         except HeaderError as error:
             warnings.append(f"an overview or mask is left out: {error.message}")
     if len(levels) > 1:

@@ -100,10 +100,13 @@ class Directory:
 class Ifd:
     """The tags of one page; values are decoded when asked for."""
 
-    __slots__ = ("_short_shift", "dialect", "directory", "entries", "source")
+    __slots__ = ("_short_shift", "dialect", "directory", "entries", "offset", "source")
 
-    def __init__(self, source: ByteSource, dialect: Dialect, directory: Directory) -> None:
+    def __init__(
+        self, source: ByteSource, dialect: Dialect, directory: Directory, offset: int
+    ) -> None:
         self.source = source
+        self.offset = offset
         self.dialect = dialect
         self.directory = directory
         self.entries = directory.entries
@@ -242,6 +245,11 @@ class Ifd:
         return self.source.read(entry[3], size * count)
 
 
+def dialect_of(start: bytes) -> Dialect | None:
+    """The kind of TIFF that a file is by its first bytes; None if it is none."""
+    return _DIALECTS.get(start[:4])
+
+
 def read_start(source: ByteSource) -> tuple[Dialect, int]:
     """The kind of TIFF, and where its first directory is.
 
@@ -250,7 +258,7 @@ def read_start(source: ByteSource) -> tuple[Dialect, int]:
         HeaderError: if the file ends within its first 8 (BigTIFF: 16) bytes.
     """
     start = source.start
-    dialect = _DIALECTS.get(start[:4])
+    dialect = dialect_of(start)
     if dialect is None:
         raise _not_a_tiff(start)
     if not dialect.is_bigtiff:
@@ -284,7 +292,7 @@ def read_ifd(source: ByteSource, dialect: Dialect, offset: int) -> tuple[Ifd, in
         tail = source.read(offset + head + length, dialect.pointer.size)
     except HeaderError:  # libtiff takes a missing pointer as the end of the chain
         tail = bytes(dialect.pointer.size)
-    return Ifd(source, dialect, _directory(data, dialect)), dialect.pointer.unpack(tail)[0]
+    return Ifd(source, dialect, _directory(data, dialect), offset), dialect.pointer.unpack(tail)[0]
 
 
 @lru_cache(maxsize=1024)

@@ -19,6 +19,8 @@ import time
 import duckdb
 
 import rasteret_sql
+from rasteret_sql.duck import ctrl_c as ctrl_c  # what a first call imports
+from rasteret_sql.duck import functions as functions
 from rasteret_sql.duck.stream import n_pulling
 
 SCENARIO, SOURCE, WORKSPACE, ORIGIN, N = sys.argv[1:]

@@ -9,16 +9,17 @@ import duckdb
 import pytest
 
 import rasteret_sql
-from rasteret_sql.duck import functions, macros
+from rasteret_sql.duck import functions as functions  # declares them
+from rasteret_sql.duck import macros
 from rasteret_sql.duck.checks import at_least, flag, one_of, texts
 from rasteret_sql.duck.declarations import (
     FUNCTIONS,
-    SQL_FILES,
     Parameter,
     sql_file,
     table_function,
 )
 from rasteret_sql.duck.functions.read_parameters import READ_PARAMETERS
+from rasteret_sql.duck.macros import SQL_FILES
 from rasteret_sql.errors import InputError, RasteretError
 
 PUBLIC = sorted(name for name in FUNCTIONS if name.startswith("rasteret_"))
@@ -170,7 +171,3 @@ def test_another_package_s_folder_sql_is_not_ours(tmp_path):
     shutil.rmtree(package / "_sql")
     with pytest.raises(RasteretError, match=r"SQL files: expected 10_scalars\.sql and others in"):
         macros.sql_folder(package)
-
-
-def test_scalars_are_declared_too():
-    assert all(scalar.name.startswith("_rasteret_") for scalar in functions.SCALARS)

@@ -15,8 +15,8 @@ from rasteret_sql.duck.checks import at_least, texts
 from rasteret_sql.duck.connection import Instance
 from rasteret_sql.duck.declarations import FUNCTIONS, Parameter, table_function
 from rasteret_sql.duck.relations import stream
-from rasteret_sql.duck.scalars import create_scalar
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
+from rasteret_sql.duck.udfs import UDFS, create_udf
 from rasteret_sql.errors import ReadError
 
 
@@ -98,7 +98,7 @@ def con(tmp_path, toy):
     con = duckdb.connect(config={"threads": 2})
     instance = Instance(workspace=None)
     instance._members[con] = "0"
-    instance.udfs = [create_scalar(con, "_rasteret_bind", instance.runtime.bind, "VARCHAR")]
+    instance.udfs = [create_udf(con, UDFS[0], instance)]
     for name in ("toy", "toy_rows"):
         con.execute(FUNCTIONS[name].macro())
     toy.instance = instance

@@ -378,15 +378,42 @@ def test_bad_arguments_are_one_line_at_bind(con, rows, served_items, arguments, 
     assert "Traceback" not in text
 
 
-def test_every_cursor_and_a_use_of_another_schema_know_the_functions(con, rows, served_items):
+@pytest.mark.parametrize("kind", ["connection", "cursor", "registered cursor"])
+def test_every_connection_knows_the_functions_and_after_a_use_too(con, rows, served_items, kind):
     build(con, served_items())
     rows("CREATE SCHEMA other")
-    with con.cursor() as cursor:
-        cursor.execute("USE other")
-        found = cursor.execute(
-            "SELECT count(*) > 0 FROM rasteret_pixels('memory.main.s2', bands := ['B04'])"
-        ).fetchall()
-    assert found == [(True,)]
+    rows("CREATE VIEW pixels AS FROM rasteret_pixels('memory.main.s2', bands := ['B04'])")
+    used = con if kind == "connection" else con.cursor()
+    if kind == "registered cursor":
+        rasteret_sql.register(used)
+    query = "SELECT count(*) > 0 FROM {}rasteret_pixels('memory.main.s2', bands := ['B04'])"
+    assert used.execute(query.format("")).fetchall() == [(True,)]
+    assert used.execute("SELECT count(*) > 0 FROM pixels").fetchall() == [(True,)]
+    used.execute("USE other")
+    if kind == "cursor":
+        with pytest.raises(duckdb.CatalogException, match=r"mean \"rasteret\.rasteret_pixels\""):
+            used.execute(query.format(""))
+    else:
+        assert used.execute(query.format("")).fetchall() == [(True,)]
+        assert used.execute("SELECT count(*) > 0 FROM memory.main.pixels").fetchall() == [(True,)]
+    assert used.execute(query.format("rasteret.")).fetchall() == [(True,)]
+    if used is not con:
+        used.close()
+
+
+def test_a_cursor_reads_and_writes_where_the_connection_starts(tmp_path):
+    with rasteret_sql.connect(tmp_path / "it's a.b.duckdb", tmp_path / "ws") as con:
+        con.execute("CREATE TABLE t AS SELECT 1 AS x")
+        cursor = con.cursor()
+        cursor.execute("CREATE TABLE u AS FROM t")
+        assert cursor.execute("SELECT rasteret_ndvi(1000, 3000)").fetchall() == [(0.5,)]
+        assert sorted(cursor.execute("SHOW TABLES").fetchall()) == [("t",), ("u",)]
+        assert con.execute("FROM u").fetchall() == [(1,)]
+
+
+def test_a_cursor_of_a_database_with_locked_settings_knows_the_functions(con):
+    con.execute("SET lock_configuration = true")
+    assert con.cursor().execute("FROM rasteret_collections()").fetchall() == []
 
 
 def test_closing_the_connection_frees_the_database_file(tmp_path, served_items):

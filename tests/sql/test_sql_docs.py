@@ -9,6 +9,7 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
+from rasteret_sql.duck import functions as functions  # declares them
 from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.duck.macros import sql_folder, statements
 
@@ -50,8 +51,12 @@ def manual(tmp_path_factory):
     assert Path.cwd() == before
 
 
+def texts():
+    return "\n".join(statement.query for statement in statements())
+
+
 def names():
-    return sorted(re.findall(r"CREATE OR REPLACE MACRO (rasteret_\w+)", "\n".join(statements())))
+    return sorted(re.findall(r"CREATE OR REPLACE MACRO (rasteret_\w+)", texts()))
 
 
 def field(comment, name):
@@ -86,7 +91,7 @@ def _text(value):
 
 
 def test_python_functions_and_macros_are_the_same_set():
-    called = set(re.findall(r"_rasteret_bind\(\s*'(\w+)'", "\n".join(statements())))
+    called = set(re.findall(r"_rasteret_bind\(\s*'(\w+)'", texts()))
     assert called == set(FUNCTIONS)
 
 

@@ -1,5 +1,10 @@
 """The SQL functions, one family a file; importing this package declares them all."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from rasteret_sql.duck.functions import (
     builds,
     chips,
@@ -17,12 +22,9 @@ from rasteret_sql.duck.functions import (
     warning_list,
     zones,
 )
-
-SCALARS = (*builds.SCALARS, *enriching.SCALARS, *point_values.SCALARS)
-"""Private scalar UDFs that the families need."""
+from rasteret_sql.duck.table_function import Runtime
 
 __all__ = [
-    "SCALARS",
     "builds",
     "chips",
     "collections",
@@ -32,6 +34,7 @@ __all__ = [
     "enriching",
     "histograms",
     "maintenance",
+    "make_bind",
     "point_values",
     "points",
     "previews",
@@ -39,3 +42,8 @@ __all__ = [
     "warning_list",
     "zones",
 ]
+
+
+def make_bind(runtime: Runtime) -> Callable[..., Any]:
+    """The UDF that binds a call of any of them."""
+    return runtime.bind

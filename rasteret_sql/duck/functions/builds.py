@@ -35,16 +35,12 @@ from rasteret_sql.duck.functions.parameters import (
 from rasteret_sql.duck.plain_types import geometry_crs
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import (
-    Scalar,
     failed,
-    fallible,
-    sql_type_name,
     succeeded,
     value_or_error,
     without_geometry_crs,
 )
-from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, Staged
-from rasteret_sql.duck.staging import SCALARS as STAGING
+from rasteret_sql.duck.staging import ROW, STAGE, Staged
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -54,11 +50,11 @@ from rasteret_sql.duck.table_function import (
     Stream,
     quote_text,
 )
+from rasteret_sql.duck.udfs import BUILD_STAGED_UDF, STAGE_UDF, fallible
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
 from rasteret_sql.errors import InputError, RasteretError, redact
 from rasteret_sql.ingest.bands import checked_indices
 from rasteret_sql.ingest.build import (
-    REPORT_SCHEMA,
     BuildOptions,
     build_collection,
     existing_report,
@@ -72,8 +68,8 @@ from rasteret_sql.ingest.table.tables import check_table, records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.remote.waiting import listening
+from rasteret_sql.schema import REPORT_SCHEMA
 
-_STAGED_UDF = "_rasteret_build_staged"
 _N_NOTES = 2
 _REPORT = pa.struct(list(REPORT_SCHEMA))
 
@@ -458,13 +454,15 @@ def _staged(call: Call, request: BuildRequest, work: BuildWork) -> Sql:
     caller = quote_text(call.caller.connection)
     return Sql(
         f"SELECT unnest({value_or_error('report')}) FROM ("
-        f"SELECT {_STAGED_UDF}({token}, n, {caller}, {quote_text(call.name)}) AS report FROM ("
+        f"SELECT {BUILD_STAGED_UDF}({token}, n, {caller}, {quote_text(call.name)}) AS report FROM ("
         f"SELECT count({STAGE_UDF}({token}, {ROW})) AS n "
         f"FROM (SELECT * FROM {request.rows}) AS {ROW}))"
     )
 
 
-def _make_staged(runtime: Runtime) -> Callable[..., pa.Array]:
+def make_build_staged(runtime: Runtime) -> Callable[..., pa.Array]:
+    """The UDF that builds from the rows of a call, when all have arrived."""
+
     def build_staged(
         tokens: pa.Array, _counts: pa.Array, callers: pa.Array, names: pa.Array
     ) -> pa.Array:
@@ -480,9 +478,3 @@ def _make_staged(runtime: Runtime) -> Callable[..., pa.Array]:
         return succeeded(pa.array([report] * len(tokens), _REPORT))
 
     return build_staged
-
-
-SCALARS = (
-    *STAGING,
-    Scalar(_STAGED_UDF, _make_staged, sql_type_name(fallible(_REPORT))),
-)

@@ -29,11 +29,8 @@ from rasteret_sql.duck.functions.parameters import (
 from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
 from rasteret_sql.duck.scalars import (
-    Scalar,
     failed,
-    fallible,
     row_batch,
-    sql_type_name,
     succeeded,
     value_or_error,
     without_geometry_crs,
@@ -48,6 +45,7 @@ from rasteret_sql.duck.table_function import (
     quote_identifier,
     quote_text,
 )
+from rasteret_sql.duck.udfs import HEADER_UDF, HEADERS_UDF, fallible
 from rasteret_sql.errors import InputError, RasteretError, redact
 from rasteret_sql.ingest.bands import RASTER_SUFFIXES
 from rasteret_sql.ingest.build import strict
@@ -59,23 +57,9 @@ from rasteret_sql.ingest.table.assets import AssetReader
 from rasteret_sql.ingest.table.layout import plain
 from rasteret_sql.ingest.table.tables import records_from_table
 from rasteret_sql.remote.waiting import listening
-from rasteret_sql.schema import ASSET, BAND_METADATA, BBOX, DATETIME, GEOMETRY, metadata_column
+from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, metadata_column
 from rasteret_sql.tiff.layout import Header
 
-_HEADERS_UDF = "_rasteret_headers"
-_HEADER_UDF = "_rasteret_header"
-_HEADERS = pa.struct(
-    [
-        ("metadata", pa.list_(BAND_METADATA)),
-        ("assets", pa.list_(ASSET)),
-        ("epsg", pa.int32()),
-        ("crs", pa.string()),
-        ("bbox", BBOX),
-        ("id", pa.string()),
-        ("datetime", DATETIME.type),
-        ("geometry", GEOMETRY.type),
-    ]
-)
 _ADDED = ("proj:epsg", "crs", "bbox")
 _GEOMETRY_SQL = "ST_GeomFromWKB(_headers.geometry)::GEOMETRY('OGC:CRS84')"
 _N_FIRST_FILES = 64
@@ -157,7 +141,7 @@ def enrich_relation(
     return Sql(
         f"SELECT COLUMNS(lambda c: c NOT IN ({listed})), {made} FROM ("
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
-        f"SELECT {ROW}.*, {_HEADERS_UDF}({ROW}, {given}) AS _headers FROM {rows} AS {ROW}))"
+        f"SELECT {ROW}.*, {HEADERS_UDF}({ROW}, {given}) AS _headers FROM {rows} AS {ROW}))"
     )
 
 
@@ -214,8 +198,8 @@ def _sql_of_struct(rows: str, given: str) -> str:
         f'SELECT unnest(_kept), _headers.epsg AS "proj:epsg", _headers.crs AS crs, '
         f"_headers.bbox AS bbox, {value} FROM ("
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
-        f"SELECT _kept, {_HEADERS_UDF}(_kept._row, {given}) AS _headers, "
-        f"{_HEADER_UDF}(COLUMNS(* EXCLUDE (_kept)), {given}) AS '\\0_metadata' FROM ("
+        f"SELECT _kept, {HEADERS_UDF}(_kept._row, {given}) AS _headers, "
+        f"{HEADER_UDF}(COLUMNS(* EXCLUDE (_kept)), {given}) AS '\\0_metadata' FROM ("
         f"SELECT _rasteret_rows AS _kept, unnest(_rasteret_rows.assets) FROM ("
         f"SELECT {ROW} AS _row, COLUMNS(lambda c: c NOT IN ({kept})) FROM {rows} AS {ROW}) "
         f"AS _rasteret_rows))))"
@@ -267,22 +251,24 @@ def _bands_of(
     return {"bands": names, "band_index_map": samples, "is_whole": True}
 
 
-def _make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
+def make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
+    """The UDF for rows of several bands: their assets in, what the headers tell out."""
+
     def headers(rows: pa.Array, options: pa.Array, callers: pa.Array) -> pa.Array:
         if not len(rows):
-            return pa.array([], fallible(_HEADERS))
+            return pa.array([], fallible(RASTER_HEADERS))
         caller = callers[0].as_py()
         try:
             with runtime.stop_event(caller) as stop, listening(stop):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
         except RasteretError as error:
-            return failed(runtime, error, ("rasteret_enrich", caller), _HEADERS, len(rows))
+            return failed(runtime, error, ("rasteret_enrich", caller), RASTER_HEADERS, len(rows))
         return succeeded(found)
 
     return headers
 
 
-def _make_header(runtime: Runtime) -> Callable[..., pa.Array]:
+def make_header(runtime: Runtime) -> Callable[..., pa.Array]:
     """The UDF for one band: its assets in, its metadata out."""
 
     def header(assets: pa.Array, options: pa.Array, callers: pa.Array) -> pa.Array:
@@ -358,7 +344,7 @@ def _headers_of(
                 batch.column("datetime"),
                 batch.column("geometry"),
             ],
-            fields=list(_HEADERS),
+            fields=list(RASTER_HEADERS),
         )
         for batch in batches
         for assets in [_interleaved([batch.column("assets").field(name) for name in names])]
@@ -368,8 +354,12 @@ def _headers_of(
 
 def _file_names(assets: pa.ListArray) -> pa.Array:
     """Of each row, the name of the first of its files."""
-    rows = [[one["href"] for one in row if one and one["href"]] for row in assets.to_pylist()]
-    return pa.array([file_name(hrefs[0]) if hrefs else None for hrefs in rows], pa.string())
+    hrefs = assets.values.field("href").to_pylist()
+    n_bands = max(1, len(hrefs) // max(1, len(assets)))
+    firsts = [
+        next(filter(None, hrefs[at : at + n_bands]), None) for at in range(0, len(hrefs), n_bands)
+    ]
+    return pa.array([href and file_name(href) for href in firsts], pa.string())
 
 
 def _up_to(n_samples: int, read: ReadHeaders) -> ReadHeaders:
@@ -392,6 +382,9 @@ def _up_to(n_samples: int, read: ReadHeaders) -> ReadHeaders:
 def _interleaved(columns: list[pa.Array]) -> pa.ListArray:
     """One list per row, holding that row of each column."""
     n_rows, n_columns = len(columns[0]), len(columns)
+    if n_columns == 1:
+        offsets = pa.array(range(n_rows + 1), pa.int32())
+        return pa.ListArray.from_arrays(offsets, columns[0])
     order = [column * n_rows + row for row in range(n_rows) for column in range(n_columns)]
     values = pa.concat_arrays(columns).take(pa.array(order, pa.int64()))
     offsets = pa.array(range(0, n_rows * n_columns + 1, n_columns), pa.int32())
@@ -427,9 +420,3 @@ def files(
     with call.runtime.stop_event(call.caller.connection) as stop:
         records = KEPT.open(KEPT.find(pattern), max_concurrent, stop)
     return raster_stream(records, records.chosen(bands), on_error)
-
-
-SCALARS = (
-    Scalar(_HEADERS_UDF, _make_headers, sql_type_name(fallible(_HEADERS))),
-    Scalar(_HEADER_UDF, _make_header, sql_type_name(fallible(BAND_METADATA))),
-)

@@ -10,16 +10,9 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from rasteret_sql.duck.scalars import (
-    Scalar,
-    failed,
-    fallible,
-    row_batch,
-    sql_type_name,
-    succeeded,
-    without_geometry_crs,
-)
+from rasteret_sql.duck.scalars import failed, row_batch, succeeded, without_geometry_crs
 from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.duck.udfs import fallible
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.outputs.point_values import values_at
 from rasteret_sql.reading.scenes import Ints
@@ -30,7 +23,9 @@ _FUNCTION = "rasteret_value"
 _POINT = "POINT as GEOMETRY, WKB or WKT, or [lon, lat]"
 
 
-def _make_value(runtime: Runtime) -> Callable[..., pa.Array]:
+def make_value(runtime: Runtime) -> Callable[..., pa.Array]:
+    """The UDF behind `rasteret_value`."""
+
     def value(records: pa.Array, bands: pa.Array, points: pa.Array, callers: pa.Array) -> pa.Array:
         if not len(records):
             return pa.array([], fallible(pa.float64()))
@@ -106,6 +101,3 @@ def _places(points: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         other = geometries[is_other][0].geom_type
         raise InputError.expected("point", _POINT, other, "use rasteret_zonal_stats for areas")
     return shapely.get_x(geometries), shapely.get_y(geometries)
-
-
-SCALARS = (Scalar("_rasteret_value", _make_value, sql_type_name(fallible(pa.float64()))),)
