@@ -46,6 +46,7 @@ MAX_OUTLINES: Final = 2000
 _STRETCH_PX: Final = 256
 _CACHE_BYTES: Final = 64 << 20
 _PREVIEW_PX: Final = 192
+_KEPT_LIMITS: Final = 1000
 _BOX: Final = 4
 
 Query = Mapping[str, str]
@@ -329,6 +330,8 @@ class App:
             frame = lonlat_frame(west, south, east, north, _STRETCH_PX)
             text = _pixels(source, frame, layer, [scenes.ids[newest]])
             found = percentiles(pixels_of(self.run.table(text), frame, layer), layer)
+            if len(self._limits) >= _KEPT_LIMITS:
+                self._limits.clear()
             self._limits[key] = found
         return found
 

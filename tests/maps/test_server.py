@@ -49,6 +49,8 @@ def test_the_printed_address_leads_to_a_cookie_and_away_from_the_token(client):
     cookie = answer.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert client("/", headers={"Cookie": cookie.split(";")[0]}).status == 200
+    among = f'odd={{"a": [1]}}; x; {cookie.split(";")[0]}; _xsrf=2|a b'
+    assert client("/", headers={"Cookie": among}).status == 200
     # other programs, as QGIS, have no cookie
     assert client("/api/collections", headers={"Cookie": None}, token=TOKEN).status == 200
 
