@@ -218,7 +218,8 @@ class App:
     def scene(self, name: str, record: str) -> Answer:
         """All plain columns of a scene."""
         source = self._source(name)
-        listed = ", ".join(map(statements.quoted, source.columns))
+        names = [name for name in source.columns if name != "bbox"]
+        listed = ", ".join(map(statements.quoted, names))
         table = self.run.table(
             f"SELECT {listed} FROM {source.relation} WHERE id = {statements.literal(record)}"
         )

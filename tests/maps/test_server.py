@@ -183,6 +183,7 @@ def test_a_scene_is_told_without_its_addresses(client, scenes):
     facts = client("/api/collections/s2/scenes/S2A_43PHQ_20240310_L2A").json
     assert facts["proj:epsg"] == 32643
     assert facts["platform"] == "sentinel-2a"
+    assert not {"assets", "B04_metadata", "geometry", "bbox"} & set(facts)
     assert str(scenes) not in json.dumps(facts)
 
 
