@@ -46,6 +46,7 @@ MAX_OUTLINES: Final = 2000
 _STRETCH_PX: Final = 256
 _CACHE_BYTES: Final = 64 << 20
 _PREVIEW_PX: Final = 192
+_KEPT_LIMITS: Final = 1000
 _BOX: Final = 4
 
 Query = Mapping[str, str]
@@ -155,7 +156,7 @@ class App:
         """
         source = self._source(name)
         frame, layer = tile_frame(*place), layer_of(source, query)
-        ids = self._ids_of(source, frame, query)
+        ids = self._ids_of(source, layer, frame, query)
         if not ids:
             return Answer(self._empty, PNG)
         limits = self._limits_of(source, layer, query)
@@ -173,7 +174,7 @@ class App:
         """The statement of a tile; none where no scene is."""
         source = self._source(name)
         frame, layer = tile_frame(*place), layer_of(source, query)
-        ids = self._ids_of(source, frame, query)
+        ids = self._ids_of(source, layer, frame, query)
         return _json({"sql": redact_words(_pixels(source, frame, layer, ids)) if ids else None})
 
     def stretch(self, name: str, query: Query, is_wanted: Wanted) -> Answer:
@@ -181,7 +182,7 @@ class App:
         source = self._source(name)
         layer = layer_of(source, query)
         frame = lonlat_frame(*_box(query), _STRETCH_PX)
-        ids = self._ids_of(source, frame, query)
+        ids = self._ids_of(source, layer, frame, query)
         if not ids:
             return _json({"rescale": None, "sql": None})
         text = _pixels(source, frame, layer, ids)
@@ -195,7 +196,7 @@ class App:
         scenes = self._scenes(source)
         chosen = source.chosen(self.run, query.get("where", ""))
         days, counts = np.unique(scenes.moments[chosen].astype("datetime64[D]"), return_counts=True)
-        chosen &= scenes.between(day_range(query.get("date", "")))
+        chosen = chosen & scenes.between(day_range(query.get("date", "")))
         total = int(chosen.sum())
         if query.get("bbox"):
             chosen &= scenes.within(*_box(query))
@@ -217,7 +218,8 @@ class App:
     def scene(self, name: str, record: str) -> Answer:
         """All plain columns of a scene."""
         source = self._source(name)
-        listed = ", ".join(map(statements.quoted, source.columns))
+        names = [name for name in source.columns if name != "bbox"]
+        listed = ", ".join(map(statements.quoted, names))
         table = self.run.table(
             f"SELECT {listed} FROM {source.relation} WHERE id = {statements.literal(record)}"
         )
@@ -251,7 +253,7 @@ class App:
         layer = layer_of(source, query)
         lon, lat = (_number(query, key, most) for key, most in (("lon", 180), ("lat", 90)))
         text = statements.point(
-            source.filtered(query.get("where", "")),
+            source.filtered(self.run, query.get("where", ""), layer.reads),
             lon,
             lat,
             layer.reads,
@@ -274,7 +276,7 @@ class App:
         layer = layer_of(source, query)
         sizes = source.sizes(self.run, layer.reads) if layer.expression else {1.0}
         text = statements.zone(
-            source.filtered(query.get("where", "")),
+            source.filtered(self.run, query.get("where", ""), layer.reads),
             _polygon(geometry),
             layer.reads,
             layer.expression,
@@ -295,8 +297,8 @@ class App:
     def _scenes(self, source: Source) -> Scenes:
         return source.scenes(self.run)
 
-    def _ids_of(self, source: Source, frame: Frame, query: Query) -> list[str]:
-        """The scenes that a frame shows.
+    def _ids_of(self, source: Source, layer: Layer, frame: Frame, query: Query) -> list[str]:
+        """The scenes that a frame shows: those that have the bands.
 
         Raises:
             InputError: they are too many.
@@ -304,6 +306,7 @@ class App:
         scenes = self._scenes(source)
         chosen = source.chosen(self.run, query.get("where", ""))
         chosen = chosen & scenes.between(day_range(query.get("date", "")))
+        chosen &= source.having(self.run, layer.reads)
         found: list[str] = scenes.ids[chosen & scenes.within(*degrees_of(frame))].tolist()
         if len(found) > MAX_SCENES:
             raise InputError.expected(
@@ -321,12 +324,15 @@ class App:
         found = self._limits.get(key)
         if found is None:
             scenes = self._scenes(source)
-            there = np.flatnonzero(source.chosen(self.run, query.get("where", "")))
+            chosen = source.chosen(self.run, query.get("where", ""))
+            there = np.flatnonzero(chosen & source.having(self.run, layer.reads))
             newest = there[np.isfinite(scenes.bounds[there]).all(axis=1)][-1]
             west, south, east, north = scenes.bounds[newest].tolist()
             frame = lonlat_frame(west, south, east, north, _STRETCH_PX)
             text = _pixels(source, frame, layer, [scenes.ids[newest]])
             found = percentiles(pixels_of(self.run.table(text), frame, layer), layer)
+            if len(self._limits) >= _KEPT_LIMITS:
+                self._limits.clear()
             self._limits[key] = found
         return found
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Final
@@ -333,13 +332,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _has_token(self, query: Mapping[str, str]) -> bool:
         if not self.server.tokens:
             return True
-        try:
-            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
-        except CookieError:
-            cookie = None
-        given = query.get("token", unquote(cookie.value) if cookie else "").encode()
+        given = query.get("token", self._cookies().get(self.server.cookie, "")).encode()
         same = [hmac.compare_digest(given, token.encode()) for token in self.server.tokens]
         return any(same)
+
+    def _cookies(self) -> dict[str, str]:
+        """Cookies by name; those that other programs of this machine set may have any form."""
+        pairs = (one.strip().partition("=") for one in self.headers.get("Cookie", "").split(";"))
+        return {name: unquote(value) for name, _, value in pairs}
 
     def _cookie(self, token: str) -> dict[str, str]:
         value = f"{self.server.cookie}={quote(token)}; Path=/; HttpOnly; SameSite=Strict"

@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 _QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b)", re.IGNORECASE)
 _HIDDEN: Final = ("BLOB", "STRUCT", "MAP", "GEOMETRY", "UNION", "VARIANT")
-_KEPT_FILTERS = 32
+_KEPT_FILTERS = 64
 _IS_INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
 
 
@@ -135,16 +135,18 @@ class Source:
             raise InputError.expected("expression", "a band in it", text, "name one")
         return found
 
-    def filtered(self, where: str) -> str:
-        """What stands, as an argument, for the scenes that meet a condition.
+    def filtered(self, run: Connections, where: str, bands: Sequence[str]) -> str:
+        """What stands, as an argument, for the scenes that meet a condition and have the bands.
 
         Raises:
             InputError: it is none.
         """
-        if not where:
+        conditions = [_has_band(band) for band in bands if not self.having(run, [band]).all()]
+        if where:
+            conditions.insert(0, checked("where", where, tuple(self.columns), "columns").sql)
+        if not conditions:
             return self.argument
-        condition = checked("where", where, tuple(self.columns), "columns").sql
-        return f"SELECT * FROM {self.relation} WHERE {condition}"
+        return f"SELECT * FROM {self.relation} WHERE {' AND '.join(conditions)}"
 
     def sizes(self, run: Connections, bands: Sequence[str]) -> set[float]:
         """Least size of a pixel of each band, in units of its CRS."""
@@ -172,23 +174,38 @@ class Source:
         Raises:
             InputError: it is none.
         """
-        scenes = self.scenes(run)
         if not where:
-            return np.ones(len(scenes.ids), bool)
-        key = self.version, where
+            return np.ones(len(self.scenes(run).ids), bool)
+        return self._meeting(run, checked("where", where, tuple(self.columns), "columns").sql)
+
+    def having(self, run: Connections, bands: Sequence[str]) -> Mask:
+        """Which scenes have all of these bands."""
+        masks = [self._meeting(run, _has_band(band)) for band in bands]
+        found: Mask = np.logical_and.reduce(masks)
+        return found
+
+    def _meeting(self, run: Connections, condition: str) -> Mask:
+        """Which scenes meet a condition that was checked; not to be changed."""
+        scenes = self.scenes(run)
+        key = self.version, condition
         with self._lock:
             found = self._filters.get(key)
         if found is None:
-            condition = checked("where", where, tuple(self.columns), "columns").sql
             table = run.table(f"SELECT id::VARCHAR AS id FROM {self.relation} WHERE {condition}")
             found = np.zeros(len(scenes.ids), bool)
             ids = table.column("id").to_pylist()
             found[[scenes.order[id_] for id_ in ids if id_ in scenes.order]] = True
+            found.setflags(write=False)
             with self._lock:
                 self._filters[key] = found
                 if len(self._filters) > _KEPT_FILTERS:
                     self._filters.popitem(last=False)
         return found
+
+
+def _has_band(band: str) -> str:
+    """The condition that a scene has a band, whose header was read."""
+    return f"{quote_identifier(f'{band}_metadata')} IS NOT NULL"
 
 
 def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> Source:

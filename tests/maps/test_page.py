@@ -12,6 +12,9 @@ from maps import browser
 from maps.browser import Browser
 from maps.conftest import TOKEN
 
+import rasteret_sql
+from rasteret_sql.maps import serving
+
 pytestmark = [
     pytest.mark.any_duckdb,
     pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed"),
@@ -165,3 +168,16 @@ def test_no_other_server_was_asked_and_nothing_was_refused(page, client):
     assert hosts == {f"127.0.0.1:{client.server.port}"}
     assert len(page.requests) > 30
     assert [one for one in page.complaints if not any(part in one for part in EXPECTED)] == []
+
+
+def test_rasters_without_dates_are_drawn(page, scenes, tmp_path):
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
+    file = str(scenes / "S2A_43PHQ_20240310_L2A" / "B08.tif")
+    with serving(con, [file], tokens=[TOKEN]) as server:
+        page.open(f"http://127.0.0.1:{server.port}/?token={TOKEN}")
+        page.wait("document.getElementById('day').textContent === 'no dates'")
+        drawn(page)
+        image = seen(page, tmp_path)[MAP][..., :3].astype(int)
+        assert (np.ptp(image, axis=-1) == 0).mean() > 0.4
+        page.open("about:blank")
+    con.close()

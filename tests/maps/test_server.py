@@ -49,6 +49,8 @@ def test_the_printed_address_leads_to_a_cookie_and_away_from_the_token(client):
     cookie = answer.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert client("/", headers={"Cookie": cookie.split(";")[0]}).status == 200
+    among = f'odd={{"a": [1]}}; x; {cookie.split(";")[0]}; _xsrf=2|a b'
+    assert client("/", headers={"Cookie": among}).status == 200
     # other programs, as QGIS, have no cookie
     assert client("/api/collections", headers={"Cookie": None}, token=TOKEN).status == 200
 
@@ -181,6 +183,7 @@ def test_a_scene_is_told_without_its_addresses(client, scenes):
     facts = client("/api/collections/s2/scenes/S2A_43PHQ_20240310_L2A").json
     assert facts["proj:epsg"] == 32643
     assert facts["platform"] == "sentinel-2a"
+    assert not {"assets", "B04_metadata", "geometry", "bbox"} & set(facts)
     assert str(scenes) not in json.dumps(facts)
 
 

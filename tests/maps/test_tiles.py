@@ -247,6 +247,31 @@ def test_what_else_is_a_collection(workspace, scenes, tmp_path, given, name):
     con.close()
 
 
+def test_scenes_that_lack_a_band_are_left_out(workspace, scenes):
+    con = rasteret_sql.connect(workspace=workspace)
+    con.execute(
+        "CREATE TABLE gaps AS SELECT * REPLACE (CASE WHEN id = $1 THEN NULL ELSE B08_metadata END "
+        "AS B08_metadata) FROM s2",
+        ["S2A_43PHQ_20240110_L2A"],
+    )
+    path, box = tile_at(*PLACE, 14)
+    query = {"rescale": "0,5000", "where": "id LIKE '%43PHQ%'"}
+    with serving(con, ["gaps"], tokens=[TOKEN]) as server:
+        client = Client(server, con)
+        image = client(f"/tiles/gaps/{path}.png", bands="B08", method="first", **query).image
+        values, valid = warped(scenes / SCENE / "B08.tif", box)
+        february = warped(scenes / "S2A_43PHQ_20240209_L2A" / "B08.tif", box)
+        values = np.where(february[1], february[0], values)
+        assert (image[..., 0] == grey(values, valid | february[1], 0, 5000)).all()
+        answers = [
+            client("/api/collections/gaps/point", lon=77.99, lat=13.01, bands=band).json
+            for band in ("B04", "B08")
+        ]
+        assert [len(answer["rows"]) for answer in answers] == [3, 2]
+        assert "IS NOT NULL" in answers[1]["sql"]
+    con.close()
+
+
 @pytest.mark.parametrize("file", ["rio-tiler/cog.tif", "rio-tiler/red.tif"])
 def test_a_tile_of_a_real_file(data, tmp_path, file):
     path = data / "geotiff" / file

@@ -19,6 +19,7 @@ const NOTHING = { type: 'FeatureCollection', features: [] };
 
 const state = {
   collection: null,
+  isNew: true,     // nothing of the collection was shown yet
   days: [],        // [date, scenes] of all that the filters let through
   day: null,       // the one that is shown; null: all dates
   limits: {},      // rescale of each layer that was fitted or typed
@@ -216,10 +217,13 @@ const findScenes = latest(async () => {
     state.days = answer.days.filter(([day]) => (!$('from').value || day >= $('from').value) && (!$('to').value || day <= $('to').value));
     map.getSource('outlines').setData(answer.scenes);
     listScenes(answer);
-    if (before !== JSON.stringify(state.days)) {
-      const isThere = state.days.some(([day]) => day === state.day);
-      if (!$('all-dates').checked && !isThere) setDay(state.days.at(-1)?.[0] ?? null);
-      else drawTime();
+    const isThere = state.days.some(([day]) => day === state.day);
+    const isGone = before !== JSON.stringify(state.days) && !$('all-dates').checked && !isThere;
+    if (state.isNew || isGone) {
+      state.isNew = false;
+      setDay(state.days.at(-1)?.[0] ?? null);
+    } else {
+      drawTime();
     }
   };
 });
@@ -237,6 +241,8 @@ function listScenes({ total, in_view: inView, scenes }) {
     image.loading = 'lazy';
     image.alt = '';
     image.src = pictureUrl(id);
+    image.onerror = () => image.classList.add('is-absent');
+    image.onload = () => image.classList.remove('is-absent');
     const text = button.appendChild(document.createElement('div'));
     text.appendChild(document.createElement('b')).textContent = id;
     const facts = [datetime?.slice(0, 16).replace('T', ' '), cloud == null ? '' : `${cloud.toFixed(1)} % cloud`];
@@ -659,7 +665,7 @@ const choose = latest(async (name) => {
 });
 
 function arrangeFor(found) {
-  Object.assign(state, { collection: found, days: [], day: null, limits: {}, chosen: null, facts: null });
+  Object.assign(state, { collection: found, isNew: true, days: [], day: null, limits: {}, chosen: null, facts: null });
   closeChart();
   const bands = Object.keys(found.bands);
   const options = (id, values, text = (value) => value) => $(id).replaceChildren(...values.map((value) => new Option(text(value), value)));
