@@ -102,7 +102,7 @@ def with_enrich(urls: Sequence[str]) -> Callable[[], int]:
     def run() -> int:
         result = Enrichment()
         for _ in enrich(
-            iter(batches), enriched_schema(schema, ["B1"]), ["B1"], result, n_lanes=LANES
+            iter(batches), enriched_schema(schema, ["B1"]), ["B1"], result, max_concurrent=LANES
         ):
             pass
         return result.enriched

@@ -123,7 +123,7 @@ def header_jobs() -> tuple[list[Job], list]:
 
 
 def prepare(
-    base: str, folder: Path, case: str, n_lanes: int, *, is_prefix: bool
+    base: str, folder: Path, case: str, max_concurrent: int, *, is_prefix: bool
 ) -> Callable[[], list]:
     """Do what is not timed; the function that is returned is."""
     store = HTTPStore.from_url(
@@ -132,9 +132,9 @@ def prepare(
     )
     obstore.get_range(store, WARM_PATH, start=0, length=4096)
     n_cores = len(os.sched_getaffinity(0))
-    lanes, workers = ThreadPoolExecutor(n_lanes), ThreadPoolExecutor(n_cores)
+    lanes, workers = ThreadPoolExecutor(max_concurrent), ThreadPoolExecutor(n_cores)
     slots = threading.BoundedSemaphore(n_cores)
-    for pool, width in ((lanes, n_lanes), (workers, n_cores)):
+    for pool, width in ((lanes, max_concurrent), (workers, n_cores)):
         list(pool.map(lambda _: time.sleep(0.01), range(width)))
     if case == "f":
         jobs, outputs = header_jobs()

@@ -172,12 +172,12 @@ class _Windows:
     def __init__(self, relation: ArrowStream) -> None:
         self.table = _table_of(relation)
         schema = self.table.schema
-        lacking = [name for name in _FACTS if name not in schema.names]
-        if lacking:
+        missing = [name for name in _FACTS if name not in schema.names]
+        if missing:
             raise InputError.expected(
                 "relation",
                 f"the columns {', '.join(_FACTS)} of rasteret_read",
-                f"no {', '.join(lacking)}",
+                f"no {', '.join(missing)}",
                 "select them too",
             )
         blobs = [f.name for f in schema if _is_blob(f.type) and not _is_wkb(f)]

@@ -1,4 +1,4 @@
--- Data sets by name: the built-in catalogue and the user's own. Each macro calls the Python function of its name.
+-- Data sets by name: built-in ones and the user's own. Each macro calls the Python function of its name.
 -- Written by `python docs/build.py` from rasteret_sql/duck/functions: edit it there.
 
 CREATE OR REPLACE MACRO rasteret_build(
@@ -15,7 +15,7 @@ CREATE OR REPLACE MACRO rasteret_build(
     ));
 
 COMMENT ON MACRO TABLE rasteret_build IS $doc$
-Build a collection from a data set of the catalogue; its files are reached as its access says.
+Build a collection from a data set known by name; its files are reached as its access says.
 
 dataset_id      VARCHAR    id, as rasteret_datasets lists it
 name            VARCHAR    name of the collection and of its view; default: the id, with _ for what needs quotes
@@ -44,7 +44,7 @@ CREATE OR REPLACE MACRO rasteret_datasets(
     ));
 
 COMMENT ON MACRO TABLE rasteret_datasets IS $doc$
-The catalogue of data sets: built-in ones, and those you registered.
+Data sets known by name: built-in ones, and those you registered.
 
 search   VARCHAR  text that the id, name or description holds, in any case
 returns  id, name, description, bands, access, license, license_url, spatial_coverage, start_date, end_date (NULL: goes on), stac_api, stac_collection, record_table, source ('built-in' or 'local')

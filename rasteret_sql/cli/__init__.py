@@ -12,6 +12,7 @@ from rasteret_sql.cli.doctor import doctor
 from rasteret_sql.cli.failures import Commands
 from rasteret_sql.cli.functions import functions
 from rasteret_sql.cli.init import init
+from rasteret_sql.cli.map import map_
 from rasteret_sql.cli.query import query
 from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
@@ -39,6 +40,7 @@ for command in (
     sample,
     zonal,
     preview,
+    map_,
     functions,
     init,
     demo,

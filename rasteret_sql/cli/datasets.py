@@ -15,7 +15,7 @@ from rasteret_sql.datasets.registry import find_dataset
 
 @click.group()
 def datasets() -> None:
-    """List, describe, build, register and unregister data sets of the catalogue."""
+    """List, describe, build, register and unregister data sets known by name."""
 
 
 @datasets.command("list")

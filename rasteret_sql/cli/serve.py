@@ -47,6 +47,13 @@ def _tokens(
     type=click.FloatRange(min=0, min_open=True),
     help="Stop scans that take longer; default: none.",
 )
+@click.option(
+    "--http",
+    "http_port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Serve the map of all collections too, on this port, to the same users.",
+)
 @click.option("--allow-network", is_flag=True, help="Permit a host other than this machine.")
 @click.option("--allow-building", is_flag=True, help="Permit functions that write collections.")
 def serve(workspace_dir: Path | None, **options: Any) -> None:  # noqa: ANN401

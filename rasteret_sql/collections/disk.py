@@ -27,8 +27,12 @@ _TODO = {
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, advice: str | None = None) -> Iterator[None]:
     """Turn what the operating system says about a path into one line.
+
+    Args:
+        path: Of which it says it.
+        advice: What to do, in place of the usual.
 
     Raises:
         CollectionError: for any `OSError` of the body.
@@ -40,7 +44,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             error.errno or 0, ("a local folder that can be written", "check the folder")
         )
         said = os.strerror(error.errno) if error.errno else str(error)
-        raise CollectionError.expected(str(path), expected, said, todo) from error
+        raise CollectionError.expected(str(path), expected, said, advice or todo) from error
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -31,8 +31,8 @@ from rasteret_sql.collections.geoparquet import (
 )
 from rasteret_sql.collections.partitions import (
     HIVE_TYPES,
-    NULL_SEGMENT,
     Partitions,
+    arrow_type,
     partition_types,
 )
 from rasteret_sql.errors import InputError
@@ -82,12 +82,15 @@ def write_collection(
     row_group_bytes: int = ROW_GROUP_BYTES,
     compression: str = "zstd",
     memory_bytes: int = MEMORY_BYTES,
+    is_whole: bool = True,
 ) -> list[PartFile]:
     """Write records as a collection of hive-partitioned GeoParquet 1.1 files.
 
     The whole input is consumed before the first file is written. Records whose
-    partition key is NULL lie in ``__HIVE_DEFAULT_PARTITION__`` folders. No records give
-    one file without rows, so that a view over the folder has its columns. What was
+    partition key is NULL lie in ``__HIVE_DEFAULT_PARTITION__`` folders. A key that is NULL in
+    all records makes no folders, and is a column of the files: pyarrow and geopandas take the
+    type of a key from the names of its folders, and refuse one that has no value. No records
+    give one file without rows, so that a view over the folder has its columns. What was
     written stays behind when an error is raised: write into a folder that nobody reads.
 
     Args:
@@ -102,6 +105,8 @@ def write_collection(
         row_group_bytes: Compressed bytes of a row group, about; it has 2048 records at most.
         compression: A Parquet codec.
         memory_bytes: Arrow bytes held in memory; what is beyond waits on disk.
+        is_whole: Whether these are all files of the collection; files beside others have
+            the same folders as those, also for a key that is NULL in all of these records.
 
     Returns:
         The files in order of their folders.
@@ -122,23 +127,28 @@ def write_collection(
             span.add(batch)
             with disk_errors(folder):
                 spool.append(batch)
+        empty = [key for key in partition_by if is_whole and spool.is_null(key)]
+        for key in empty:
+            plain = plain.append(pa.field(key, arrow_type(types.pop(key))))
         now = datetime.now(UTC).isoformat()
         facts = {"date_range": str(span), "created": now, HIVE_TYPES: json.dumps(types), **info}
         writer = _Writer(with_info(plain, facts), first_part, row_group_bytes, compression)
         with disk_errors(folder):
             if span.records == 0:
-                path = "/".join(f"{key}={NULL_SEGMENT}" for key in partition_by)
                 values: dict[str, object] = dict.fromkeys(partition_by)
-                return [writer.write(folder / path, values, iter(()), Footprint())]
+                return [writer.write(folder, values, iter(()), Footprint())]
             parts = []
             for path, partition in spool:
                 footprint = Footprint()
                 for pieces in spool.tables(path):
                     footprint.add(pieces)
                 rows = _sorted_tables(
-                    spool, path, plain, folder / _SPOOL / _RANGE, max(memory_bytes // 2, 1)
+                    spool, path, folder / _SPOOL / _RANGE, max(memory_bytes // 2, 1)
                 )
-                parts.append(writer.write(folder / path, partition, rows, footprint))
+                rows = (_with_nulls(table, plain) for table in rows)
+                levels = zip(partition_by, path.split("/"), strict=True) if partition_by else ()
+                place = folder.joinpath(*(level for key, level in levels if key not in empty))
+                parts.append(writer.write(place, partition, rows, footprint))
                 spool.drop(path)
             return parts
     finally:
@@ -175,11 +185,8 @@ def export(
         InputError: if the folder is not empty and `force` is not set.
         CollectionError: if the disk is full or cannot be written.
     """
+    check_export(schema, path, partition_by=partition_by, compression=compression, force=force)
     target = path.resolve()
-    if not force and _is_taken(target):
-        raise InputError.expected(
-            "path", "a new or empty folder", str(path), "choose another or set force := true"
-        )
     staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:12]}"
     try:
         parts = write_collection(
@@ -200,6 +207,22 @@ def export(
         PartFile(target / p.path.relative_to(staging), p.partition, p.records, p.size_bytes)
         for p in parts
     ]
+
+
+def check_export(
+    schema: pa.Schema, path: Path, *, partition_by: Sequence[str], compression: str, force: bool
+) -> None:
+    """Refuse what `export` would refuse whatever the records are.
+
+    Raises:
+        InputError: as there.
+    """
+    _check_codec(compression)
+    partition_types(schema, partition_by)
+    if not force and _is_taken(path.resolve()):
+        raise InputError.expected(
+            "path", "a new or empty folder", str(path), "choose another or set force := true"
+        )
 
 
 def _is_taken(target: Path) -> bool:
@@ -238,8 +261,15 @@ class _Span:
         return f"{self._first.date().isoformat()},{self._last.date().isoformat()}"
 
 
+def _with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with a column of NULLs for each field that follows its own."""
+    for field in list(schema)[table.num_columns :]:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
 def _sorted_tables(
-    spool: Partitions, path: str, schema: pa.Schema, folder: Path, limit_bytes: int
+    spool: Partitions, path: str, folder: Path, limit_bytes: int
 ) -> Iterator[pa.Table]:
     """Rows of a partition in order; one that is too large is first cut into ranges of it."""
     n_ranges = -(-spool.n_bytes(path) // limit_bytes)
@@ -249,7 +279,7 @@ def _sorted_tables(
     order = record_order(pa.concat_tables(key_columns(rows) for rows in spool.tables(path)))
     ranges = np.empty(len(order), np.int64)
     ranges[order.to_numpy()] = np.arange(len(order)) * n_ranges // len(order)
-    by_range = Partitions(schema, (_RANGE,), folder, limit_bytes)
+    by_range = Partitions(spool.schema, (_RANGE,), folder, limit_bytes)
     start = 0
     for rows in spool.tables(path):
         names = pa.array([f"{n:09d}" for n in ranges[start : start + rows.num_rows].tolist()])

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rasteret_sql.collections.datetimes import to_timestamps
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import CollectionError, InputError
 from rasteret_sql.schema import PARTITION_KEYS
 
@@ -36,6 +37,7 @@ _DUCKDB_TYPES = (
     (pa.types.is_string_view, "VARCHAR"),
 )
 _SQL_TYPES = frozenset(name for _, name in _DUCKDB_TYPES)
+_ARROW_TYPES = {"BIGINT": pa.int64(), "BOOLEAN": pa.bool_(), "DATE": pa.date32()}
 
 
 def partition_types(schema: pa.Schema, partition_by: Sequence[str]) -> dict[str, str]:
@@ -80,12 +82,22 @@ def hive_types_of(footer: pq.FileMetaData) -> dict[str, str]:
     return {str(key): str(kind) for key, kind in found.items() if kind in _SQL_TYPES}
 
 
+def arrow_type(sql_type: str) -> pa.DataType:
+    """The Arrow type of a partition key.
+
+    Example:
+        >>> arrow_type("BIGINT"), arrow_type("VARCHAR")
+        (DataType(int64), DataType(string))
+    """
+    return _ARROW_TYPES.get(sql_type, pa.string())
+
+
 @dataclass
 class _Partition:
     """Rows of one folder: on disk first, then those still in memory."""
 
     values: dict[str, object]
-    files: list[Path] = field(default_factory=list)
+    files: list[Spool] = field(default_factory=list)
     waiting: list[pa.RecordBatch] = field(default_factory=list)
     waiting_bytes: int = 0
     n_bytes: int = 0
@@ -105,7 +117,7 @@ class Partitions:
     def __init__(
         self, schema: pa.Schema, partition_by: Sequence[str], folder: Path, limit_bytes: int
     ) -> None:
-        self._schema = schema
+        self.schema = schema
         self._keys = tuple(partition_by)
         self._folder = folder
         self._limit = limit_bytes
@@ -127,9 +139,9 @@ class Partitions:
                 "id", "a value in every record", "NULL", "drop such records or give them an id"
             )
         for path, values, rows in self._split(batch):
-            stored = rows.select(self._schema.names)
-            if not stored.schema.equals(self._schema):
-                stored = stored.cast(self._schema)
+            stored = rows.select(self.schema.names)
+            if not stored.schema.equals(self.schema):
+                stored = stored.cast(self.schema)
             partition = self._partitions.setdefault(path, _Partition(values))
             n_bytes = stored.nbytes
             partition.waiting.append(stored)
@@ -167,12 +179,13 @@ class Partitions:
             if self._waiting_bytes <= self._limit // 2:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{self._n_files}.arrow"
+            spool = Spool(self.schema, self._folder / f"{self._n_files}.arrows")
             self._n_files += 1
-            rows = pa.Table.from_batches(partition.waiting, self._schema).combine_chunks()
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, self._schema) as out:
-                out.write_table(rows)
-            partition.files.append(path)
+            rows = pa.Table.from_batches(partition.waiting, self.schema).combine_chunks()
+            for batch in rows.to_batches():
+                spool.append(batch)
+            spool.close()
+            partition.files.append(spool)
             partition.waiting.clear()
             self._waiting_bytes -= partition.waiting_bytes
             partition.waiting_bytes = 0
@@ -182,6 +195,10 @@ class Partitions:
         for path in sorted(self._partitions):
             yield path, self._partitions[path].values
 
+    def is_null(self, key: str) -> bool:
+        """Whether a partition key is NULL in all rows."""
+        return all(partition.values[key] is None for partition in self._partitions.values())
+
     def n_bytes(self, path: str) -> int:
         """Arrow bytes of a partition."""
         return self._partitions[path].n_bytes
@@ -190,17 +207,16 @@ class Partitions:
         """Rows of a partition, in the order they came; pieces on disk are mapped, not read."""
         partition = self._partitions[path]
         for file in partition.files:
-            with pa.memory_map(str(file)) as source:
-                yield pa.ipc.open_file(source).read_all()
+            yield pa.Table.from_batches(file, self.schema)
         if partition.waiting:
-            yield pa.Table.from_batches(partition.waiting, self._schema)
+            yield pa.Table.from_batches(partition.waiting, self.schema)
 
     def drop(self, path: str) -> None:
         """Forget a partition and remove its files."""
         partition = self._partitions.pop(path)
         self._waiting_bytes -= partition.waiting_bytes
         for file in partition.files:
-            file.unlink()
+            file.remove()
 
 
 def _key_column(batch: pa.RecordBatch, key: str) -> pa.Array:

@@ -97,7 +97,7 @@ class Build:
         with disk_errors(self._root):
             text = json.dumps(facts, indent=1, default=str)
             (self.folder / BUILD_FILE).write_text(text, encoding="utf-8")
-            self._lend_partitions()
+            self._add_empty_partitions()
             sync_tree(self.folder)
             link = self._versions / "link"
             remove(link)
@@ -109,7 +109,7 @@ class Build:
                 _remove_visible(self._root, self._name, _other(self._kind))
         return self._visible
 
-    def _lend_partitions(self) -> None:
+    def _add_empty_partitions(self) -> None:
         """Put files without rows where the visible version lacks a partition of the new one.
 
         A reader that lists folders while the link moves then holds, for each partition it
@@ -118,20 +118,20 @@ class Build:
         if self.current is None:
             return
         like = next(part_files(self.current), None)
-        if like is None:
-            return
+        if like is None or (like.parent == self.current) != any(self.folder.glob("*.parquet")):
+            return  # without partitions on one side, a reader finds names that are gone anyway
         sink = io.BytesIO()
         try:
             pq.write_table(pq.read_schema(like).empty_table(), sink)
         except pa.ArrowInvalid:
             return  # nobody can read that version
         for folder in {path.parent for path in part_files(self.folder)}:
-            lent = self.current / folder.relative_to(self.folder)
-            if not any(lent.glob("*.parquet")):
-                lent.mkdir(parents=True, exist_ok=True)
+            empty = self.current / folder.relative_to(self.folder)
+            if not any(empty.glob("*.parquet")):
+                empty.mkdir(parents=True, exist_ok=True)
                 whole = self._versions / "none"
                 whole.write_bytes(sink.getvalue())
-                whole.replace(lent / f"part-{self.first_part}-none.parquet")
+                whole.replace(empty / f"part-{self.first_part}-none.parquet")
 
     def abandon(self) -> None:
         """Remove what was written; nobody has seen it."""

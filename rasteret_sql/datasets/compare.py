@@ -1,4 +1,4 @@
-"""A collection beside the data set of the catalogue that it is of."""
+"""A collection beside the data set that it is of."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dataset_of(
     """The data set that a collection is of.
 
     Args:
-        known: The catalogue.
+        known: Data sets by id.
         data_source: Of the collection: an id, where it was built by one.
         built: Options of its build.
         collections: Values of its column ``collection``.
@@ -61,7 +61,7 @@ def dataset_of(
     listed = ", ".join(one.id for one in found) or "none fits"
     raise InputError.expected(
         "collection",
-        "one of a data set of the catalogue",
+        "one of a known data set",
         f"{data_source or 'no data source'} ({listed})",
         "say which with dataset_id :=",
     )
@@ -70,10 +70,10 @@ def dataset_of(
 def compare(
     dataset: Dataset, described: Mapping[str, Any], built: Mapping[str, Any], found: list[str]
 ) -> Iterator[Fact]:
-    """The facts of the catalogue, each beside the collection's.
+    """The facts of the data set, each beside the collection's.
 
     Args:
-        dataset: Of the catalogue.
+        dataset: The data set.
         described: Row of ``rasteret_describe``.
         built: Options of the build, empty where they are not known.
         found: Values of the column ``collection``.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from rasteret_sql.errors import InputError, redact
-from rasteret_sql.remote.stores import is_local, suggest_storage
+from rasteret_sql.remote.stores import is_local, set_storage_defaults
 
 ACCESS = ("open", "requester_pays", "signed")
 
@@ -123,7 +123,7 @@ class Dataset:
                 plain[name] = list(value)
         return plain
 
-    def suggest_storage(self) -> None:
+    def set_storage_defaults(self) -> None:
         """Have its files read as `access` says, where the user said nothing about them."""
         options: dict[str, object] = (
             {"requester_pays": True}
@@ -131,13 +131,13 @@ class Dataset:
             else {"signer": "planetary_computer"}
         )
         for prefix in self.access_prefixes:
-            suggest_storage(prefix, **options)
+            set_storage_defaults(prefix, **options)
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, str) and value.strip():
         return value
-    raise InputError.expected(name, "a text", value, "correct it")
+    raise InputError.expected(name, "a string", value, "correct it")
 
 
 def _location(name: str, value: object) -> str:
@@ -158,7 +158,7 @@ def _texts(name: str, value: object) -> dict[str, str]:
         pairs = {key: item for key, item in value.items() if isinstance(key, str) and key}
         if len(pairs) == len(value) and all(isinstance(item, str) for item in pairs.values()):
             return pairs
-    raise InputError.expected(name, "texts to texts", value, "correct it")
+    raise InputError.expected(name, "strings to strings", value, "correct it")
 
 
 def _indices(name: str, value: object) -> dict[str, int]:

@@ -59,7 +59,7 @@ def find_dataset(id_: object) -> Dataset:
     raise _unknown(id_, known)
 
 
-def suggest_storage_of(ids: Iterable[str]) -> None:
+def set_storage_defaults_of(ids: Iterable[str]) -> None:
     """Have the files of collections read as the data sets they were built from say.
 
     Args:
@@ -68,10 +68,10 @@ def suggest_storage_of(ids: Iterable[str]) -> None:
     wanted = {id_ for id_ in ids if id_}
     if not wanted:
         return
-    with contextlib.suppress(RasteretError):  # told by what uses the catalogue
+    with contextlib.suppress(RasteretError):  # told by what uses the data sets
         known = datasets()
         for id_ in wanted & known.keys():
-            known[id_].suggest_storage()
+            known[id_].set_storage_defaults()
 
 
 def register_dataset(dataset: Dataset) -> None:
@@ -151,7 +151,7 @@ def _read(path: Path, source: Source) -> dict[str, Dataset]:
         ) from error
     except ValueError as error:  # TOML, JSON, UTF-8
         kind = "TOML" if path.suffix == ".toml" else "JSON"
-        raise InputError.expected(str(path), kind, error, "mend the file") from error
+        raise InputError.expected(str(path), kind, error, "fix the file") from error
     try:
         return {id_: Dataset.of(id_, given, source) for id_, given in _tables(tables)}
     except InputError as error:
@@ -161,7 +161,7 @@ def _read(path: Path, source: Source) -> dict[str, Dataset]:
 def _tables(tables: object) -> list[tuple[str, dict[str, object]]]:
     if isinstance(tables, dict) and all(isinstance(given, dict) for given in tables.values()):
         return list(tables.items())
-    raise InputError.expected("data sets", "a table of fields per id", "another form", "mend it")
+    raise InputError.expected("data sets", "a table of fields per id", "another form", "fix it")
 
 
 def _change(change: Callable[[dict[str, Dataset]], dict[str, Dataset]]) -> None:

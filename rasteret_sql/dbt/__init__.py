@@ -63,7 +63,7 @@ class Plugin(BasePlugin):
         with _shown_by_dbt():
             if others:
                 raise InputError.expected(
-                    "plugin rasteret_sql.dbt", f"only {', '.join(_KEYS)}", min(others), "mend it"
+                    "plugin rasteret_sql.dbt", f"only {', '.join(_KEYS)}", min(others), "fix it"
                 )
             for prefix, options in (plugin_config.get("storage") or {}).items():
                 storage(prefix, **options)

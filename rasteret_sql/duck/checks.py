@@ -100,7 +100,10 @@ def one_of(*choices: str) -> Check:
 
 
 def text(
-    what: str = "a text", todo: str = "write it as a text constant", *, blank_passes: bool = True
+    what: str = "a string",
+    todo: str = "write it as a string constant",
+    *,
+    blank_passes: bool = True,
 ) -> Check:
     """A text.
 

@@ -28,7 +28,7 @@ from typing import Any
 import duckdb
 
 from rasteret_sql.collections.workspace import Workspace
-from rasteret_sql.datasets.registry import suggest_storage_of
+from rasteret_sql.datasets.registry import set_storage_defaults_of
 from rasteret_sql.duck import macros
 from rasteret_sql.duck.ctrl_c import CtrlC
 from rasteret_sql.duck.table_function import CATALOG, Runtime, quote_identifier
@@ -218,7 +218,7 @@ def register(
     _resize_cache(tile_cache_bytes)
     instance, is_changed = _registered(con, workspace, signals=signals)
     if is_changed:
-        suggest_storage_of(info.data_source for info in instance.workspace.collections())
+        set_storage_defaults_of(info.data_source for info in instance.workspace.collections())
 
 
 def _resize_cache(tile_cache_bytes: int | None) -> None:

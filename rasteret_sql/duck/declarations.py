@@ -47,8 +47,8 @@ _CALLER = (
 
 SQL_FILES = {
     "20_collections.sql": "Collections: build, keep, share.",
-    "22_upkeep.sql": "Upkeep of collections: bring up to date, check, compare with the catalogue.",
-    "25_datasets.sql": "Data sets by name: the built-in catalogue and the user's own.",
+    "22_maintenance.sql": "Collections: bring up to date, check, compare with data sets.",
+    "25_datasets.sql": "Data sets by name: built-in ones and the user's own.",
     "30_pixels.sql": "Pixels: plan, tiles, rows.",
 }
 """The files of ``sql/`` that are written from declarations, and their first sentence."""
@@ -123,7 +123,7 @@ class TableFunction:
         raises: Errors that a caller meets; empty for none of its own.
         example: One statement, which a test runs.
         bind: Called with a `Call` and a keyword per parameter; returns a `Stream` or `Sql`.
-        writes: Whether it changes files, views or the catalogue of data sets.
+        writes: Whether it changes files, views or registered data sets.
         file: The one of ``sql/`` that holds its macro.
         notes: Paragraphs of the manual after the summary.
     """

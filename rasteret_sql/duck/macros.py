@@ -19,8 +19,11 @@ from rasteret_sql.duck.scalars import create_scalar
 from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import RasteretError
 
-HAND_WRITTEN = ("10_scalars.sql", "90_functions.sql")
-"""The files that are not written from declarations; their macros need no Python."""
+PLAIN = ("10_scalars.sql", "90_functions.sql")
+"""Files of macros that need no Python."""
+
+HAND_WRITTEN = (*PLAIN, "35_values.sql")
+"""The files that are not written from declarations."""
 
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO (\w+)")
@@ -51,7 +54,7 @@ def statements() -> tuple[str, ...]:
 @functools.cache
 def plain_statements() -> tuple[str, ...]:
     """Those of the files that need no Python: any DuckDB can run and keep them."""
-    return _statements_of(*HAND_WRITTEN)
+    return _statements_of(*PLAIN)
 
 
 def _statements_of(*names: str) -> tuple[str, ...]:

@@ -262,9 +262,15 @@ def find_visible(call: Call, text: object, argument: str) -> Relation | None:
     except UnknownCollectionError:
         return None
     except CollectionError as error:
-        if isinstance(error.__cause__, duckdb.CatalogException):
+        if isinstance(error.__cause__, duckdb.CatalogException) or _is_empty_folder(text, error):
             return None
         raise
+
+
+def _is_empty_folder(text: object, error: CollectionError) -> bool:
+    """Whether a plain name was taken for a folder of the working directory without Parquet."""
+    is_name = isinstance(text, str) and _PLAIN_NAME.match(text) is not None
+    return is_name and isinstance(error.__cause__, duckdb.IOException)
 
 
 def caller_sql(text: str) -> str:

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.duck.table_function import Runtime, quote_identifier
+from rasteret_sql.errors import RasteretError
 from rasteret_sql.grid.crs import keep_context
 
 _PLAIN = {
@@ -75,8 +76,25 @@ def value_or_error(column: str) -> str:
     return f"CASE WHEN {column}.error IS NULL THEN {column}.value ELSE error({column}.error) END"
 
 
-def failed(kind: pa.DataType, n_rows: int, message: str) -> pa.Array:
-    """The result of a `fallible` UDF that failed for a chunk of rows."""
+def failed(
+    runtime: Runtime, error: RasteretError, call: tuple[str, str], kind: pa.DataType, n_rows: int
+) -> pa.Array:
+    """The result of a `fallible` UDF that failed for a chunk of rows; the error is kept.
+
+    Args:
+        runtime: Keeps the error, for `duck.results`.
+        error: What happened.
+        call: Name of the function, and number of the connection.
+        kind: Of the values.
+        n_rows: Of the chunk.
+    """
+    message = runtime.remember(error, *call).message
+    # Frames lead to their callers', so to connections, which hold the UDF that holds the
+    # engine that keeps the error: nothing collects a cycle through DuckDB.
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
     errors = pa.array([message] * n_rows, pa.string())
     return pa.StructArray.from_arrays([pa.nulls(n_rows, kind), errors], fields=list(fallible(kind)))
 

@@ -23,6 +23,8 @@ from rasteret_sql.errors import InputError, RasteretError
 
 STAGE_UDF = "_rasteret_stage"
 STAGED_UDF = "_rasteret_staged"
+ROW = "_rasteret_row"
+"""Alias that stands for a whole row of the caller's relation: a column of that name wins."""
 _KEPT = 256
 _WAIT_SECONDS = 60
 

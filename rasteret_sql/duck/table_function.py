@@ -133,10 +133,12 @@ class Stream:
     Attributes:
         schema: All columns; the first one is read for ``count(*)``, so make it a cheap one.
         run: Yields batches that hold at least ``scan.columns``.
+        n_rows: About how many rows there are, for the order of joins; 0 says nothing.
     """
 
     schema: pa.Schema
     run: Callable[[Scan], Iterator[pa.RecordBatch]]
+    n_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ class Call:
         except duckdb.Error:
             cursor.close()
             raise
+        self.runtime.lend(cursor, self.caller.connection)
         return cursor
 
 
@@ -253,13 +256,16 @@ class Runtime:
         self.on_idle: Callable[[], None] = lambda: None
         self._is_closed = False
         self._numbers = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may stop what holds it
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._running: dict[threading.Event, str] = {}
         self._pulled: set[threading.Event] = set()
         self._finished: deque[FinishedRead] = deque(maxlen=_KEPT_READS)
         self._bound: dict[str, tuple[int, float]] = {}  # by connection: thread, until when
         self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
+        self._lent: weakref.WeakKeyDictionary[duckdb.DuckDBPyConnection, str] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def bind(self, names: pa.Array, callers: pa.Array, arguments: pa.Array) -> pa.Array:
         """The UDF: SQL text for each call (DuckDB folds it, so there is one)."""
@@ -308,12 +314,21 @@ class Runtime:
                 return
         _UNRAISABLE(warned.emit)()
 
+    def lend(self, cursor: duckdb.DuckDBPyConnection, connection: str) -> None:
+        """Note that a connection of our own works for a connection of the user's."""
+        with self._lock:
+            self._lent[cursor] = connection
+
     def stop(self, connection: str | None = None) -> None:
-        """Stop the scans of one connection, or all of them."""
+        """Stop the scans of one connection, or all of them, and the queries they run."""
         with self._lock:
             for event, owner in self._running.items():
                 if connection in (None, owner):
                     event.set()
+            lent = [one for one, owner in self._lent.items() if connection in (None, owner)]
+        for cursor in lent:
+            with contextlib.suppress(duckdb.Error):  # closed already
+                cursor.interrupt()
 
     @property
     def n_running(self) -> int:
@@ -443,7 +458,11 @@ class Runtime:
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         function = self.functions[call.name]
         try:
-            with self.stop_event(call.caller.connection) as stop, listening(stop):
+            with (
+                self.stop_event(call.caller.connection) as stop,
+                listening(stop),
+                _interruptible(stop),
+            ):
                 bound = function.bind(call, **function.checked(arguments))
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
@@ -464,7 +483,7 @@ class Runtime:
             exposed = self._sources.get(key)
             if exposed is None:
                 source = self._source(call, stream)
-                exposed = _expose(source, stream.schema, self.connections, next(self._numbers))
+                exposed = _expose(source, stream, self.connections, next(self._numbers))
                 self._sources[key] = exposed
                 if len(self._sources) > _KEPT_SOURCES:
                     self._sources.popitem(last=False)[1].release(self.connections)
@@ -524,7 +543,7 @@ def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batch
     """
     try:
         while True:
-            with listening(stop):
+            with listening(stop), _interruptible(stop):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -532,6 +551,21 @@ def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batch
     finally:
         if isinstance(batches, Generator):
             batches.close()
+
+
+@contextmanager
+def _interruptible(stop: threading.Event) -> Iterator[None]:
+    """Tell a query of our own that was interrupted from one that failed.
+
+    Raises:
+        InterruptedReadError: the work was stopped.
+    """
+    try:
+        yield
+    except (RasteretError, duckdb.Error) as error:
+        if stop.is_set():
+            raise InterruptedReadError("interrupted") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -550,19 +584,37 @@ class _Exposed:
                 cursor.execute(f"DETACH DATABASE IF EXISTS {self.catalog}")
 
 
-def _expose(
-    source: LazySource, schema: pa.Schema, connections: Connections, number: int
-) -> _Exposed:
+def _expose(source: LazySource, stream: Stream, connections: Connections, number: int) -> _Exposed:
     cursor = connections.cursor()
     if IS_DUCKDB_2:
         relation = cursor.from_arrow(source)
-        return _Exposed(relation.sql_query(), source, held=(cursor, relation))
+        sql = _with_estimate(cursor, relation.sql_query(), stream.n_rows)
+        return _Exposed(sql, source, held=(cursor, relation))
     catalog = f"_rasteret_{number}"
     cursor.execute(f"ATTACH ':memory:' AS {catalog} (READ_WRITE)")
     cursor.execute(f"USE {catalog}")
     cursor.from_arrow(source).create_view("source")
-    sql = f"SELECT *{_crs_casts(schema)} FROM {catalog}.main.source"
-    return _Exposed(sql, source, catalog, held=cursor)
+    sql = f"SELECT *{_crs_casts(stream.schema)} FROM {catalog}.main.source"
+    return _Exposed(_with_estimate(cursor, sql, stream.n_rows), source, catalog, held=cursor)
+
+
+def _with_estimate(cursor: duckdb.DuckDBPyConnection, sql: str, n_rows: int) -> str:
+    """The same rows, which DuckDB takes for about as many as are said.
+
+    To its optimizer an Arrow source has one row (duckdb issue 25631). So rows of ``range`` are
+    added, which are counted and then left out by a LIMIT that is known only when it runs. They
+    take the columns' types by a cast that the optimizer cannot foresee the value of: what it
+    knows to be empty, it removes.
+    """
+    if n_rows <= 1:
+        return sql
+    found = cursor.sql(sql)
+    casts = ", ".join(
+        f"TRY_CAST(range::VARCHAR AS {kind}) AS {quote_identifier(name)}"
+        for name, kind in zip(found.columns, found.types, strict=True)
+    )
+    none = f"FROM range({n_rows}) LIMIT (random() * 0)::BIGINT"
+    return f"{sql} UNION ALL SELECT {casts} FROM ({none})"
 
 
 def _crs_casts(schema: pa.Schema) -> str:

@@ -6,7 +6,7 @@ import duckdb
 
 from rasteret_sql.collections.parquet_source import is_parquet_name
 from rasteret_sql.collections.workspace import Workspace
-from rasteret_sql.datasets.registry import suggest_storage_of
+from rasteret_sql.datasets.registry import set_storage_defaults_of
 from rasteret_sql.duck.relations import parquet_sql, remote_view_sql
 from rasteret_sql.duck.table_function import quote_identifier
 from rasteret_sql.errors import CollectionError, InputError
@@ -79,7 +79,7 @@ def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace)
     """
     _, read_only = _database(con)
     collections = workspace.collections()
-    suggest_storage_of(info.data_source for info in collections)
+    set_storage_defaults_of(info.data_source for info in collections)
     for info in collections:
         if not _named(con, info.name):
             create_view(con, info.name, str(info.path), temporary=read_only)

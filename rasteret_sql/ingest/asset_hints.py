@@ -1,4 +1,4 @@
-"""What a catalogue says of the values in an asset and of its grid.
+"""What STAC metadata says of the values in an asset and of its grid.
 
 Source: STAC raster extension 1.x ``raster:bands``; STAC 1.1 common metadata ``bands`` and
 ``nodata``; raster extension 2.0 ``raster:scale`` and ``raster:offset``; projection extension
@@ -129,9 +129,9 @@ def hint_of(hints: list[Any], sample: int) -> AssetHint | None:
 
 
 def apply_hint(row: dict[str, Any], hint: Mapping[str, Any]) -> list[str]:
-    """Complete a ``{band}_metadata`` with what the catalogue says.
+    """Complete a ``{band}_metadata`` with what the STAC item says.
 
-    Of nodata, scale and offset the catalogue's are used, of the grid the file's.
+    Of nodata, scale and offset the item's are used, of the grid the file's.
 
     Args:
         row: One band's values, which are changed.
@@ -144,7 +144,7 @@ def apply_hint(row: dict[str, Any], hint: Mapping[str, Any]) -> list[str]:
 
 
 def apply_values(row: dict[str, Any], hint: Mapping[str, Any]) -> list[str]:
-    """Put the catalogue's nodata, scale and offset in place of the header's; see `apply_hint`."""
+    """Put the item's nodata, scale and offset in place of the header's; see `apply_hint`."""
     conflicts = []
     for name, header_says in zip(VALUES, (None, 1.0, 0.0), strict=True):
         said, own = hint[name], row[name]
@@ -152,14 +152,14 @@ def apply_values(row: dict[str, Any], hint: Mapping[str, Any]) -> list[str]:
             continue
         if name == "nodata" and not _can_hold(row["dtype"], said):
             conflicts.append(
-                f"nodata: expected a value of {row['dtype']}, the catalogue says {shorten(said)}; "
+                f"nodata: expected a value of {row['dtype']}, the item says {shorten(said)}; "
                 "it is not used"
             )
             continue
         if own is not None and own != header_says:
             conflicts.append(
-                f"{name}: the catalogue says {shorten(said)}, the file {shorten(own)}; "
-                "the catalogue's is used"
+                f"{name}: the item says {shorten(said)}, the file {shorten(own)}; "
+                "the item's is used"
             )
         with np.errstate(over="ignore"):
             is_nodata = name == "nodata" and row["dtype"] == "float32"
@@ -173,7 +173,7 @@ def _apply_grid(row: dict[str, Any], hint: Mapping[str, Any]) -> list[str]:
     shape, transform = hint["shape"], hint["transform"]
     if shape is not None and list(shape) != [height, width]:
         conflicts.append(
-            f"proj:shape: the catalogue says {list(shape)}, the file {[height, width]}; "
+            f"proj:shape: the item says {list(shape)}, the file {[height, width]}; "
             "the file's is used"
         )
     if transform is None:
@@ -185,7 +185,7 @@ def _apply_grid(row: dict[str, Any], hint: Mapping[str, Any]) -> list[str]:
             row["transform"] = [said.a, said.c, said.e, said.f] if said.is_rectilinear else None
     elif _shift_px(said, Affine(*row["affine"]), height, width) > _MAX_SHIFT_PX:
         conflicts.append(
-            f"proj:transform: the catalogue says {transform}, the file {list(row['affine'])}; "
+            f"proj:transform: the item says {transform}, the file {list(row['affine'])}; "
             "the file's is used"
         )
     return conflicts

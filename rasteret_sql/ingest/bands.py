@@ -266,6 +266,21 @@ class BandSurvey:
         return named
 
 
+def checked_indices(band_index_map: Mapping[str, int] | None) -> dict[str, int]:
+    """The samples of a band index map.
+
+    Raises:
+        InputError: one is no number, or below 0.
+    """
+    indices = dict(band_index_map or {})
+    for band, index in indices.items():
+        if not isinstance(index, int) or index < 0:
+            raise InputError.expected(
+                f"band_index_map[{band!r}]", "0 or more", index, "samples count from 0"
+            )
+    return indices
+
+
 def choose_bands(
     survey: BandSurvey,
     *,
@@ -289,12 +304,7 @@ def choose_bands(
         UnknownBandError: if `bands` names one that is not there.
         InputError: if a map does not fit the assets.
     """
-    indices = dict(band_index_map or {})
-    for band, index in indices.items():
-        if not isinstance(index, int) or index < 0:
-            raise InputError.expected(
-                f"band_index_map[{band!r}]", "0 or more", index, "samples count from 0"
-            )
+    indices = checked_indices(band_index_map)
     if band_map:
         keys = {band.key for band in survey.bands().values()} if is_partial else set()
         there = {band: key for band, key in band_map.items() if key in keys} or dict(band_map)

@@ -58,7 +58,7 @@ class BuildOptions:
             forced, and a refresh runs them again.
         enrich: Read headers.
         on_error: ``'error'`` ends the build at the first unreadable asset.
-        n_lanes: Header requests under way at once.
+        max_concurrent: Header requests under way at once.
         force: Replace what stands under the name.
     """
 
@@ -68,7 +68,7 @@ class BuildOptions:
     data_source: str
     enrich: bool = True
     on_error: Literal["report", "error"] = "report"
-    n_lanes: int = 300
+    max_concurrent: int = 300
     force: bool = False
 
 
@@ -116,17 +116,25 @@ def build_collection(
     ):
         is_enriched = options.enrich and records.has_rasters
         if is_enriched and records.of_headers is not None:
-            read, n_requests = header_reader(n_lanes=options.n_lanes, stop=stop, journal=journal)
+            read, n_requests = header_reader(
+                max_concurrent=options.max_concurrent, stop=stop, journal=journal
+            )
             records = records.of_headers.records(read, {})
             bands = [f.name for f in records.schema.field("assets").type]
             result.requests += n_requests()
         result.failures += records.failures
         rows = records.for_enrichment() if is_enriched else records.batches()
-        schema, batches = records.schema, _checked(_some(rows, records.warnings), stop)
+        schema, batches = records.schema, _checked(_require_rows(rows, records.warnings), stop)
         if is_enriched:
             schema = enriched_schema(schema, bands)
             batches = enrich(
-                batches, schema, bands, result, n_lanes=options.n_lanes, stop=stop, journal=journal
+                batches,
+                schema,
+                bands,
+                result,
+                max_concurrent=options.max_concurrent,
+                stop=stop,
+                journal=journal,
             )
         if options.on_error == "error":
             batches = strict(batches, result)
@@ -155,7 +163,9 @@ def build_collection(
     return report | {"path": str(path)}
 
 
-def _some(batches: Iterator[pa.RecordBatch], warnings: list[str]) -> Iterator[pa.RecordBatch]:
+def _require_rows(
+    batches: Iterator[pa.RecordBatch], warnings: list[str]
+) -> Iterator[pa.RecordBatch]:
     """Refuse a build of nothing: the search was too narrow, or found another place."""
     n_records = 0
     for batch in batches:

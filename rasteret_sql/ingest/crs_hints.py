@@ -1,4 +1,4 @@
-"""What a catalogue says about the CRS of a raster; the header decides later."""
+"""What STAC metadata says about the CRS of a raster; the header decides later."""
 
 from __future__ import annotations
 

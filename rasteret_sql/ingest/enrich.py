@@ -71,7 +71,7 @@ def enrich(
     bands: Sequence[str],
     result: Enrichment,
     *,
-    n_lanes: int = 300,
+    max_concurrent: int = 300,
     stop: threading.Event | None = None,
     journal: HeaderJournal | None = None,
     headers: Headers | None = None,
@@ -84,7 +84,7 @@ def enrich(
         schema: `enriched_schema` of theirs.
         bands: Bands to enrich.
         result: Counts and failures are added here.
-        n_lanes: Header requests under way at once.
+        max_concurrent: Header requests under way at once.
         stop: Ends the work with InterruptedReadError.
         journal: Headers of an earlier build that was cut short; gets the new ones.
         headers: Those at hand; in place of the three above.
@@ -95,7 +95,7 @@ def enrich(
         those that came in, as their size follows that of the tile tables. An asset that
         can't be read is NULL there.
     """
-    work = headers or Headers(n_lanes, stop or threading.Event(), journal)
+    work = headers or Headers(max_concurrent, stop or threading.Event(), journal)
     pieces = _Pieces(batches, bands)
 
     def finish(piece: _Piece) -> pa.RecordBatch:

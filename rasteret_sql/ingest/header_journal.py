@@ -22,7 +22,7 @@ from rasteret_sql.tiff.layout import Header
 MAX_AGE_S = 6 * 3600
 """Older bytes are not trusted: the file may have changed since."""
 
-Kept = tuple[Start, list[tuple[int, bytes]]]
+StoredHeader = tuple[Start, list[tuple[int, bytes]]]
 """First bytes of a file, and ``(offset, bytes)`` of what else its header took."""
 
 _LEAST_START = 64
@@ -55,19 +55,19 @@ class HeaderJournal:
     def __init__(self, path: Path, source: Mapping[str, object]) -> None:
         self._path = path
         self._source = _key(json.dumps(source, sort_keys=True, default=str))
-        self._waiting: list[tuple[str, Kept]] = []
+        self._waiting: list[tuple[str, StoredHeader]] = []
         self._con: sqlite3.Connection | None = None
         self._is_broken = False
         if path.exists():
             self._try(sqlite3.Connection.commit)
 
-    def find(self, hrefs: Sequence[str]) -> dict[str, Kept]:
+    def find(self, hrefs: Sequence[str]) -> dict[str, StoredHeader]:
         """The headers that are known, by href."""
         if self._con is None:
             return {}
         oldest = time.time() - MAX_AGE_S
 
-        def look(con: sqlite3.Connection) -> dict[str, Kept]:
+        def look(con: sqlite3.Connection) -> dict[str, StoredHeader]:
             found = {}
             for href in hrefs:
                 key = _key(href)
@@ -77,7 +77,7 @@ class HeaderJournal:
 
         return self._try(look) or {}
 
-    def add(self, href: str, header: Header, kept: Kept) -> None:
+    def add(self, href: str, header: Header, kept: StoredHeader) -> None:
         """Remember the bytes of a header; `flush` writes them."""
         start, pieces = kept
         used = Start(start.data[: _header_stop(header)], start.size, start.etag)

@@ -49,7 +49,7 @@ class Headers:
     """Headers under way and done.
 
     Args:
-        n_lanes: Requests under way at once.
+        max_concurrent: Requests under way at once.
         stop: Ends the work with InterruptedReadError.
         journal: Has headers of an earlier build that was cut short, and gets the new ones.
         kept_bytes: About how much memory the headers take that stay after `release`.
@@ -57,12 +57,12 @@ class Headers:
 
     def __init__(
         self,
-        n_lanes: int,
+        max_concurrent: int,
         stop: threading.Event,
         journal: HeaderJournal | None = None,
         kept_bytes: int = _KEPT_BYTES,
     ) -> None:
-        self._lanes = lanes(n_lanes)
+        self._lanes = lanes(max_concurrent)
         self._stop = stop
         self._journal = journal
         self._slots: dict[str, _Slot] = {}

@@ -210,7 +210,7 @@ class RasterRecords:
 
     Args:
         files: the files.
-        n_lanes: header requests at once.
+        max_concurrent: header requests under way at once.
         stop: ends the work with InterruptedReadError.
 
     Attributes:
@@ -220,17 +220,19 @@ class RasterRecords:
         n_failed: how many could not be read.
     """
 
-    def __init__(self, files: Sequence[RasterFile], n_lanes: int, stop: threading.Event) -> None:
+    def __init__(
+        self, files: Sequence[RasterFile], max_concurrent: int, stop: threading.Event
+    ) -> None:
         self.files = tuple(files)
         self._hrefs = [file.href for file in files]
         self._ids = record_ids(self._hrefs)
-        self._n_lanes = n_lanes
+        self._max_concurrent = max_concurrent
         self._survey = SampleSurvey()
         self._lock = threading.Lock()
         self._kept: list[pa.RecordBatch] | None = None
         self._result = Enrichment()
-        headers = Headers(n_lanes, stop, kept_bytes=_KEPT_BYTES)
-        read, _ = header_reader(n_lanes=n_lanes, stop=stop, headers=headers)
+        headers = Headers(max_concurrent, stop, kept_bytes=_KEPT_BYTES)
+        read, _ = header_reader(max_concurrent=max_concurrent, stop=stop, headers=headers)
         self.n_failed = 0
         self.first_failure: RasteretError | None = None
         for href, header in read(self._hrefs):
@@ -274,7 +276,7 @@ class RasterRecords:
         kept, result = self._known(stop), self._result
         if kept is None:  # too many headers for memory
             result = Enrichment()
-            found = self._enriched(result, Headers(self._n_lanes, stop), stop)
+            found = self._enriched(result, Headers(self._max_concurrent, stop), stop)
         else:
             found = iter(kept)
         schema, own = self.schema(list(bands)), list(self.bands)
@@ -373,7 +375,7 @@ class _Kept:
         return files
 
     def open(
-        self, files: Sequence[RasterFile], n_lanes: int, stop: threading.Event
+        self, files: Sequence[RasterFile], max_concurrent: int, stop: threading.Event
     ) -> RasterRecords:
         """The records of files; headers are read again if a file has changed."""
         key = tuple(files)
@@ -382,7 +384,7 @@ class _Kept:
             if records is not None:
                 self._records.move_to_end(key)
                 return records
-        records = RasterRecords(files, n_lanes, stop)
+        records = RasterRecords(files, max_concurrent, stop)
         if records.is_whole and all(file.version is not None for file in files):
             with self._lock:
                 self._records[key] = records

@@ -24,7 +24,7 @@ KnownSamples = Mapping[str, Sequence[str | None]]
 
 def header_reader(
     *,
-    n_lanes: int,
+    max_concurrent: int,
     stop: threading.Event,
     journal: HeaderJournal | None = None,
     headers: Headers | None = None,
@@ -32,13 +32,13 @@ def header_reader(
     """A `ReadHeaders`, and how many requests it has made.
 
     Args:
-        n_lanes: Requests under way at once.
+        max_concurrent: Requests under way at once.
         stop: Ends the work with InterruptedReadError.
         journal: Gets the headers, so that they are not requested again.
         headers: Keeps them for the same reason, in memory; in place of the three above.
     """
     n_requests = 0
-    work = headers or Headers(n_lanes, stop, journal)
+    work = headers or Headers(max_concurrent, stop, journal)
 
     def read(hrefs: Iterable[str]) -> Iterator[tuple[str, Header | None]]:
         nonlocal n_requests

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InterruptedReadError
 from rasteret_sql.ingest import asset_hints
 from rasteret_sql.ingest.asset_hints import HINT
 from rasteret_sql.ingest.raster_footprints import covers
-from rasteret_sql.maintenance.evolve import fitted
-from rasteret_sql.maintenance.row_spool import RowSpool
+from rasteret_sql.maintenance.evolve import conform_to_schema
 from rasteret_sql.maintenance.stored import Stored
 from rasteret_sql.units import BBox
 
@@ -42,13 +42,13 @@ class Comparison:
         hints: `asset_hints.COLUMN` of all rows of the source; None where it has none.
     """
 
-    fresh: RowSpool
+    fresh: Spool
     kept: NDArray[np.bool_]
     replaced_by: NDArray[np.int64]
     is_new: NDArray[np.bool_]
     given_as: NDArray[np.int64]
     fresh_as: NDArray[np.int64]
-    hints: RowSpool | None = None
+    hints: Spool | None = None
 
     def hints_of(self, numbers: NDArray[np.int64], bands: Sequence[str]) -> pa.StructArray | None:
         """What the source says of the values in rows of it, NULL for -1."""
@@ -67,7 +67,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Words:
+class ComparisonKey:
     """The columns by which a stored record and one of the source are told apart.
 
     Attributes:
@@ -102,7 +102,7 @@ class Words:
 def compare(
     stored: Stored,
     source: Iterable[pa.RecordBatch],
-    words: Words,
+    key: ComparisonKey,
     folder: Path,
     stop: threading.Event,
 ) -> Comparison:
@@ -111,31 +111,32 @@ def compare(
     Args:
         stored: The collection.
         source: Its records now.
-        words: How both are compared.
+        key: How both are compared.
         folder: Where rows of the source wait.
         stop: Ends the work with InterruptedReadError.
     """
-    # columns of the schema that the files lack are NULL there, as `fitted` has it
+    # columns of the schema that the files lack are NULL there, as `conform_to_schema` has it
     held = {name.casefold(): name for name in stored.schema.names}
-    asked = [held[name.casefold()] for name in words.schema.names if name.casefold() in held]
+    asked = [held[name.casefold()] for name in key.schema.names if name.casefold() in held]
     known = [np.empty((0, 2), np.int64)]
     boxes = [np.empty((0, 4))]
     for _, batch in stored.batches(asked):
         _check(stop)
-        held_rows = fitted(batch, words.schema)
-        known.append(words.hashes(held_rows))
-        boxes.append(words.boxes(held_rows))
+        held_rows = conform_to_schema(batch, key.schema)
+        known.append(key.hashes(held_rows))
+        boxes.append(key.boxes(held_rows))
     matching = _Matching(np.concatenate(known), np.concatenate(boxes))
-    fresh = RowSpool(folder / "fresh.arrow", words.schema)
-    hints: RowSpool | None = None
+    fresh = Spool(key.schema, folder / "fresh.arrows")
+    hints: Spool | None = None
     for batch in source:
         _check(stop)
         if asset_hints.COLUMN in batch.schema.names:
             told = batch.select([asset_hints.COLUMN])
-            hints = hints or RowSpool(folder / "hints.arrow", told.schema)
+            if hints is None:
+                hints = Spool(told.schema, folder / "hints.arrows")
             hints.append(told)
-        given = fitted(batch, words.schema)
-        rows = matching.unmatched(words.hashes(given), words.boxes(given))
+        given = conform_to_schema(batch, key.schema)
+        rows = matching.unmatched(key.hashes(given), key.boxes(given))
         fresh.append(given.take(pa.array(rows, pa.int64())) if rows else given.slice(0, 0))
     for spool in (fresh, hints):
         if spool is not None:
@@ -185,7 +186,7 @@ class _Matching:
                 found = place
         return found
 
-    def result(self, fresh: RowSpool, hints: RowSpool | None) -> Comparison:
+    def result(self, fresh: Spool, hints: Spool | None) -> Comparison:
         n = len(self._order)
         is_given = np.frombuffer(self._is_given, np.bool_)
         is_kept = ~is_given | (self._given_as >= 0)

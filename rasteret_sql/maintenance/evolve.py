@@ -72,7 +72,7 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
-def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def conform_to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch with these columns: cast, NULL where it lacks them, others left out."""
     names = {name.casefold(): name for name in batch.schema.names}
     arrays = []
@@ -81,22 +81,22 @@ def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         if name is None:
             arrays.append(pa.nulls(batch.num_rows, field.type))
         else:
-            arrays.append(_fit(batch.column(name), field.type))
+            arrays.append(_conform(batch.column(name), field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _fit(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _conform(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type == kind:
         return column
     if pa.types.is_string(kind) and not _is_text(column.type):
         return pa.array([_json(value) for value in column.to_pylist()], kind)
     if pa.types.is_struct(kind) and pa.types.is_struct(column.type):
-        return _fit_struct(column, kind)
+        return _conform_struct(column, kind)
     if pa.types.is_list(kind) and pa.types.is_list(column.type):
         # the lists of NULL rows may hold values: flatten() drops them, offsets must follow
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-        values = _fit(column.flatten(), kind.value_type)
+        values = _conform(column.flatten(), kind.value_type)
         return pa.ListArray.from_arrays(offsets, values, type=kind, mask=column.is_null())
     try:
         return column.cast(kind)
@@ -104,13 +104,13 @@ def _fit(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.cast(kind, safe=False)
 
 
-def _fit_struct(column: pa.StructArray, kind: pa.StructType) -> pa.Array:
+def _conform_struct(column: pa.StructArray, kind: pa.StructType) -> pa.Array:
     names = {field.name.casefold(): field.name for field in column.type}
     children = []
     for field in kind:
         name = names.get(field.name.casefold())
         child = pa.nulls(len(column), field.type) if name is None else column.field(name)
-        children.append(_fit(child, field.type))
+        children.append(_conform(child, field.type))
     return pa.StructArray.from_arrays(children, fields=list(kind), mask=column.is_null())
 
 

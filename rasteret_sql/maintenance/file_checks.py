@@ -53,15 +53,15 @@ class FileChecks:
     """Questions under way and answered, each distinct file once.
 
     Args:
-        n_lanes: Requests at once.
+        max_concurrent: Requests at once.
         stop: Ends the work with InterruptedReadError.
 
     Attributes:
         requests: Questions so far.
     """
 
-    def __init__(self, n_lanes: int, stop: threading.Event) -> None:
-        self._pool = lanes(n_lanes)
+    def __init__(self, max_concurrent: int, stop: threading.Event) -> None:
+        self._pool = lanes(max_concurrent)
         self._stop = stop
         self._futures: dict[str, Future[FileFacts]] = {}
         self.requests = 0

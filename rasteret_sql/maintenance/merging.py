@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.ingest.raster_footprints import widened
 from rasteret_sql.maintenance.comparison import Comparison
-from rasteret_sql.maintenance.evolve import fitted
-from rasteret_sql.maintenance.row_spool import RowSpool
+from rasteret_sql.maintenance.evolve import conform_to_schema
 from rasteret_sql.schema import BBOX, METADATA_SUFFIX, metadata_column
 from rasteret_sql.units import BBox
 
@@ -39,7 +39,7 @@ def source_rows(
     stop = start + stored.num_rows
     kept, replaced_by = comparison.kept[start:stop], comparison.replaced_by[start:stop]
     places = np.flatnonzero(kept | (replaced_by >= 0))
-    own = fitted(stored, comparison.fresh.schema)
+    own = conform_to_schema(stored, comparison.fresh.schema)
     if kept.all():
         return places, own
     replaced = np.flatnonzero(~kept[places])
@@ -75,7 +75,7 @@ def merged_rows(
         is_kept: Whether the row stays; the others are replaced.
         bands: Whose headers there are.
     """
-    rows = fitted(wanted, before.schema)
+    rows = conform_to_schema(wanted, before.schema)
     same = [is_kept | has_same_file(before, rows, band) for band in bands]
     columns = {
         metadata_column(band): _where(own, before.column(metadata_column(band)))
@@ -91,7 +91,7 @@ def merged_rows(
 
 def patched_rows(
     rows: pa.RecordBatch,
-    patches: RowSpool,
+    patches: Spool,
     numbers: NDArray[np.int64],
     start: int,
     places: NDArray[np.int64],

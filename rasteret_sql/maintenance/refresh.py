@@ -40,12 +40,12 @@ from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.ingest.header_journal import HeaderJournal
 from rasteret_sql.ingest.records import BATCH_ROWS, Records
 from rasteret_sql.ingest.samples import header_reader
-from rasteret_sql.maintenance.comparison import Comparison, Words, compare
-from rasteret_sql.maintenance.evolve import fitted, merged_schema
+from rasteret_sql.maintenance.comparison import Comparison, ComparisonKey, compare
+from rasteret_sql.maintenance.evolve import conform_to_schema, merged_schema
 from rasteret_sql.maintenance.file_checks import FileChecks
+from rasteret_sql.maintenance.header_refresh import HeaderRefresher, RefreshedHeaders
 from rasteret_sql.maintenance.merging import merged_rows, patched_rows, source_rows
 from rasteret_sql.maintenance.refresh_errors import error_key, merged_errors
-from rasteret_sql.maintenance.reheading import Reheader, Reheading
 from rasteret_sql.maintenance.stored import Stored, StoredFile
 from rasteret_sql.schema import bands_of, metadata_column
 
@@ -139,7 +139,7 @@ class _Refresh:
         self._result = Enrichment()
         self._records = self._with_bands(records)
         self._result.failures += self._records.failures
-        self._checks = FileChecks(options.build.n_lanes, stop)
+        self._checks = FileChecks(options.build.max_concurrent, stop)
         self._schema = self._new_schema()
         self._bands = [field.name for field in self._schema.field("assets").type]
 
@@ -178,7 +178,9 @@ class _Refresh:
         if not self._is_enriched or records.of_headers is None:
             return records
         read, n_requests = header_reader(
-            n_lanes=self._options.build.n_lanes, stop=self._stop, journal=self._journal
+            max_concurrent=self._options.build.max_concurrent,
+            stop=self._stop,
+            journal=self._journal,
         )
         known = self._known_samples(records.of_headers.hrefs)
         found = records.of_headers.records(read, known)
@@ -236,36 +238,39 @@ class _Refresh:
         schema = pa.schema([f for f in self._schema if f.name not in of_headers])
         left_out = {"proj:epsg", "crs", "bbox"} if self._is_enriched else set()
         columns = tuple(name for name in schema.names if name not in left_out)
-        words = Words(schema, columns, is_bbox_filled=bool(left_out))
+        key = ComparisonKey(schema, columns, is_bbox_filled=bool(left_out))
         source = self._records
         rows = source.for_enrichment() if self._is_enriched else source.batches()
-        return compare(self._stored, rows, words, self._scratch, self._stop)
+        return compare(self._stored, rows, key, self._scratch, self._stop)
 
-    def _read_headers(self, comparison: Comparison) -> Reheading | None:
+    def _read_headers(self, comparison: Comparison) -> RefreshedHeaders | None:
         if not self._is_enriched:
             return None
-        reheader = Reheader(
+        refresher = HeaderRefresher(
             self._stored,
             comparison,
             self._bands,
             self._result,
             self._checks if self._options.check_remote else None,
             since=self._options.since,
-            n_lanes=self._options.build.n_lanes,
+            max_concurrent=self._options.build.max_concurrent,
             stop=self._stop,
             journal=self._journal,
         )
-        return reheader.run(self._scratch / "headers.arrow")
+        return refresher.run(self._scratch / "headers.arrows")
 
-    def _refuse_failures(self, headers: Reheading | None) -> None:
+    def _refuse_failures(self, headers: RefreshedHeaders | None) -> None:
         failures = [*self._result.failures, *(headers.lost if headers else [])]
         if failures and self._options.build.on_error == "error":
             first = failures[0]
             raise CollectionError(f"record {first.id}, band {first.band}: {first.error}")
 
-    def _touched(self, comparison: Comparison, headers: Reheading | None) -> list[StoredFile]:
+    def _touched(
+        self, comparison: Comparison, headers: RefreshedHeaders | None
+    ) -> list[StoredFile]:
         """Files to write again: with a changed row, of other columns, or too many beside."""
-        if _columns(self._schema) != _columns(self._stored.schema):
+        is_other = _columns(self._schema) != _columns(self._stored.schema)
+        if is_other or (self._is_flat and _has_dates(comparison)):
             return list(self._stored.files)
         rows = np.flatnonzero(~comparison.kept)
         if headers is not None:
@@ -281,7 +286,7 @@ class _Refresh:
         return [self._stored.files[number] for number in sorted(numbers)]
 
     def _write(
-        self, comparison: Comparison, headers: Reheading | None, touched: list[StoredFile]
+        self, comparison: Comparison, headers: RefreshedHeaders | None, touched: list[StoredFile]
     ) -> set[Path]:
         """Write the rows that are new and those of touched files; returns their folders."""
 
@@ -299,11 +304,12 @@ class _Refresh:
                 "description": "",
             },
             first_part=self._build.first_part,
+            is_whole=self._is_flat or len(touched) == len(self._stored.files),
         )
         return {part.path.parent.relative_to(self._build.folder) for part in parts}
 
     def _rewritten(
-        self, comparison: Comparison, headers: Reheading | None, touched: list[StoredFile]
+        self, comparison: Comparison, headers: RefreshedHeaders | None, touched: list[StoredFile]
     ) -> Iterator[pa.RecordBatch]:
         if not touched:
             return
@@ -312,9 +318,9 @@ class _Refresh:
             self._check()
             places, wanted = source_rows(batch, start, comparison)
             if headers is None:
-                yield fitted(wanted, self._schema)
+                yield conform_to_schema(wanted, self._schema)
                 continue
-            before = fitted(batch.take(pa.array(places)), self._schema)
+            before = conform_to_schema(batch.take(pa.array(places)), self._schema)
             is_kept = comparison.kept[start + places]
             rows = merged_rows(before, wanted, is_kept, self._bands)
             yield patched_rows(rows, headers.patches, headers.rows, start, places)
@@ -323,14 +329,14 @@ class _Refresh:
         """Rows that are in nobody's place, in batches that keep the lanes busy."""
         batches = _together(self._new_rows(comparison))
         if not self._is_enriched:
-            yield from (fitted(batch, self._schema) for batch in batches)
+            yield from (conform_to_schema(batch, self._schema) for batch in batches)
             return
         enriched = enrich(
             batches,
             self._schema,
             self._bands,
             self._result,
-            n_lanes=self._options.build.n_lanes,
+            max_concurrent=self._options.build.max_concurrent,
             stop=self._stop,
             journal=self._journal,
         )
@@ -338,7 +344,7 @@ class _Refresh:
         yield from strict(enriched, self._result) if is_strict else enriched
 
     def _new_rows(self, comparison: Comparison) -> Iterator[pa.RecordBatch]:
-        for start, batch in comparison.fresh.batches():
+        for start, batch in comparison.fresh.numbered():
             self._check()
             numbers = np.arange(start, start + batch.num_rows)
             is_new = comparison.is_new[numbers]
@@ -346,6 +352,11 @@ class _Refresh:
             if hints is not None:
                 batch = batch.append_column(asset_hints.COLUMN, hints)
             yield batch.filter(pa.array(is_new))
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether the files are in no partition, as no record has a datetime."""
+        return all(file.path.parent == Path() for file in self._stored.files)
 
     def _link(self, files: list[StoredFile], changed: set[Path]) -> None:
         """Take files over without a copy.
@@ -371,7 +382,7 @@ class _Refresh:
         is_same = read_build(self._stored.folder).get("source") == source
         return not is_same or before != {error_key(row) for row in errors}
 
-    def _report(self, folder: Path, headers: Reheading | None) -> dict[str, Any]:
+    def _report(self, folder: Path, headers: RefreshedHeaders | None) -> dict[str, Any]:
         whole = Stored(folder)
         files = [folder / file.path for file in whole.files]
         return {
@@ -409,7 +420,7 @@ def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _folders_of(comparison: Comparison) -> set[Path]:
     """Partitions of the new rows."""
     folders = set()
-    for start, batch in comparison.fresh.batches():
+    for start, batch in comparison.fresh.numbered():
         moments = batch.column("datetime").filter(
             pa.array(comparison.is_new[start : start + batch.num_rows])
         )
@@ -420,13 +431,19 @@ def _folders_of(comparison: Comparison) -> set[Path]:
     return folders
 
 
+def _has_dates(comparison: Comparison) -> bool:
+    """Whether a new or changed row has a datetime."""
+    datetimes = (batch.column("datetime") for batch in comparison.fresh)
+    return any(column.null_count < len(column) for column in datetimes)
+
+
 def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
     return [(field.name, field.type) for field in schema]
 
 
 def _ids(comparison: Comparison) -> set[str]:
     """Ids of the new and changed rows."""
-    return {name for _, batch in comparison.fresh.batches() for name in batch["id"].to_pylist()}
+    return {name for _, batch in comparison.fresh.numbered() for name in batch["id"].to_pylist()}
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

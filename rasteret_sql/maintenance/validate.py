@@ -211,7 +211,7 @@ def _repeated(hashes: array[int], ids: _ID_BATCHES) -> list[Fault]:
     ]
 
 
-def tried(batches: Iterator[list[Fault]]) -> Iterator[list[Fault]]:
+def with_read_errors(batches: Iterator[list[Fault]]) -> Iterator[list[Fault]]:
     """Faults, and as the last one what ended the reading."""
     try:
         yield from batches

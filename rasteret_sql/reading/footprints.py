@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,6 +84,8 @@ class Footprints:
         self.all_touched = all_touched
         self._pairs: dict[Grid, _GridPairs | InputError] = {}
         self._geometries: dict[tuple[Grid, int], shapely.Geometry] = {}
+        self._prepared: dict[tuple[Grid, int], shapely.Geometry] = {}
+        self._prepared_lock = threading.Lock()
         self._kept: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.Lock()
@@ -127,11 +130,27 @@ class Footprints:
 
     def touched(self, grid: Grid, target: int, boxes: NDArray[np.float64]) -> Mask:
         """Which boxes, (n, 4) xmin, ymin, xmax, ymax in pixels, a target touches."""
-        geometry = self.geometry(grid, target)
-        shapely.prepare(geometry)
         pad = np.array([-_TOUCHING, -_TOUCHING, _TOUCHING, _TOUCHING])
-        touched: Mask = shapely.intersects(geometry, shapely.box(*(boxes + pad).T))
+        with self.prepared(grid, target) as geometry:
+            touched: Mask = shapely.intersects(geometry, shapely.box(*(boxes + pad).T))
         return touched
+
+    @contextmanager
+    def prepared(self, grid: Grid, target: int) -> Iterator[shapely.Geometry]:
+        """A target as `geometry`, quick to ask about many boxes; for one thread at a time.
+
+        GEOS builds the index of a prepared geometry when it is asked first, and two threads
+        that ask the same one at once can end the process. So others get their own copy.
+        """
+        with self._prepared_lock:
+            found = self._prepared.get((grid, target))
+            if found is None:
+                found = shapely.transform(self.geometry(grid, target), lambda xy: xy)
+                shapely.prepare(found)
+                if len(self._prepared) > 100_000:
+                    self._prepared.clear()
+                self._prepared[grid, target] = found
+            yield found
 
     def inside(self, grid: Grid, target: int, window: Window, *, is_whole: bool) -> Inside:
         """The pixels of a window that count for a target."""

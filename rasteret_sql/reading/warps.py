@@ -31,10 +31,10 @@ from rasteret_sql.reading.plan import (
     Granularity,
     Jobs,
     Lattice,
-    Planner,
     TilePlan,
     Usable,
 )
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
 from rasteret_sql.reading.tile_store import Pixels

@@ -99,7 +99,7 @@ class Storage:
         self._from_calls: dict[str, StorageOptions] = {}
         self._suggested: dict[str, StorageOptions] = {}
 
-    def suggest(self, prefix: str, options: Mapping[str, object]) -> bool:
+    def set_defaults(self, prefix: str, options: Mapping[str, object]) -> bool:
         """Set options for hrefs of which neither file nor calls say anything.
 
         Returns:
@@ -173,7 +173,7 @@ def _read(file: Path | None) -> dict[str, StorageOptions]:
             "RASTERET_STORAGE", "a TOML file", str(path), "there is no such file"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError.expected(str(path), "TOML", str(error), "mend the file") from error
+        raise InputError.expected(str(path), "TOML", str(error), "fix the file") from error
     return {prefix: _checked(prefix, _filled_in(prefix, table)) for prefix, table in tables.items()}
 
 

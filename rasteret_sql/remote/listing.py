@@ -10,7 +10,7 @@ from obstore.store import HTTPStore
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.remote.exact import ExactUrl
-from rasteret_sql.remote.ranges import store_of, tried
+from rasteret_sql.remote.ranges import store_of, with_retries
 from rasteret_sql.remote.stores import Location, locate
 from rasteret_sql.remote.waiting import interruptible
 
@@ -61,7 +61,7 @@ def list_files(folder: str) -> list[Listed]:
             for one in chunk
         ]
 
-    return sorted(tried(inside, "a listing", ask), key=lambda one: one.href)
+    return sorted(with_retries(inside, "a listing", ask), key=lambda one: one.href)
 
 
 def _spelled(key: str, base: str) -> str:

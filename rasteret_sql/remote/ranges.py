@@ -88,7 +88,7 @@ def get_range(href: str, start: int, length: int) -> Bytes | bytes:
     if location.store is None:
         data: Bytes | bytes = _local_range(location, start, length, what)
     elif length <= _MOST_BYTES:
-        data = tried(location, what, lambda place: _remote_range(place, start, length))
+        data = with_retries(location, what, lambda place: _remote_range(place, start, length))
     else:
         stop = start + length
         firsts = range(start, stop, _MOST_BYTES)
@@ -110,7 +110,7 @@ def get_start(href: str, length: int = 16384) -> Start:
     what = f"the first {length} bytes"
     if location.store is None:
         return _local_start(location, length)
-    return tried(location, what, lambda place: _remote_start(place, length))
+    return with_retries(location, what, lambda place: _remote_start(place, length))
 
 
 def stat(href: str) -> tuple[int | None, str | None]:
@@ -128,7 +128,7 @@ def stat(href: str) -> tuple[int | None, str | None]:
         except OSError as error:
             raise_local(location.href, "a file", error)
         return facts.st_size, _local_etag(facts)
-    return tried(location, "a file", _remote_stat)
+    return with_retries(location, "a file", _remote_stat)
 
 
 def merge_ranges(
@@ -247,7 +247,7 @@ def store_of(location: Location) -> ObjectStore | ExactUrl:
     return cast("ObjectStore | ExactUrl", location.store)
 
 
-def tried(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
+def with_retries(location: Location, what: str, fetch: Callable[[Location], _T]) -> _T:
     """Fetch; ask once more as somebody if nobody is refused, and again if the body was cut.
 
     Args:

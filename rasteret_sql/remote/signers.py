@@ -30,34 +30,34 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Dated(Generic[_T]):
+class ExpiringSecret(Generic[_T]):
     """A secret and when it ends."""
 
     value: _T = field(repr=False)
     expires_at: datetime
 
 
-class Kept(Generic[_T]):
+class CachedSecret(Generic[_T]):
     """What `fetch` gave, until a minute before it ends; one thread fetches, others wait.
 
     Args:
         fetch: asks for a new secret.
     """
 
-    def __init__(self, fetch: Callable[[], Dated[_T]]) -> None:
+    def __init__(self, fetch: Callable[[], ExpiringSecret[_T]]) -> None:
         self._fetch = fetch
-        self._kept: Dated[_T] | None = None
+        self._cached: ExpiringSecret[_T] | None = None
         self._lock = threading.Lock()
 
-    def get(self) -> Dated[_T]:
+    def get(self) -> ExpiringSecret[_T]:
         """The secret, new if the kept one is about to end."""
-        kept = self._kept
+        kept = self._cached
         if kept is not None and kept.expires_at - _EARLY > datetime.now(UTC):
             return kept
         with self._lock:
-            kept = self._kept
+            kept = self._cached
             if kept is None or kept.expires_at - _EARLY <= datetime.now(UTC):
-                kept = self._kept = self._fetch()
+                kept = self._cached = self._fetch()
             return kept
 
 
@@ -71,21 +71,23 @@ class PlanetaryComputerToken:
     def __init__(self, account: str, container: str, options: StorageOptions) -> None:
         base = options.token_url or os.environ.get("PC_SDK_SAS_URL") or PLANETARY_COMPUTER
         self._url = f"{base.rstrip('/')}/{account}/{container}"
-        self._kept = Kept(self._fetch)
+        self._cached = CachedSecret(self._fetch)
 
     def prepare(self) -> None:
         """Have a token; what fails here is told as it is."""
-        self._kept.get()
+        self._cached.get()
 
     def __call__(self) -> AzureSASToken:
         """Hand the token to obstore."""
-        kept = self._kept.get()
+        kept = self._cached.get()
         return {"sas_token": kept.value, "expires_at": kept.expires_at}
 
-    def _fetch(self) -> Dated[str]:
+    def _fetch(self) -> ExpiringSecret[str]:
         key = os.environ.get("PC_SDK_SUBSCRIPTION_KEY")
         answer = _ask(self._url, {"Ocp-Apim-Subscription-Key": key} if key else {})
-        return Dated(_text(self._url, answer, "token"), _time(self._url, answer, "msft:expiry"))
+        return ExpiringSecret(
+            _text(self._url, answer, "token"), _time(self._url, answer, "msft:expiry")
+        )
 
 
 class EarthdataCredentials:
@@ -103,15 +105,15 @@ class EarthdataCredentials:
             todo = "give the archive's https://.../s3credentials"
             raise InputError.expected("storage token_url", "a URL for earthdata", "none", todo)
         self._url = options.token_url
-        self._kept = Kept(self._fetch)
+        self._cached = CachedSecret(self._fetch)
 
     def prepare(self) -> None:
         """Have keys; what fails here is told as it is."""
-        self._kept.get()
+        self._cached.get()
 
     def __call__(self) -> S3Credential:
         """Hand the keys to obstore."""
-        kept = self._kept.get()
+        kept = self._cached.get()
         key, secret, token = kept.value
         return {
             "access_key_id": key,
@@ -120,12 +122,12 @@ class EarthdataCredentials:
             "expires_at": kept.expires_at,
         }
 
-    def _fetch(self) -> Dated[tuple[str, str, str]]:
+    def _fetch(self) -> ExpiringSecret[tuple[str, str, str]]:
         token = os.environ.get("EARTHDATA_TOKEN")
         answer = _ask(self._url, {"Authorization": f"Bearer {token}"} if token else {})
         names = ("accessKeyId", "secretAccessKey", "sessionToken")
         key, secret, session = (_text(self._url, answer, name) for name in names)
-        return Dated((key, secret, session), _time(self._url, answer, "expiration"))
+        return ExpiringSecret((key, secret, session), _time(self._url, answer, "expiration"))
 
 
 class SignedHref:
@@ -134,13 +136,13 @@ class SignedHref:
     def __init__(self, href: str, sign: SignHref) -> None:
         self._href = href
         self._sign = sign
-        self._kept = Kept(self._fetch)
+        self._cached = CachedSecret(self._fetch)
 
     def __call__(self) -> str:
         """The signed URL; never shown, never stored."""
-        return self._kept.get().value
+        return self._cached.get().value
 
-    def _fetch(self) -> Dated[str]:
+    def _fetch(self) -> ExpiringSecret[str]:
         try:
             signed = self._sign(self._href)
         except Exception as error:
@@ -150,9 +152,9 @@ class SignedHref:
             ) from error
         if isinstance(signed, str):
             # without a date it is trusted for a minute
-            return Dated(signed, datetime.now(UTC) + _EARLY + _UNDATED)
+            return ExpiringSecret(signed, datetime.now(UTC) + _EARLY + _UNDATED)
         url, expires_at = signed
-        return Dated(url, expires_at.replace(tzinfo=expires_at.tzinfo or UTC))
+        return ExpiringSecret(url, expires_at.replace(tzinfo=expires_at.tzinfo or UTC))
 
 
 def _ask(url: str, headers: dict[str, str]) -> dict[str, Any]:

@@ -129,14 +129,14 @@ def storage(prefix: str, **options: object) -> None:
     _forget_stores()
 
 
-def suggest_storage(prefix: str, **options: object) -> None:
-    """Say how to reach what lies under a prefix, unless `storage` or the TOML file say it.
+def set_storage_defaults(prefix: str, **options: object) -> None:
+    """Set how files under a prefix are reached, unless `storage` or the TOML file say it.
 
     Args:
-        prefix: start of the hrefs, as for `storage`; the first suggestion for it stays.
+        prefix: start of the hrefs, as for `storage`; the first defaults for it stay.
         options: see `StorageOptions`.
     """
-    if _config.suggest(prefix, options):
+    if _config.set_defaults(prefix, options):
         _forget_stores()
 
 
@@ -252,12 +252,12 @@ def _locate_remote(href: str, _: int) -> Location:
         raise InputError.expected(redact(target), known, "another scheme", "check the href")
     bucket, key = found
     options = _config.options_for(target, bucket.address + key)
-    is_sayable = not {"", ".", ".."} & set(key.split("/"))  # to obstore
+    is_plain_key = not {"", ".", ".."} & set(key.split("/"))  # to obstore
     signed = bucket in _refusing or signs_first(bucket, options)
     is_public = _forked and not signed and options.endpoint is None
-    if is_http and (callable(options.signer) or not is_sayable or is_public):
+    if is_http and (callable(options.signer) or not is_plain_key or is_public):
         return _locate_http(href, target, options)
-    if not is_sayable:
+    if not is_plain_key:
         names = "a key without empty names and dots between its slashes"
         raise InputError.expected(redact(target), names, key, "use the https:// form of the URL")
     return _locate_object(href, target, found, options, signed=signed)

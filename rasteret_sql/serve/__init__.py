@@ -20,11 +20,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
 
+from rasteret_sql import maps
 from rasteret_sql.duck import macros
 from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS
@@ -50,6 +51,7 @@ def serve(
     time_limit_seconds: float | None = None,
     allow_network: bool = False,
     allow_building: bool = False,
+    http_port: int | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints ``serving quack:host:port`` when it listens.
 
@@ -65,6 +67,8 @@ def serve(
             a proxy with TLS in front.
         allow_building: Permit the functions that write the workspace. They fetch from
             anywhere, so readers are no longer held to the collections' own servers.
+        http_port: Serve the map of `rasteret_sql.maps` on this port too, to the same users;
+            0 for any that is free.
 
     Raises:
         InputError: a host, port or token that does not do, or no such database.
@@ -85,10 +89,27 @@ def serve(
     con = connect(workspace=workspace)
     try:
         runtime = _prepare(con, database, list(users.values()), allow_building=allow_building)
-        with _until_signalled() as stop, _listening(con, host, port, public=allow_network) as uri:
+        with (
+            _until_signalled() as stop,
+            _listening(con, host, port, public=allow_network) as uri,
+            ExitStack() as more,
+        ):
+            address = None
+            if http_port is not None:
+                found = maps.serving(
+                    con,
+                    host=host,
+                    port=http_port,
+                    tokens=[*users.values()],
+                    is_public=allow_network,
+                )
+                shown = () if tokens else (users["everyone"],)
+                address = maps.address_of(more.enter_context(found), host, *shown)
             print(f"serving {uri}", flush=True)  # noqa: T201 (for whoever started it)
             if not tokens:
                 print(f"token {users['everyone']}", flush=True)  # noqa: T201
+            if address is not None:
+                print(f"map {address}", flush=True)  # noqa: T201
             _wait(stop, runtime, time_limit_seconds)
             runtime.stop()
     finally:

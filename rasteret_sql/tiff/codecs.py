@@ -138,7 +138,7 @@ def _decoder(fmt: BlockFormat) -> Decoder:
         )
     if min(fmt.tile_width, fmt.tile_height, fmt.samples, fmt.bits_per_sample) < 1:
         raise UnsupportedTiffError.expected(
-            "block", "at least one pixel", f"{fmt.tile_width} x {fmt.tile_height}", "mend the file"
+            "block", "at least one pixel", f"{fmt.tile_width} x {fmt.tile_height}", "fix the file"
         )
     if is_plain_ycbcr(fmt):
         return _ycbcr_decoder(fmt)

@@ -22,7 +22,7 @@ def test_options_reach_the_server(command, calls, tmp_path):
     tokens.write_text(json.dumps({"ann": "ann-secret"}))
     done = command(
         *("serve", "--workspace-dir", tmp_path, "--port", 9000, "--tokens", tokens),
-        *("--time-limit-seconds", 2, "--allow-building"),
+        *("--time-limit-seconds", 2, "--allow-building", "--http", 8080),
     )
     assert done.exit_code == 0, done.output
     assert calls == [
@@ -35,6 +35,7 @@ def test_options_reach_the_server(command, calls, tmp_path):
             "time_limit_seconds": 2.0,
             "allow_network": False,
             "allow_building": True,
+            "http_port": 8080,
         }
     ]
 

@@ -1,4 +1,4 @@
-"""The catalogue of data sets: what it holds, building from it, registering in it."""
+"""Data sets by name: which there are, building from them, registering them."""
 
 from __future__ import annotations
 
@@ -223,14 +223,14 @@ def test_one_s_own_goes_before_a_built_in_one(rows, scenes):
         ("stac_api := 'a', access := 'free'", "access: expected open or requester_pays or signed"),
         ("stac_api := 'a', access := 'signed'", "access_prefixes: expected prefixes"),
         ("stac_api := 'a', access_prefixes := ['s3://b/']", "access_prefixes: expected prefixes"),
-        ("stac_api := 'a', band_map := MAP {'x': 1}", "band_map: expected texts to texts"),
+        ("stac_api := 'a', band_map := MAP {'x': 1}", "band_map: expected strings to strings"),
         ("stac_api := 'a', band_index_map := MAP {'x': -1}", "sample indices from 0"),
         (
             "stac_api := 'a', band_map := MAP {'x': 'a'}, band_index_map := MAP {'y': 1}",
             r"band_index_map: expected bands of band_map \(x\)",
         ),
         ("stac_api := 'a', start_date := 'soon'", "start_date: expected a date"),
-        ("stac_api := ''", "stac_api: expected a text"),
+        ("stac_api := ''", "stac_api: expected a string"),
     ],
 )
 def test_a_malformed_data_set_is_refused(rows, own_file, options, message):
@@ -361,10 +361,10 @@ def test_a_build_reads_files_as_access_says_and_so_does_a_later_connection(
 def test_what_the_user_said_stands():
     href = "https://nasademeuwest.blob.core.windows.net/nasadem-cog/a.tif"
     nasadem = catalog.find_dataset("pc/nasadem")
-    nasadem.suggest_storage()
+    nasadem.set_storage_defaults()
     assert options_of(href).signer == "planetary_computer"
     stores.storage("https://nasademeuwest.blob.core.windows.net/", anonymous=True)
-    nasadem.suggest_storage()
+    nasadem.set_storage_defaults()
     assert (options_of(href).signer, options_of(href).anonymous) == (None, True)
 
 

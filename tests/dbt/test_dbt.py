@@ -415,5 +415,5 @@ def test_a_full_refresh_builds_a_collection_anew_and_an_unknown_argument_is_our_
     assert rows == [(GONE, 512)]
     expected = "s2: meta: rasteret: expected arguments of rasteret_build_stac (allow_local, "
     assert expected in project.output
-    assert "got 'band'; mend it" in project.output
+    assert "got 'band'; fix it" in project.output
     assert "Traceback" not in project.output

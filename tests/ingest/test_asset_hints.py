@@ -1,4 +1,4 @@
-"""What a catalogue says of values completes a header, or stands in its place and is told."""
+"""What a STAC item says of values completes a header, or stands in its place and is told."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_grid_that_differs_is_told_and_the_files_used():
     assert values == before
 
 
-def test_a_file_without_a_grid_takes_the_catalogues():
+def test_a_file_without_a_grid_takes_the_items():
     values = row()
     assert apply_hint(values, NOTHING | {"shape": [200, 300], "transform": GRID}) == []
     assert (values["affine"], values["transform"]) == (Affine(*GRID), [10.0, 5e5, -10.0, 5e6])
@@ -94,7 +94,7 @@ def test_a_hint_that_differs_is_used_and_told():
     told = apply_hint(values, NOTHING | {"nodata": 0.0, "scale": 0.2})
     assert values == row(nodata=0.0, scale=0.2)
     assert [line.split(":")[0] for line in told] == ["nodata", "scale"]
-    assert "the catalogue says 0.0, the file 65535.0" in told[0]
+    assert "the item says 0.0, the file 65535.0" in told[0]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_the_samples_cannot_tell_apart_is_no_conflict(value, dtype):
     assert values["nodata"] == stored or math.isnan(stored)
 
 
-def test_pixels_follow_the_catalogue(con, rows, tmp_path):
+def test_pixels_follow_the_item(con, rows, tmp_path):
     path = tmp_path / "a.tif"
     values = np.array([[0, 1], [2, 3]], "uint16")
     with rasterio.open(
@@ -144,7 +144,7 @@ def test_pixels_follow_the_catalogue(con, rows, tmp_path):
     assert rows(query.format(", masked := false")) == [(0,), (1,), (2,), (3,)]
     ((name, band, href, error),) = rows("FROM rasteret_errors('s')")
     assert (name, band, href) == ("a", "B1", str(path))
-    assert error.startswith("nodata: the catalogue says 0.0, the file 3.0")
+    assert error.startswith("nodata: the item says 0.0, the file 3.0")
     assert "_asset_hints" not in con.sql("FROM s").columns
     con.execute(
         "FROM rasteret_build_stac('bare', stac_api := $1, enrich := false)",

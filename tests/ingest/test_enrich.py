@@ -74,7 +74,7 @@ def enriched(hrefs, *, n_rows=None, result=None, **options):
     step = n_rows or max(1, batch.num_rows)
     batches = [batch.slice(at, step) for at in range(0, batch.num_rows, step)]
     out = enriched_schema(schema, ["B0"])
-    found = enrich(iter(batches), out, ["B0"], result or Enrichment(), n_lanes=8, **options)
+    found = enrich(iter(batches), out, ["B0"], result or Enrichment(), max_concurrent=8, **options)
     return pa.Table.from_batches(list(found), out)
 
 
@@ -121,7 +121,7 @@ def test_giant_tile_tables_are_handed_on_in_small_batches(tmp_path):
         hrefs.append(str(link))
     schema, batch = records(hrefs)
     out = enriched_schema(schema, ["B0"])
-    sizes = [b.num_rows for b in enrich(iter([batch]), out, ["B0"], Enrichment(), n_lanes=8)]
+    sizes = [b.num_rows for b in enrich(iter([batch]), out, ["B0"], Enrichment(), max_concurrent=8)]
     assert sum(sizes) == 800
     assert sizes[0] == 256
     assert 1 < max(sizes[3:]) <= 64 * 2**20 // (16 * n_tiles)

@@ -117,7 +117,7 @@ def test_a_changed_file_is_read_again(built, refresh, rows):
     assert refresh()["enriched"] == 0
 
 
-def test_what_the_catalogue_says_of_values_is_kept_and_renewed(built, refresh, rows):
+def test_what_the_item_says_of_values_is_kept_and_renewed(built, refresh, rows):
     rows("FROM rasteret_drop('s2')")
     for item in built.items:
         item["assets"]["B04"]["raster:bands"] = [{"scale": 0.5, "offset": -1.0, "nodata": 7}]

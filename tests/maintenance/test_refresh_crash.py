@@ -61,7 +61,7 @@ FORKS = textwrap.dedent(
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         options = BuildOptions("s2", "stac", {"stac_api": items, "enrich": True}, "made",
-                               n_lanes=4, force=mode == "build")
+                               max_concurrent=4, force=mode == "build")
         records = lambda: records_from_items(read_items(StacSource(items)))
         sys.addaudithook(step)
         stop = threading.Event()

@@ -297,7 +297,7 @@ def registered(rows, scenes, tmp_path, monkeypatch):
     )
 
 
-def test_the_catalogue_is_put_beside_the_collection(rows, registered):
+def test_the_data_set_is_put_beside_the_collection(rows, registered):
     rows("FROM rasteret_build('mine/s2', bands := ['red'])")
     found = {row[0]: row[1:] for row in rows("FROM rasteret_compare_to_catalog('mine_s2')")}
     assert found["data_source"] == ("mine/s2", "mine/s2", True)

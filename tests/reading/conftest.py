@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import tifffile
 from reading.made import Files, Run, until
+from reading.rasters import write
+from reading.read_oracle import build_files
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
@@ -98,5 +100,17 @@ def build(con, tmp_path):
             "band_index_map := MAP {'b': 0}, enrich := true, force := true)",
             {"source": f"SELECT * FROM (VALUES {', '.join(rows)}) AS files(id, href)"},
         ).fetchall()
+
+    return run
+
+
+@pytest.fixture
+def made(con, tmp_path):
+    """Build a collection `made` of one file of these pixels; gives the file's path."""
+
+    def run(pixels, bands=("band",), **options):
+        path = write(tmp_path / "a.tif", pixels, **options)
+        build_files(con, "made", {"a": path}, bands)
+        return path
 
     return run

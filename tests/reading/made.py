@@ -17,7 +17,8 @@ from rasteret_sql.errors import ReadError, TruncatedError
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.patches import pixels_of
 from rasteret_sql.reading.pipeline import Counters, Pipeline
-from rasteret_sql.reading.plan import Granularity, Planner
+from rasteret_sql.reading.plan import Granularity
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import scene_table
 from rasteret_sql.reading.targets import Targets

@@ -22,6 +22,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import WindowError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 LOSSY = ("JPEG", "WEBP", "JXL", "YCbCr JPEG")
@@ -162,6 +163,15 @@ def touches(path: str | Path, geometry_px: shapely.Geometry) -> bool:
     with opened(path) as file:
         image = shapely.box(0, 0, file.width, file.height)
     return bool(shapely.intersection(image, geometry_px).area > 0)
+
+
+def warped(path: str | Path, row: dict[str, Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The first band on the grid of a row, and which pixels hold data."""
+    with rasterio.open(path) as file, WarpedVRT(
+        file, crs=row["crs"], transform=Affine(*row["transform"]), width=row["width"],
+        height=row["height"], tolerance=1e-6, add_alpha=file.nodata is None,
+    ) as vrt:  # fmt: skip
+        return vrt.read(1), vrt.read_masks(1) != 0
 
 
 def literal(value: Any) -> str:

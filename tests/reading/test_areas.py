@@ -18,6 +18,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from reading.rasters import NORTH_UP, noise, write
 from reading.read_oracle import (
     assert_same,
     build_files,
@@ -36,24 +37,6 @@ from rasteret_sql.reading.tile_store import STORE
 LEFT = shapely.from_wkt("POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))")
 RIGHT = shapely.Polygon([(78.003, 13.01), (78.02, 13.012), (78.011, 13.028)])
 FIELDS = {"left": LEFT, "right": RIGHT}
-NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
-
-
-def write(path, pixels, *, transform=NORTH_UP, crs="EPSG:32643", overviews=(), **options):
-    options = {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate"} | options
-    count, height, width = pixels.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width,
-        dtype=pixels.dtype, transform=transform, crs=crs, **options,
-    ) as file:  # fmt: skip
-        file.write(pixels)
-        if overviews:
-            file.build_overviews(list(overviews), rasterio.enums.Resampling.nearest)
-    return path
-
-
-def noise(shape, dtype="uint16", *, high=250, seed=0):
-    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
 
 
 @pytest.fixture

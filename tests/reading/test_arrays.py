@@ -11,8 +11,8 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from reading.rasters import NORTH_UP, ROTATED, noise, write
 from reading.read_oracle import build_files, call_of, opened
-from reading.test_read import NORTH_UP, ROTATED, noise, write
 
 import rasteret_sql
 from rasteret_sql.errors import InputError, RasteretError

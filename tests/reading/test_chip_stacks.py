@@ -9,25 +9,14 @@ from datetime import datetime
 import duckdb
 import numpy as np
 import pytest
-import rasterio
 import shapely
 from affine import Affine
-from rasterio.vrt import WarpedVRT
-from reading.read_oracle import build_files, call_of, make_areas, numpy_type, rows_of
-from reading.test_read import noise, write
+from reading.rasters import noise, write
+from reading.read_oracle import build_files, call_of, make_areas, numpy_type, rows_of, warped
 
 from rasteret_sql.reading.tile_store import STORE
 
 BOX = [77.984, 13.004, 77.99, 13.01]
-
-
-def warped(path, row):
-    """The first band on the grid of a row, and which pixels hold data."""
-    with rasterio.open(path) as file, WarpedVRT(
-        file, crs=row["crs"], transform=Affine(*row["transform"]), width=row["width"],
-        height=row["height"], tolerance=1e-6, add_alpha=file.nodata is None,
-    ) as vrt:  # fmt: skip
-        return vrt.read(1), vrt.read_masks(1) != 0
 
 
 def arrays(row, bands):

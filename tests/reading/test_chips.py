@@ -10,6 +10,7 @@ import pytest
 import rasterio.warp
 import shapely
 from rasterio.windows import Window
+from reading.rasters import NORTH_UP, ROTATED, noise, write
 from reading.read_oracle import (
     assert_transform,
     build_files,
@@ -20,7 +21,6 @@ from reading.read_oracle import (
     rows_of,
     to_map,
 )
-from reading.test_read import NORTH_UP, ROTATED, noise, write
 
 import rasteret_sql
 from rasteret_sql.reading import pipeline
@@ -44,18 +44,6 @@ def places(height, width, size, stride):
 
 def array_of(row, band, dtype="<u2"):
     return np.frombuffer(row[band], dtype).reshape(row["height"], row["width"])
-
-
-@pytest.fixture
-def made(con, tmp_path):
-    """Build a collection ``made`` of one file; its path."""
-
-    def run(pixels, bands=("band",), **options):
-        path = write(tmp_path / "a.tif", pixels, **options)
-        build_files(con, "made", {"a": path}, bands)
-        return path
-
-    return run
 
 
 @pytest.mark.any_duckdb

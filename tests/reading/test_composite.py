@@ -11,22 +11,12 @@ import rasterio.features
 import rasterio.warp
 import shapely
 from affine import Affine
-from rasterio.vrt import WarpedVRT
-from reading.read_oracle import build_files, call_of, numpy_type, rows_of
+from reading.read_oracle import build_files, call_of, numpy_type, rows_of, warped
 
 from rasteret_sql.reading.outputs.composites import combine, parse_period
 
 CLOUDS = [3, 8, 9, 10]
 AOI = "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"
-
-
-def warped(path, row):
-    """The first band on the grid of a row, and which pixels hold data."""
-    with rasterio.open(path) as file, WarpedVRT(
-        file, crs=row["crs"], transform=Affine(*row["transform"]), width=row["width"],
-        height=row["height"], tolerance=1e-6, add_alpha=file.nodata is None,
-    ) as vrt:  # fmt: skip
-        return vrt.read(1), vrt.read_masks(1) != 0
 
 
 def expected(method, layers):
@@ -55,8 +45,8 @@ def arrays(row, bands):
     }
 
 
-def inside(row):
-    area = rasterio.warp.transform_geom("OGC:CRS84", row["crs"], AREA)
+def inside(row, aoi=None):
+    area = rasterio.warp.transform_geom("OGC:CRS84", row["crs"], AREA if aoi is None else aoi)
     shape = row["height"], row["width"]
     return rasterio.features.geometry_mask([area], shape, Affine(*row["transform"]), invert=True)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from reading.rasters import NORTH_UP, noise, write
 from reading.read_oracle import (
     build_files,
     call_of,
@@ -17,7 +18,6 @@ from reading.read_oracle import (
     rows_of,
     to_map,
 )
-from reading.test_read import NORTH_UP, noise, write
 
 from rasteret_sql.reading.tile_store import STORE
 
@@ -35,16 +35,6 @@ def assert_same(rows, values, bins, limits=None):
     assert [row["count"] for row in rows] == count.tolist()
     assert [row["low"] for row in rows] == edges[:-1].tolist()
     assert [row["high"] for row in rows] == edges[1:].tolist()
-
-
-@pytest.fixture
-def made(con, tmp_path):
-    def run(pixels, bands=("band",), **options):
-        path = write(tmp_path / "a.tif", pixels, **options)
-        build_files(con, "made", {"a": path}, bands)
-        return path
-
-    return run
 
 
 @pytest.mark.any_duckdb

@@ -14,7 +14,7 @@ import rasterio
 import tifffile
 
 import rasteret_sql
-from rasteret_sql.reading import plan as plan_module
+from rasteret_sql.reading.planner import Planner
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -113,9 +113,9 @@ def test_slabs_that_are_planned_in_groups_are_all_read_once(
     tmp_path, server, monkeypatch, compress
 ):
     monkeypatch.setattr(
-        plan_module.Planner.__init__,
+        Planner.__init__,
         "__kwdefaults__",
-        {**plan_module.Planner.__init__.__kwdefaults__, "at_once": 2},
+        {**Planner.__init__.__kwdefaults__, "at_once": 2},
     )
     path = server.folder / f"grouped_{compress}.tif"
     pixels = picture()

@@ -15,8 +15,9 @@ from shapely import affinity
 
 from rasteret_sql.errors import CollectionError, InputError, UnsupportedTiffError
 from rasteret_sql.grid.crs import crs_of
-from rasteret_sql.reading import plan as plan_module
-from rasteret_sql.reading.plan import DATA, MASK, Granularity, _request_numbers
+from rasteret_sql.reading import assembly
+from rasteret_sql.reading.assembly import _request_numbers
+from rasteret_sql.reading.plan import DATA, MASK, Granularity
 
 pytestmark = pytest.mark.any_duckdb
 
@@ -162,7 +163,7 @@ def check_requests(file, start, stop, request):
         assert len(set(file[own].tolist())) == 1
         end = stop[own[0]]
         for one in own[1:]:
-            assert start[one] <= end + plan_module._GAP_BYTES
+            assert start[one] <= end + assembly._GAP_BYTES
             end = max(end, stop[one])
 
 
@@ -281,9 +282,9 @@ def test_every_byte_is_in_one_request(columns):
         if len(own) > 1:
             assert not alone[own].any()
             largest = (stop - start)[own].max()
-            assert stop[own].max() - start[own].min() <= plan_module._REQUEST_BYTES + largest + 16
+            assert stop[own].max() - start[own].min() <= assembly._REQUEST_BYTES + largest + 16
             held = pixels[own].sum()
-            assert held <= plan_module._REQUEST_PIXEL_BYTES + pixels[own].max()
+            assert held <= assembly._REQUEST_PIXEL_BYTES + pixels[own].max()
 
 
 @settings(max_examples=200, deadline=None)
@@ -293,11 +294,11 @@ def test_neighbours_share_a_request_while_it_is_short(columns):
     none = np.zeros(len(file), bool)
     numbers = _request_numbers(file, start, stop, np.ones(len(file), np.int64), none)
     for n in range(len(file) - 1):
-        is_near = file[n] == file[n + 1] and start[n + 1] <= stop[n] + plan_module._GAP_BYTES
+        is_near = file[n] == file[n + 1] and start[n + 1] <= stop[n] + assembly._GAP_BYTES
         if not is_near:
             assert numbers[n] != numbers[n + 1]
         first = np.flatnonzero(file == file[n])[0]
-        if is_near and stop[n + 1] - start[first] <= plan_module._REQUEST_BYTES:
+        if is_near and stop[n + 1] - start[first] <= assembly._REQUEST_BYTES:
             assert numbers[n] == numbers[n + 1]
 
 

@@ -18,30 +18,14 @@ import rasterio
 import rasterio.warp
 import shapely
 from affine import Affine
+from reading.rasters import NORTH_UP, noise, write
 from reading.read_oracle import build_files, call_of, opened, rows_of
 
 from rasteret_sql.grid.crs import crs_of
-from rasteret_sql.reading.outputs.points import Points
+from rasteret_sql.reading.points import Points
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.units import Affine as SixNumbers
-
-NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
-
-
-def write(path, pixels, *, transform=NORTH_UP, crs="EPSG:32643", **options):
-    options = {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "deflate"} | options
-    count, height, width = pixels.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width,
-        dtype=pixels.dtype, transform=transform, crs=crs, **options,
-    ) as file:  # fmt: skip
-        file.write(pixels)
-    return path
-
-
-def noise(shape, dtype="uint16", *, high=250, seed=0):
-    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
 
 
 def build_items(con, folder, name, items):
@@ -99,11 +83,17 @@ def inside(file, x, y):
     return (rows >= 0) & (rows < file.height) & (cols >= 0) & (cols < file.width), rows, cols
 
 
-def assert_equals_sample(found, path, x, y, bands):
-    """Rows of one record equal `rasterio.sample`, NULL where it masks."""
+def expected_sample(path, x, y):
+    """Which points lie in a file, their rows, columns and values by `rasterio.sample`."""
     with opened(path) as file:
         there, rows, cols = inside(file, x, y)
         wanted = list(file.sample(zip(x[there], y[there], strict=True), masked=True))
+    return there, rows, cols, wanted
+
+
+def assert_equals_sample(found, path, x, y, bands):
+    """Rows of one record equal `rasterio.sample`, NULL where it masks."""
+    there, rows, cols, wanted = expected_sample(path, x, y)
     found = sorted(found, key=lambda row: row["n"])  # they come tile by tile
     assert [row["n"] for row in found] == np.flatnonzero(there).tolist()
     assert [row["row"] for row in found] == rows[there].tolist()
@@ -374,7 +364,11 @@ DAY = datetime(2024, 3, 1, tzinfo=UTC)
 @pytest.fixture
 def series(con, tmp_path):
     """Ten scenes with clouds, days apart; the files' arrays by record."""
-    rng = np.random.default_rng(7)
+    return make_series(con, tmp_path, np.random.default_rng(7))
+
+
+def make_series(con, folder, rng):
+    """Collection `series` of ten scenes and points `pts` of any time; the files' arrays."""
     items, arrays = {}, {}
     for number in rng.permutation(10).tolist():
         left = 500_000 + 100 * int(rng.integers(0, 8))
@@ -383,13 +377,13 @@ def series(con, tmp_path):
         values = noise((1, 96, 96), seed=number) + 1
         clouds = noise((1, 48, 48), "uint8", high=4, seed=100 + number)
         files = {
-            "red": write(tmp_path / f"red{number}.tif", values, transform=transform),
-            "scl": write(tmp_path / f"scl{number}.tif", clouds, transform=coarse, nodata=0),
+            "red": write(folder / f"red{number}.tif", values, transform=transform),
+            "scl": write(folder / f"scl{number}.tif", clouds, transform=coarse, nodata=0),
         }
         moment = DAY + timedelta(days=3 * number)
         items[f"s{number}"] = (moment, files)
         arrays[f"s{number}"] = (moment, left, values[0], clouds[0])
-    build_items(con, tmp_path, "series", items)
+    build_items(con, folder, "series", items)
     n = 400
     make_points(
         con,
@@ -630,10 +624,13 @@ def test_a_turned_raster_holds_the_same_points_as_its_transform_says():
 
 def test_the_example_of_points_md(s2):
     page = (Path(__file__).parents[2] / "docs" / "points.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    block, join = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     create, select = block.split(";\n\n")
     s2.execute(create).fetchall()
     found = s2.execute(select).fetchall()
     assert [row[0] for row in found] == ["maize", "fallow", "maize"]
     assert {f"{row[3]:%Y-%m-%d}" for row in found} == {"2024-01-10"}
     assert all(-1 <= row[4] <= 1 for row in found)
+    values = s2.execute(join).fetchall()
+    assert len(values) > len(found)
+    assert any(row[2] is not None for row in values)

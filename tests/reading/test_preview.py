@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import shapely
 from imagecodecs import png_decode
+from reading.rasters import NORTH_UP, noise, write
 from reading.read_oracle import (
     assert_transform,
     build_files,
@@ -16,7 +17,6 @@ from reading.read_oracle import (
     rows_of,
     to_map,
 )
-from reading.test_read import NORTH_UP, noise, write
 
 from rasteret_sql.reading.tile_store import STORE
 
@@ -51,16 +51,6 @@ def boxed(values, valid, height, width):
 
 def bytes_of(values, low, high):
     return np.floor(np.clip((values - low) / (high - low), 0, 1) * 255 + 0.5)
-
-
-@pytest.fixture
-def made(con, tmp_path):
-    def run(pixels, bands=("band",), **options):
-        path = write(tmp_path / "a.tif", pixels, **options)
-        build_files(con, "made", {"a": path}, bands)
-        return path
-
-    return run
 
 
 @pytest.mark.parametrize("width", [90, 512])

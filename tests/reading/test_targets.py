@@ -195,3 +195,13 @@ def test_a_box_touches_by_its_edge():
     footprints = Footprints(Targets([shapely.box(0, 0, 16, 16)], None))
     boxes = np.array([[0, 0, 16, 16], [16, 0, 32, 16], [17, 0, 32, 16]], float)
     assert footprints.touched(grid(), 0, boxes).tolist() == [True, True, False]
+
+
+def test_a_geometry_that_threads_share_is_never_prepared():
+    """GEOS ends the process where two threads ask one prepared geometry for the first time."""
+    footprints = Footprints(Targets([shapely.box(0, 0, 16, 16)], None))
+    footprints.touched(grid(), 0, np.array([[15.0, 15.0, 20.0, 20.0]]))
+    assert not shapely.is_prepared(footprints.geometry(grid(), 0))
+    with footprints.prepared(grid(), 0) as geometry:
+        assert shapely.is_prepared(geometry)
+        assert shapely.equals(geometry, footprints.geometry(grid(), 0))

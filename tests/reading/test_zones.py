@@ -31,6 +31,9 @@ import rasteret_sql
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.coverage import cell_areas
 from rasteret_sql.reading import pipeline
+from rasteret_sql.reading.outputs import zone_pieces
+from rasteret_sql.reading.outputs import zones as zone_rows
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.units import Affine as OurAffine
 from rasteret_sql.units import Window
@@ -582,14 +585,12 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
     options = {"geometry_crs": "EPSG:32643", "weights": "fraction"}
     at_once = stats_of(con, "made", "zones", stats, **options)
     STORE.clear()
-    from rasteret_sql.reading.outputs import zones as module
-
-    original = module.Planner.__init__
-    monkeypatch.setattr(module, "_GROUP_BYTES", 20_000)
-    monkeypatch.setattr(module, "_PIECE_PIXELS", 500)
-    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 3)
+    original = Planner.__init__
+    monkeypatch.setattr(zone_rows, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(zone_pieces, "_PIECE_PIXELS", 500)
+    monkeypatch.setattr(zone_rows, "_ROWS_AT_ONCE", 3)
     monkeypatch.setattr(
-        module.Planner, "__init__",
+        Planner, "__init__",
         lambda self, *a, at_once=0, **k: original(self, *a, at_once=40, **k),
     )  # fmt: skip
     piecewise = stats_of(con, "made", "zones", stats, **options)

@@ -146,15 +146,15 @@ def test_a_retired_pool_hands_its_jobs_over_and_its_lanes_end():
     assert lanes(3) is not pool
     pool.retire()
     assert lanes(3).submit(abs, -8).result(timeout=5) == 8
-    before = threading.active_count(), _n_lanes()
+    before = threading.active_count(), _n_threads()
     held.set()
     end = time.monotonic() + 5
-    while _n_lanes() > before[1] - 3 and time.monotonic() < end:
+    while _n_threads() > before[1] - 3 and time.monotonic() < end:
         time.sleep(0.01)
-    assert _n_lanes() == before[1] - 3
+    assert _n_threads() == before[1] - 3
 
 
-def _n_lanes():
+def _n_threads():
     return sum(frame.f_code.co_name == "_work" for frame in _outermost())
 
 

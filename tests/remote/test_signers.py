@@ -12,7 +12,7 @@ from servers.range_server import RangeServer
 from rasteret_sql.errors import AccessDeniedError, InputError, ReadError
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range, get_start, stat
-from rasteret_sql.remote.signers import Dated, Kept
+from rasteret_sql.remote.signers import CachedSecret, ExpiringSecret
 from rasteret_sql.remote.stores import locate, storage
 
 CONTENT = bytes(range(256)) * 400
@@ -173,11 +173,11 @@ def test_earthdata_without_its_service_says_what_to_give() -> None:
 def test_a_secret_is_not_shown_and_fetched_by_one_thread_only() -> None:
     made: list[int] = []
 
-    def fetch() -> Dated[str]:
+    def fetch() -> ExpiringSecret[str]:
         made.append(1)
-        return Dated("SECRET", datetime.now(UTC) + timedelta(hours=1))
+        return ExpiringSecret("SECRET", datetime.now(UTC) + timedelta(hours=1))
 
-    kept = Kept(fetch)
+    kept = CachedSecret(fetch)
     found = list(lanes(16).map(lambda _: kept.get(), range(64)))
     assert {dated.value for dated in found} == {"SECRET"}
     assert len(made) == 1

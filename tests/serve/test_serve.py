@@ -6,12 +6,15 @@ import contextlib
 import csv
 import importlib.util
 import io
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from importlib.resources import files
 from pathlib import Path
 
@@ -269,6 +272,31 @@ def test_a_scan_over_the_time_limit_ends(start):
     assert time.monotonic() - began < 10
     assert shell.query(PIXELS)[1] == ""
     assert server.stop()[0] == 0
+
+
+@with_quack
+def test_the_map_is_served_beside_quack_to_the_same_users(start):
+    server, shell = start(http_port=0)
+    name, address = server.process.stdout.readline().split()
+    assert (name, address.count("?")) == ("map", 0)  # tokens of a file are not printed
+    for token, status in ((ANN, 200), (BOB, 200), ("guess", 403)):
+        try:
+            with urllib.request.urlopen(f"{address}api/collections/s2?token={token}") as answer:
+                found, facts = answer.status, json.load(answer)
+                assert (facts["name"], facts["records"]) == ("s2", 2)
+        except urllib.error.HTTPError as error:
+            found = error.code
+        assert found == status
+    west, south, east, north = facts["bounds"]
+    place = f"lon={(west + east) / 2}&lat={(south + north) / 2}"
+    query = f"api/collections/s2/point?{place}&expression=B08-B04&token={ANN}"
+    with urllib.request.urlopen(address + query) as answer:
+        rows = json.load(answer)["rows"]
+    assert [2000 < row["value"] < 2200 for row in rows] == [True, True]
+    with urllib.request.urlopen(f"{address}tiles/s2/0/0/0.png?bands=B08&token={ANN}") as answer:
+        assert answer.read().startswith(b"\x89PNG")
+    assert shell.query("SELECT 1")[0] == [["1"]]
+    assert server.stop() == (0, "")
 
 
 @with_quack

@@ -9,15 +9,16 @@ from rasteret_sql.duck.functions import (
     datasets,
     enriching,
     histograms,
+    maintenance,
+    point_values,
     points,
     previews,
     reads,
-    told,
-    upkeep,
+    warning_list,
     zones,
 )
 
-SCALARS = (*builds.SCALARS, *enriching.SCALARS)
+SCALARS = (*builds.SCALARS, *enriching.SCALARS, *point_values.SCALARS)
 """Private scalar UDFs that the families need."""
 
 __all__ = [
@@ -30,10 +31,11 @@ __all__ = [
     "datasets",
     "enriching",
     "histograms",
+    "maintenance",
+    "point_values",
     "points",
     "previews",
     "reads",
-    "told",
-    "upkeep",
+    "warning_list",
     "zones",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -43,8 +43,8 @@ from rasteret_sql.duck.scalars import (
     value_or_error,
     without_geometry_crs,
 )
+from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.staging import SCALARS as STAGING
-from rasteret_sql.duck.staging import STAGE, STAGE_UDF, Staged
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -55,7 +55,8 @@ from rasteret_sql.duck.table_function import (
     quote_text,
 )
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
-from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.errors import InputError, RasteretError, redact
+from rasteret_sql.ingest.bands import checked_indices
 from rasteret_sql.ingest.build import (
     REPORT_SCHEMA,
     BuildOptions,
@@ -67,22 +68,28 @@ from rasteret_sql.ingest.records import Records
 from rasteret_sql.ingest.stac.items import records_from_items
 from rasteret_sql.ingest.stac.search import StacSource, read_items
 from rasteret_sql.ingest.table.footprints import find_geometry
-from rasteret_sql.ingest.table.tables import records_from_table
+from rasteret_sql.ingest.table.tables import check_table, records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.remote.waiting import listening
 
 _STAGED_UDF = "_rasteret_build_staged"
+_N_NOTES = 2
 _REPORT = pa.struct(list(REPORT_SCHEMA))
 
 
+def _nothing_to_check() -> None:
+    """Pass what is known only when it is read."""
+
+
 @dataclass(frozen=True)
-class Recipe:
+class BuildRequest:
     """How a collection is made from its source: by a build, and again by a refresh.
 
     Attributes:
         records: Reads the source; None where only the caller's connection can, then `rows`
             is its SQL and `of_rows` takes what it gives.
+        check: Refuses, before any work, what `records` would refuse.
     """
 
     options: BuildOptions
@@ -90,6 +97,7 @@ class Recipe:
     records: Callable[[Scan], Records] | None
     rows: str = ""
     of_rows: Callable[[pa.Table], Records] | None = None
+    check: Callable[[], None] = _nothing_to_check
 
 
 @table_function(
@@ -142,7 +150,7 @@ class Recipe:
 )
 def build_stac(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Build from STAC."""
-    return _build(call, stac_recipe(call, **arguments))
+    return _build(call, stac_request(call, **arguments))
 
 
 @table_function(
@@ -193,10 +201,10 @@ def build_stac(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
 )
 def build_table(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
     """Build from a relation, private ones included."""
-    return _build(call, table_recipe(call, **arguments))
+    return _build(call, table_request(call, **arguments))
 
 
-def stac_recipe(
+def stac_request(
     call: Call,
     *,
     name: str,
@@ -209,7 +217,7 @@ def stac_recipe(
     allow_local: bool = False,
     is_partial: bool = False,
     **rest: Any,  # noqa: ANN401
-) -> Recipe:
+) -> BuildRequest:
     """Records of STAC items; `is_partial` is for a band map that is not the caller's own."""
     options, search = _split(rest)
     if isinstance(search.get("intersects"), bytes):  # WKB, which JSON can't hold
@@ -221,7 +229,7 @@ def stac_recipe(
         name,
         "stac",
         {
-            "stac_api": _lasting(stac_api),
+            "stac_api": _absolute_source(stac_api),
             "bands": bands,
             "band_map": band_map,
             "band_index_map": band_index_map,
@@ -249,10 +257,14 @@ def stac_recipe(
             warnings=warnings,
         )
 
-    return Recipe(build, workspace_of(call, options["workspace"]), records)
+    def check() -> None:
+        source.check_place()
+        checked_indices(band_index_map)
+
+    return BuildRequest(build, workspace_of(call, options["workspace"]), records, check=check)
 
 
-def table_recipe(
+def table_request(
     call: Call,
     *,
     name: str,
@@ -260,7 +272,7 @@ def table_recipe(
     data_source: str | None = None,
     where: str | None = None,
     **rest: Any,  # noqa: ANN401
-) -> Recipe:
+) -> BuildRequest:
     """Records of a relation, private ones included."""
     options, shape = _split(rest)
     has_headers = options["enrich"]
@@ -269,7 +281,7 @@ def table_recipe(
         name,
         "records",
         {
-            "source": _lasting(source) if is_path(source) else source,
+            "source": _absolute_source(source) if is_path(source) else source,
             "where": where,
             **shape,
             "allow_local": shape.get("allow_local") or None,
@@ -291,7 +303,7 @@ def table_recipe(
                 table.to_reader, geo_metadata=None, has_headers=has_headers, **shape
             )
 
-        return Recipe(build, place, None, caller_sql(source) + condition, of_rows)
+        return BuildRequest(build, place, None, caller_sql(source) + condition, of_rows)
     from_afar = is_remote(str(source))
     if shape.get("geometry_crs") is None:
         shape = shape | {"geometry_crs": footprint_crs(call, relation)}
@@ -310,7 +322,10 @@ def table_recipe(
             **shape,
         )
 
-    return Recipe(build, place, records)
+    def check() -> None:
+        check_table(relation.schema, geo_metadata=relation.geo_metadata, **shape)
+
+    return BuildRequest(build, place, records, check=check)
 
 
 def footprint_crs(call: Call, relation: Relation) -> str | None:
@@ -338,7 +353,7 @@ def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: arguments.get(name, default) for name, default in _DEFAULTS.items()}, own
 
 
-def _lasting(source: Any) -> Any:  # noqa: ANN401
+def _absolute_source(source: Any) -> Any:  # noqa: ANN401
     """A source as it is found again: a relative path does not outlive the working directory."""
     if not isinstance(source, str) or not is_local(source) or source.startswith("file://"):
         return source
@@ -368,59 +383,75 @@ def _build_options(
         data_source=data_source,
         enrich=options["enrich"],
         on_error=options["on_error"],
-        n_lanes=options["max_concurrent"],
+        max_concurrent=options["max_concurrent"],
         force=options["force"],
     )
 
 
-def _build(call: Call, recipe: Recipe) -> Stream | Sql:
-    existing_report(recipe.place, recipe.options)
+def _build(call: Call, request: BuildRequest) -> Stream | Sql:
+    if existing_report(request.place, request.options) is None:
+        request.check()
 
-    def make(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
-        report = existing_report(recipe.place, recipe.options)
+    def work(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
+        report = existing_report(request.place, request.options)
         if report is not None:
             return report
-        return build_collection(records(), recipe.place, recipe.options, stop)
+        found = records()
+        report = build_collection(found, request.place, request.options, stop)
+        _warn_of_notes(call, request.options.name, found.warnings)
+        return report
 
-    return made(call, recipe, make)
+    return run_build(call, request, work)
 
 
-Make = Callable[[Callable[[], Records], threading.Event], dict[str, Any]]
+def _warn_of_notes(call: Call, name: str, notes: Sequence[str]) -> None:
+    """Tell that there are notes on the source, which only rasteret_errors shows."""
+    if notes:
+        shown = "; ".join(redact(note) for note in notes[:_N_NOTES])
+        more = "; …" if len(notes) > _N_NOTES else ""
+        call.runtime.warn(
+            call,
+            f"source: expected nothing to note, got {len(notes)} ({shown}{more}); "
+            f"see FROM rasteret_errors({quote_text(name)})",
+        )
 
 
-def made(call: Call, recipe: Recipe, make: Make) -> Stream | Sql:
-    """Make a collection of a recipe's records, then its view.
+BuildWork = Callable[[Callable[[], Records], threading.Event], dict[str, Any]]
 
-    `make` is given the records, which it may leave unread, and a stop event; it returns
+
+def run_build(call: Call, request: BuildRequest, work: BuildWork) -> Stream | Sql:
+    """Build a collection of the records of a request, then its view.
+
+    `work` is given the records, which it may leave unread, and a stop event; it returns
     the report.
     """
-    read = recipe.records
+    read = request.records
     if read is None:
-        return _staged(call, recipe, make)
+        return _staged(call, request, work)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        with watched(recipe.options.name):
-            report = make(lambda: read(scan), scan.stop)
+        with watched(request.options.name):
+            report = work(lambda: read(scan), scan.stop)
         with call.cursor() as cursor:
-            create_view(cursor, recipe.options.name, report["path"])
+            create_view(cursor, request.options.name, report["path"])
         yield pa.RecordBatch.from_pylist([report], schema=REPORT_SCHEMA)
 
     return Stream(REPORT_SCHEMA, run)
 
 
-def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
+def _staged(call: Call, request: BuildRequest, work: BuildWork) -> Sql:
     """Text that sends the caller's private rows through `STAGE_UDF`, then makes them."""
-    of_rows = cast("Callable[[pa.Table], Records]", recipe.of_rows)
+    of_rows = cast("Callable[[pa.Table], Records]", request.of_rows)
 
     def finish(table: pa.Table) -> dict[str, Any]:
         with (
             call.runtime.stop_event(call.caller.connection) as stop,
             listening(stop),
-            watched(recipe.options.name),
+            watched(request.options.name),
         ):
-            report = make(lambda: of_rows(table), stop)
+            report = work(lambda: of_rows(table), stop)
         with call.cursor() as cursor:
-            create_view(cursor, recipe.options.name, report["path"])
+            create_view(cursor, request.options.name, report["path"])
         return report
 
     token = quote_text(STAGE.add(Staged(finish)))
@@ -428,7 +459,8 @@ def _staged(call: Call, recipe: Recipe, make: Make) -> Sql:
     return Sql(
         f"SELECT unnest({value_or_error('report')}) FROM ("
         f"SELECT {_STAGED_UDF}({token}, n, {caller}, {quote_text(call.name)}) AS report FROM ("
-        f"SELECT count({STAGE_UDF}({token}, s)) AS n FROM (SELECT * FROM {recipe.rows}) AS s))"
+        f"SELECT count({STAGE_UDF}({token}, {ROW})) AS n "
+        f"FROM (SELECT * FROM {request.rows}) AS {ROW}))"
     )
 
 
@@ -442,8 +474,9 @@ def _make_staged(runtime: Runtime) -> Callable[..., pa.Array]:
             staged = STAGE.get(tokens[0].as_py())
             report = staged.finish(staged.table())
         except RasteretError as error:
-            named = runtime.remember(error, names[0].as_py(), callers[0].as_py())
-            return failed(_REPORT, len(tokens), named.message)
+            return failed(
+                runtime, error, (names[0].as_py(), callers[0].as_py()), _REPORT, len(tokens)
+            )
         return succeeded(pa.array([report] * len(tokens), _REPORT))
 
     return build_staged

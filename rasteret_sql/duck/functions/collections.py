@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rasteret_sql.collections.footers import CollectionInfo
 from rasteret_sql.collections.hrefs import local_path, unsigned, unsigned_column
-from rasteret_sql.collections.layout import ROW_GROUP_BYTES, export
+from rasteret_sql.collections.layout import ROW_GROUP_BYTES, check_export, export
 from rasteret_sql.collections.workspace import Workspace, check_name, read_errors
 from rasteret_sql.duck.checks import at_least, text
 from rasteret_sql.duck.declarations import Parameter, table_function
@@ -381,6 +381,13 @@ def export_collection(
             "export to one, then copy it with the cloud's tool",
         )
     columns = list(relation.schema.names)
+    folder = Path(path).expanduser().absolute()
+    chosen: dict[str, Any] = {
+        "partition_by": partition_by or [],
+        "compression": compression,
+        "force": force,
+    }
+    check_export(relation.schema, folder, **chosen)
     info = kept(call.workspace, relation.label)
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -392,16 +399,14 @@ def export_collection(
         parts = export(
             relation.schema,
             batches,
-            Path(path).expanduser().absolute(),
+            folder,
             info={
                 "name": info.name if info else "",
                 "data_source": info.data_source if info else "",
                 "description": "",
             },
-            partition_by=partition_by or [],
-            compression=compression,
             row_group_bytes=row_group_bytes or ROW_GROUP_BYTES,
-            force=force,
+            **chosen,
         )
         rows = [
             {"path": str(p.path), "records": p.records, "size_bytes": p.size_bytes} for p in parts

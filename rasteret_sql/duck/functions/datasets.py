@@ -69,8 +69,7 @@ _MAX_NAME = 100
 
 @table_function(
     "rasteret_build",
-    "Build a collection from a data set of the catalogue; its files are reached as its access "
-    "says.",
+    "Build a collection from a data set known by name; its files are reached as its access says.",
     file="25_datasets.sql",
     writes=True,
     parameters=with_docs(
@@ -103,7 +102,7 @@ def build(
     bands: list[str] | None,
     **rest: Any,  # noqa: ANN401
 ) -> Stream | Sql:
-    """Build from a data set of the catalogue."""
+    """Build from a data set known by name."""
     dataset = find_dataset(dataset_id)
     shared = {
         "name": _name_of(dataset) if name is None else name,
@@ -136,7 +135,7 @@ def build(
 
 @table_function(
     "rasteret_datasets",
-    "The catalogue of data sets: built-in ones, and those you registered.",
+    "Data sets known by name: built-in ones, and those you registered.",
     file="25_datasets.sql",
     parameters=(
         Parameter(
@@ -154,7 +153,7 @@ def build(
     example="SELECT id, bands, access FROM rasteret_datasets() WHERE source = 'built-in'",
 )
 def list_datasets(_call: Call, *, search: str | None) -> Stream:
-    """List the catalogue."""
+    """List the data sets."""
     part = (search or "").casefold()
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
@@ -271,12 +270,12 @@ def _of_bands(found: Any, bands: list[str] | None) -> dict[str, Any] | None:  # 
 
 
 def _reading_as_told(dataset: Dataset, built: Stream | Sql) -> Stream | Sql:
-    """Files are reached as the catalogue says from when the build runs."""
+    """Files are reached as the data set says from when the build runs."""
     if isinstance(built, Sql):
         return built
 
     def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        dataset.suggest_storage()
+        dataset.set_storage_defaults()
         yield from built.run(scan)
 
     return Stream(built.schema, run)

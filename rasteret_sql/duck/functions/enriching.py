@@ -38,6 +38,7 @@ from rasteret_sql.duck.scalars import (
     value_or_error,
     without_geometry_crs,
 )
+from rasteret_sql.duck.staging import ROW
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
@@ -156,7 +157,7 @@ def enrich_relation(
     return Sql(
         f"SELECT COLUMNS(lambda c: c NOT IN ({listed})), {made} FROM ("
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
-        f"SELECT s.*, {_HEADERS_UDF}(s, {given}) AS _headers FROM {rows} AS s))"
+        f"SELECT {ROW}.*, {_HEADERS_UDF}({ROW}, {given}) AS _headers FROM {rows} AS {ROW}))"
     )
 
 
@@ -215,8 +216,9 @@ def _sql_of_struct(rows: str, given: str) -> str:
         f"SELECT * REPLACE ({value_or_error('_headers')} AS _headers) FROM ("
         f"SELECT _kept, {_HEADERS_UDF}(_kept._row, {given}) AS _headers, "
         f"{_HEADER_UDF}(COLUMNS(* EXCLUDE (_kept)), {given}) AS '\\0_metadata' FROM ("
-        f"SELECT k AS _kept, unnest(k.assets) FROM ("
-        f"SELECT s AS _row, COLUMNS(lambda c: c NOT IN ({kept})) FROM {rows} AS s) AS k))))"
+        f"SELECT _rasteret_rows AS _kept, unnest(_rasteret_rows.assets) FROM ("
+        f"SELECT {ROW} AS _row, COLUMNS(lambda c: c NOT IN ({kept})) FROM {rows} AS {ROW}) "
+        f"AS _rasteret_rows))))"
     )
 
 
@@ -233,7 +235,7 @@ def _check_columns(names: list[str], href_column: str | None) -> None:
 
 
 def _bands_of(
-    call: Call, relation: Relation, href_column: str | None, n_lanes: int
+    call: Call, relation: Relation, href_column: str | None, max_concurrent: int
 ) -> dict[str, Any]:
     """The bands of a relation that can be read now: its assets', or those of its first files."""
     batches = (batch.column(0) for batch in relation.batches(call, [href_column or "assets"], []))
@@ -257,7 +259,7 @@ def _bands_of(
             break
     survey = SampleSurvey()
     with call.runtime.stop_event(call.caller.connection) as stop:
-        read, _ = header_reader(n_lanes=n_lanes, stop=stop)
+        read, _ = header_reader(max_concurrent=max_concurrent, stop=stop)
         for href, header in read(map(unsigned, hrefs)):
             survey.add(href, header)
     names = survey.names() or ["b1"]
@@ -274,8 +276,7 @@ def _make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
             with runtime.stop_event(caller) as stop, listening(stop):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
         except RasteretError as error:
-            named = runtime.remember(error, "rasteret_enrich", caller)
-            return failed(_HEADERS, len(rows), named.message)
+            return failed(runtime, error, ("rasteret_enrich", caller), _HEADERS, len(rows))
         return succeeded(found)
 
     return headers
@@ -297,8 +298,7 @@ def _make_header(runtime: Runtime) -> Callable[..., pa.Array]:
             with runtime.stop_event(caller) as stop, listening(stop):
                 found = _headers_of(rows, stop, **given)
         except RasteretError as error:
-            named = runtime.remember(error, "rasteret_enrich", caller)
-            return failed(BAND_METADATA, len(assets), named.message)
+            return failed(runtime, error, ("rasteret_enrich", caller), BAND_METADATA, len(assets))
         return succeeded(found.field("metadata").values)
 
     return header
@@ -336,7 +336,7 @@ def _headers_of(
     )
     headers = Headers(max_concurrent, stop)
     if records.of_headers is not None:
-        read, _ = header_reader(n_lanes=max_concurrent, stop=stop, headers=headers)
+        read, _ = header_reader(max_concurrent=max_concurrent, stop=stop, headers=headers)
         records = records.of_headers.records(_up_to(len(bands or ()), read), {})
     names = bands or [field.name for field in records.schema.field("assets").type]
     result = Enrichment(failures=list(records.failures))

@@ -24,16 +24,10 @@ from rasteret_sql.duck.staging import Staged
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import repeated_field
-from rasteret_sql.reading.outputs.points import (
-    PointOptions,
-    Points,
-    find_point_columns,
-    moments_of,
-    neighbourhood_name,
-    parse_points,
-    point_rows,
-    point_schema,
-)
+from rasteret_sql.reading.outputs.neighbourhoods import PointOptions
+from rasteret_sql.reading.outputs.points import neighbourhood_name, point_rows, point_schema
+from rasteret_sql.reading.point_relations import find_point_columns, moments_of, parse_points
+from rasteret_sql.reading.points import Points
 from rasteret_sql.reading.targets import Targets
 
 _DAY = timedelta(days=1)

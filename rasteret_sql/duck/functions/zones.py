@@ -21,13 +21,8 @@ from rasteret_sql.duck.relations import check_bands, resolve
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.zonal import STATISTICS
-from rasteret_sql.reading.outputs.zones import (
-    ZoneOptions,
-    check_stats,
-    chosen_bands,
-    zone_rows,
-    zone_schema,
-)
+from rasteret_sql.reading.outputs.zone_pixels import ZoneOptions
+from rasteret_sql.reading.outputs.zones import check_stats, chosen_bands, zone_rows, zone_schema
 
 _GEOMETRY_COLUMN = AREAS[1]
 

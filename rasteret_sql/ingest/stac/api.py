@@ -18,7 +18,14 @@ from rasteret_sql.errors import (
     ReadError,
     redact,
 )
-from rasteret_sql.ingest.stac.documents import Item, Json, item_fault, links, parse_json, settle
+from rasteret_sql.ingest.stac.documents import (
+    Item,
+    Json,
+    item_fault,
+    links,
+    normalize_item,
+    parse_json,
+)
 from rasteret_sql.ingest.stac.item_filter import ItemFilter
 from rasteret_sql.remote.stores import web_address
 from rasteret_sql.remote.waiting import within
@@ -128,7 +135,7 @@ class StacApi:
                 if fault is not None:
                     self._warnings.append(f"{redact(url)}: item {n_seen - 1}: {fault}, left out")
                     continue
-                settle(item, location, is_whole_document=False)
+                normalize_item(item, location, is_whole_document=False)
                 if local is None or local.accepts(item):
                     yield item
         if matched is not None and n_seen < matched:

@@ -24,8 +24,8 @@ from rasteret_sql.ingest.stac.documents import (
     item_fault,
     kind_of,
     links,
+    normalize_item,
     read_document,
-    settle,
 )
 from rasteret_sql.remote.lanes import Lanes, lanes
 from rasteret_sql.remote.stores import is_remote
@@ -215,7 +215,7 @@ class CatalogWalk:
                 item["collection"] = at.collection
             if at.commons:
                 item["properties"] = {**at.commons, **(item.get("properties") or {})}
-            yield settle(item, at.location, is_whole_document=is_whole_document)
+            yield normalize_item(item, at.location, is_whole_document=is_whole_document)
 
     def _warn(self, location: str, text: str) -> None:
         self._warnings.append(f"{redact(location)}: {text}")

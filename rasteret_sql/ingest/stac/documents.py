@@ -201,7 +201,7 @@ def item_fault(item: object) -> str | None:
     return None
 
 
-def settle(item: Item, location: str, *, is_whole_document: bool) -> Item:
+def normalize_item(item: Item, location: str, *, is_whole_document: bool) -> Item:
     """Complete a sound item in place: where it is from, text id, absolute asset hrefs.
 
     Relative hrefs start at the document if that is the item alone, else at the item's own
@@ -215,15 +215,15 @@ def settle(item: Item, location: str, *, is_whole_document: bool) -> Item:
     item["properties"] = item.get("properties") or {}
     item[LOCATION] = location
     for asset in item["assets"].values():
-        _settle_asset(asset, base)
+        _normalize_asset(asset, base)
     return item
 
 
-def _settle_asset(asset: object, base: str) -> None:
+def _normalize_asset(asset: object, base: str) -> None:
     if not isinstance(asset, dict):
         return
     if isinstance(asset.get("href"), str):
         asset["href"] = resolve(asset["href"].strip(), base)
     alternates = asset.get("alternate")
     for alternate in alternates.values() if isinstance(alternates, dict) else ():
-        _settle_asset(alternate, base)
+        _normalize_asset(alternate, base)

@@ -1,18 +1,17 @@
-"""Rows kept on disk, compressed, between the pass that types them and those that read them."""
+"""Rows kept on disk between the pass that types them and those that read them."""
 
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.collections.spool_file import SpoolFile
-from rasteret_sql.errors import CollectionError
+from rasteret_sql.collections.spool import Spool
 
 _CHUNK_BYTES = 1 << 20
+_SCHEMA = pa.schema([("json", pa.string())])
 
 
 class ItemSpool:
@@ -27,10 +26,7 @@ class ItemSpool:
     """
 
     def __init__(self) -> None:
-        file = SpoolFile(".ndjson.zst")
-        self._path = file.path
-        weakref.finalize(self, file.remove)
-        self._sink = pa.CompressedOutputStream(pa.OSFile(str(file.path), "wb"), "zstd")
+        self._spool = Spool(_SCHEMA)
         self._pending: list[str] = []
         self._pending_bytes = 0
 
@@ -45,25 +41,15 @@ class ItemSpool:
     def close(self) -> None:
         """End writing; needed before reading."""
         self._flush()
-        self._sink.close()
+        self._spool.close()
 
     def _flush(self) -> None:
-        if not self._pending:
-            return
-        try:
-            self._sink.write(("\n".join(self._pending) + "\n").encode())
-        except OSError as error:
-            raise CollectionError.expected(
-                str(self._path), "room for a temporary file", error, "free disk space or set TMPDIR"
-            ) from None
+        self._spool.append(pa.record_batch([self._pending], schema=_SCHEMA))
         self._pending.clear()
         self._pending_bytes = 0
 
     def __iter__(self) -> Iterator[Any]:
         """Read all values, in order; several readers may be at work."""
-        rest = b""
-        with pa.CompressedInputStream(pa.OSFile(str(self._path), "rb"), "zstd") as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
+        for batch in self._spool:
+            for text in batch.column(0).to_pylist():
+                yield json.loads(text)

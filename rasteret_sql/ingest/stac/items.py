@@ -226,7 +226,7 @@ def _property_columns(
 
 @dataclass(frozen=True)
 class _Hrefs:
-    """From an href in a catalogue to the one that is stored."""
+    """From an href of an item to the one that is stored."""
 
     url_rewrite: dict[str, str]
     is_remote: bool

@@ -23,10 +23,10 @@ from rasteret_sql.ingest.stac.documents import (
     item_fault,
     kind_of,
     links,
+    normalize_item,
     parse_json,
     read_bytes,
     read_document,
-    settle,
 )
 from rasteret_sql.ingest.stac.geoparquet import read_stac_geoparquet
 from rasteret_sql.ingest.stac.item_filter import ItemFilter, parse_query
@@ -75,6 +75,23 @@ class StacSource:
     def is_remote(self) -> bool:
         """Whether the items come over a network; then none may name a local file."""
         return is_remote(self.location)
+
+    def check_place(self) -> None:
+        """Look whether a local source is there, and whether it can do what is asked.
+
+        Raises:
+            CollectionError: there is no such file or folder.
+            InputError: CQL2, which only an API evaluates.
+        """
+        if is_remote(self.location):
+            return
+        path = Path(local_path(self.location)).expanduser()
+        if not path.exists():
+            raise CollectionError.expected(
+                self.location, "a readable file", "No such file or directory", "check the path"
+            )
+        if self.filter is not None:
+            raise _filter_without_api(self.location)
 
     def wanted(self) -> ItemFilter:
         """The conditions, checked.
@@ -235,7 +252,7 @@ class _Reader:
                 self.warnings.append(f"{redact(location)}: {where}{fault}, left out")
                 continue
             n_sound += 1
-            settle(item, location, is_whole_document=is_whole_document)
+            normalize_item(item, location, is_whole_document=is_whole_document)
             if self.wanted.accepts(item):
                 yield item
         if n_items and not n_sound:
@@ -258,12 +275,16 @@ class _Reader:
 
     def _refuse_filter(self) -> None:
         if self.source.filter is not None:
-            raise InputError.expected(
-                "filter",
-                "a STAC API, which evaluates CQL2",
-                redact(self.source.location),
-                "use query, or a WHERE on the collection",
-            )
+            raise _filter_without_api(self.source.location)
+
+
+def _filter_without_api(location: str) -> InputError:
+    return InputError.expected(
+        "filter",
+        "a STAC API, which evaluates CQL2",
+        redact(location),
+        "use query, or a WHERE on the collection",
+    )
 
 
 def _json_lines(location: str, fetch_text: FetchText | None, warnings: list[str]) -> Iterator[Any]:

@@ -98,7 +98,7 @@ class AssetReader:
             hrefs = column.cast(pa.string())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise InputError.expected(
-                "href_column", "a text column", column.type, "name the column of URLs"
+                "href_column", "a string column", column.type, "name the column of URLs"
             ) from None
         names = list(self.band_index_map) or list(self.wanted or ["b1"])
         if len(names) > 1 and not self.band_index_map:

@@ -132,6 +132,9 @@ def find_geometry(
         geo_metadata: value of the Parquet key ``geo``.
         geometry_crs: the CRS if it is known better than the metadata.
 
+    Raises:
+        InputError: a CRS that PROJ does not know.
+
     Source: GeoParquet 0.1 to 1.1; GeoArrow extension types.
     """
     geo = _geo_columns(geo_metadata)
@@ -143,12 +146,12 @@ def find_geometry(
     if name is None:
         return None
     kind, declared = kinds[name]
-    crs: Any = geometry_crs
-    if crs is None:
-        crs = declared
     of_geo = geo.get(name, {})
     encoding = str(of_geo.get("encoding", "WKB")).lower()
     kind = kind or ("" if encoding == "wkb" else f"geoarrow.{encoding}")
+    if geometry_crs not in (None, ""):
+        return GeometryColumn(name, kind, crs_of(_crs_text(geometry_crs)))
+    crs: Any = declared
     if crs is None and name in geo:
         # GeoParquet: no crs is CRS84, a null one is unknown
         crs = of_geo.get("crs", LONLAT)
@@ -169,10 +172,15 @@ def _geo_columns(geo_metadata: bytes | None) -> dict[str, dict[str, Any]]:
     return {name: columns[name] for name in ordered if isinstance(columns[name], dict)}
 
 
+def _crs_text(crs: object) -> str | int:
+    """A CRS as `crs_of` takes it; a PROJJSON object is text there."""
+    return crs if isinstance(crs, str | int) else json.dumps(crs)
+
+
 def _parse_crs(crs: object, name: str) -> pyproj.CRS | None:
     if crs is None or crs in ("", {}):
         return None
-    text = crs if isinstance(crs, str | int) else json.dumps(crs)
+    text = _crs_text(crs)
     try:
         return crs_of(text)
     except (InputError, CRSError):

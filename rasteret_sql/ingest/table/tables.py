@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from rasteret_sql.collections.datetimes import to_timestamps
 from rasteret_sql.collections.footprints import Shapes
 from rasteret_sql.collections.hrefs import unsigned_column
+from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InputError
+from rasteret_sql.ingest import progress
+from rasteret_sql.ingest.bands import checked_indices
 from rasteret_sql.ingest.crs_hints import CrsHint, crs_hint
 from rasteret_sql.ingest.records import BATCH_ROWS, AssetFailure, BandsOfHeaders, Records
 from rasteret_sql.ingest.samples import KnownSamples, ReadHeaders, SampleSurvey
@@ -40,7 +43,6 @@ from rasteret_sql.ingest.table.footprints import (
     to_wkb,
 )
 from rasteret_sql.ingest.table.layout import TableLayout, plain, plain_type
-from rasteret_sql.ingest.table.spool import TableSpool
 from rasteret_sql.schema import (
     BBOX,
     COLLECTION,
@@ -56,6 +58,27 @@ from rasteret_sql.schema import (
 _CRS_NAMES = ("proj:code", "proj:epsg", "crs", "proj:wkt2", "proj:projjson")
 _BBOX = pa.field("bbox", BBOX)
 _N_SHOWN = 5
+
+
+def check_table(
+    schema: pa.Schema,
+    *,
+    geo_metadata: bytes | None = None,
+    column_map: Mapping[str, str] | None = None,
+    href_column: str | None = None,
+    band_index_map: Mapping[str, int] | None = None,
+    columns: list[str] | None = None,
+    geometry_crs: str | int | None = None,
+    **_rest: object,
+) -> None:
+    """Refuse what `records_from_table` would refuse whatever the rows are.
+
+    Raises:
+        InputError: as there.
+    """
+    checked_indices(band_index_map)
+    layout = TableLayout.of(schema, dict(column_map or {}), columns, href_column)
+    find_geometry(layout.schema, geo_metadata, geometry_crs)
 
 
 def records_from_table(
@@ -99,13 +122,8 @@ def records_from_table(
         UnknownBandError: if `bands` names one that is not there.
     """
     source = reader()
+    indices = checked_indices(band_index_map)
     layout = TableLayout.of(source.schema, dict(column_map or {}), columns, href_column)
-    indices = dict(band_index_map or {})
-    for band, index in indices.items():
-        if not isinstance(index, int) or index < 0:
-            raise InputError.expected(
-                f"band_index_map[{band!r}]", "0 or more", index, "samples count from 0"
-            )
     is_of_headers = has_headers and href_column is not None and not indices
     wanted = None if is_of_headers else bands
     assets = AssetReader(href_column, indices, dict(url_rewrite or {}), wanted)
@@ -127,7 +145,7 @@ def records_from_table(
 
 def _of_headers(
     reading: _Reading,
-    spool: TableSpool,
+    spool: Spool,
     wanted: list[str] | None,
     samples: Mapping[str, int] | None,
     read: ReadHeaders,
@@ -173,19 +191,21 @@ class _Reading:
     _disagree: dict[str, None] = field(default_factory=dict)
     n_rows: int = 0
 
-    def spool(self, source: pa.RecordBatchReader) -> TableSpool:
+    def spool(self, source: pa.RecordBatchReader) -> Spool:
         """Read the source; canonical columns are made, `ENTRIES` stands for the assets."""
-        spool = TableSpool(self._spool_schema())
+        spool = Spool(self._spool_schema())
         with source:
             for whole in source:
                 for start in range(0, whole.num_rows, BATCH_ROWS):
-                    spool.append(self._convert(whole.slice(start, BATCH_ROWS)))
+                    batch = self._convert(whole.slice(start, BATCH_ROWS))
+                    spool.append(batch)
+                    progress.add("records listed", batch.num_rows)
         spool.close()
         return spool
 
     def records(
         self,
-        spool: TableSpool,
+        spool: Spool,
         bands: list[str],
         assets_of: Callable[[pa.Array], pa.Array] | None = None,
     ) -> Records:
@@ -356,7 +376,7 @@ class _Reading:
             if not agrees:
                 self._disagree[key] = None
 
-    def _warnings(self, spool: TableSpool) -> list[str]:
+    def _warnings(self, spool: Spool) -> list[str]:
         lines = [f"{text} ({n} rows)" if n > 1 else text for text, n in self._notes.items()]
         for old, new in zip(self._passed(), self._passed_names(), strict=True):
             if old != new:
@@ -367,7 +387,7 @@ class _Reading:
             lines.append(f"id: {', '.join(twice[:_N_SHOWN])}{more}: more than one row has this id")
         return lines
 
-    def _duplicates(self, spool: TableSpool) -> list[str]:
+    def _duplicates(self, spool: Spool) -> list[str]:
         hashes = np.array(self._id_hashes, np.int64)
         values, counts = np.unique(hashes, return_counts=True)
         repeated = set(values[counts > 1].tolist())

@@ -15,7 +15,8 @@ from rasteret_sql.reading.columns import RepeatedColumns
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Counters, Output, Pipeline
-from rasteret_sql.reading.plan import Planner, TilePlan
+from rasteret_sql.reading.plan import TilePlan
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import BandKind, SceneTable, scene_table
 from rasteret_sql.reading.tile_store import Pixels
@@ -169,6 +170,13 @@ def run(
         InputError: it would fetch more than `ReadRequest.max_bytes`; nothing was fetched.
     """
     check_max_bytes(read, checked or planner, records)
+    yield from run_unchecked(read, output, planner, records)
+
+
+def run_unchecked(
+    read: Read, output: Output[pa.RecordBatch], planner: Planner, records: Records
+) -> Iterator[pa.RecordBatch]:
+    """`run` of a read whose bytes were checked before."""
     pipeline = Pipeline(
         output, read.stop, max_concurrent=read.request.max_concurrent, counters=read.counters
     )

@@ -13,7 +13,8 @@ from rasteret_sql.reading.columns import texts
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
 from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
+from rasteret_sql.reading.planner import Planner
 
 FIELDS = (
     pa.field("band", pa.string()),

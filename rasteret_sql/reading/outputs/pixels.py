@@ -21,7 +21,8 @@ from rasteret_sql.reading.footprints import Inside
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Clip, Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.plan import Clip, Failure, Granularity, TilePlan
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.reading.warps import BLOCK, WarpPlanner
 from rasteret_sql.units import Affine, Window

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
-from rasteret_sql.reading.plan import MASK, Granularity, Planner, TilePlan
+from rasteret_sql.reading.plan import MASK, Granularity, TilePlan
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.warps import WarpPlanner
 

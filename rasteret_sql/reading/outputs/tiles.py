@@ -17,7 +17,8 @@ from rasteret_sql.reading.columns import blobs
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run, with_record
 from rasteret_sql.reading.patches import fill_value, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, Needs, Planner, TilePlan, Units
+from rasteret_sql.reading.plan import Failure, Granularity, Needs, TilePlan, Units
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import Ints, SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, Window

@@ -16,7 +16,8 @@ from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch, fill_value
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, Planner, TilePlan
+from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
+from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import BandKind, Grid, Ints
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import WarpPlanner

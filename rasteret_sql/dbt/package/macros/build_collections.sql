@@ -58,7 +58,7 @@
   {%- for argument in arguments if argument not in known -%}
     {%- do exceptions.raise_compiler_error(
         name ~ ': meta: rasteret: expected arguments of ' ~ function ~ ' (' ~ known | join(', ')
-        ~ "), got '" ~ argument ~ "'; mend it") -%}
+        ~ "), got '" ~ argument ~ "'; fix it") -%}
   {%- endfor -%}
 {% endmacro %}
 

@@ -1,4 +1,4 @@
--- Upkeep of collections: bring up to date, check, compare with the catalogue. Each macro calls the Python function of its name.
+-- Collections: bring up to date, check, compare with data sets. Each macro calls the Python function of its name.
 -- Written by `python docs/build.py` from rasteret_sql/duck/functions: edit it there.
 
 CREATE OR REPLACE MACRO rasteret_refresh(
@@ -63,11 +63,11 @@ CREATE OR REPLACE MACRO rasteret_compare_to_catalog(
     ));
 
 COMMENT ON MACRO TABLE rasteret_compare_to_catalog IS $doc$
-Put what the catalogue says of a data set beside what the collection is, a row for each fact.
+Put what a data set says of itself beside what the collection is, a row for each fact.
 
 collection  VARCHAR  name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 dataset_id  VARCHAR  id of the data set; default: the one the collection was built from
 returns     fact, catalog, collection (as text), agrees BOOLEAN (NULL where one side says nothing)
-raises      collection: of no data set of the catalogue, or of several
+raises      collection: of no known data set, or of several
 example     SELECT * FROM rasteret_compare_to_catalog('mine') WHERE agrees IS NOT NULL
 $doc$;

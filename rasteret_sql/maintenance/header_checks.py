@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 @dataclass
-class Look:
+class HeaderCheck:
     """One batch while its files are asked for their state.
 
     Attributes:
@@ -42,7 +42,7 @@ class Look:
 
 
 @dataclass
-class Asked:
+class ReadBatch:
     """Rows that enrichment works on; shapes (rows,) and (rows, bands).
 
     Attributes:
@@ -63,9 +63,9 @@ class Asked:
     is_same: NDArray[np.bool_]
     masked: pa.RecordBatch
 
-    def slice(self, start: int, stop: int) -> Asked:
+    def slice(self, start: int, stop: int) -> ReadBatch:
         """Some of the rows."""
-        return Asked(
+        return ReadBatch(
             self.rows[start:stop],
             self.is_kept[start:stop],
             self.before.slice(start, stop - start),
@@ -76,7 +76,7 @@ class Asked:
         )
 
     @classmethod
-    def together(cls, parts: Sequence[Asked]) -> Asked:
+    def concatenate(cls, parts: Sequence[ReadBatch]) -> ReadBatch:
         """All rows of several, as one batch keeps more requests under way."""
         return cls(
             np.concatenate([part.rows for part in parts]),
@@ -97,15 +97,15 @@ def is_first(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.boo
     return np.asarray(one[np.arange(len(one)), firsts], np.bool_)
 
 
-def read_first(look: Look, is_read: NDArray[np.bool_]) -> None:
+def read_first(check: HeaderCheck, is_read: NDArray[np.bool_]) -> None:
     """Have the header read that now gives a record its CRS, where another one gave it.
 
     The CRS of a record is that of its first band with a header; bands may lie in several.
     """
-    if not look.has_header:
+    if not check.has_header:
         return
-    had = np.column_stack(look.has_header)
-    is_kept = np.column_stack(look.is_same) & ~is_read
+    had = np.column_stack(check.has_header)
+    is_kept = np.column_stack(check.is_same) & ~is_read
     firsts = (is_kept | is_read).argmax(axis=1)
     is_other = is_first(is_kept, is_read) & had.any(axis=1) & (had.argmax(axis=1) != firsts)
     is_read[is_other, firsts[is_other]] = True

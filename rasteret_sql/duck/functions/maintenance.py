@@ -14,10 +14,10 @@ from rasteret_sql.collections.datetimes import Instants, format_micros, parse_ra
 from rasteret_sql.collections.footers import read_info
 from rasteret_sql.collections.workspace import KINDS, read_build
 from rasteret_sql.datasets.compare import FACT_SCHEMA, compare, dataset_of
-from rasteret_sql.datasets.registry import datasets, find_dataset, suggest_storage_of
+from rasteret_sql.datasets.registry import datasets, find_dataset, set_storage_defaults_of
 from rasteret_sql.duck.checks import flag
 from rasteret_sql.duck.declarations import Parameter, table_function
-from rasteret_sql.duck.functions.builds import Recipe, made, stac_recipe, table_recipe
+from rasteret_sql.duck.functions.builds import BuildRequest, run_build, stac_request, table_request
 from rasteret_sql.duck.functions.collections import KEPT, description, workspace_of
 from rasteret_sql.duck.functions.parameters import (
     COLLECTION,
@@ -43,7 +43,7 @@ from rasteret_sql.maintenance.validate import (
     file_faults,
     record_level_faults,
     schema_faults,
-    tried,
+    with_read_errors,
 )
 from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import PARTITION_KEYS
@@ -55,7 +55,7 @@ _LOCATION = {"stac": "stac_api", "records": "source"}
     "rasteret_refresh",
     "Run the build of a collection again for what is new: records are added and replaced, "
     "headers of new and changed files read.",
-    file="22_upkeep.sql",
+    file="22_maintenance.sql",
     writes=True,
     notes=(
         (
@@ -127,23 +127,23 @@ def refresh(
         "max_concurrent": max_concurrent,
         "on_error": on_error,
     }
-    recipe_of = stac_recipe if info.kind == "stac" else table_recipe
-    recipe = recipe_of(call, **arguments, **common)
+    request_of = stac_request if info.kind == "stac" else table_request
+    request = request_of(call, **arguments, **common)
     instants = _since(since, info.kind)
     if instants is not None:
         narrowed = _narrowed(arguments.get("date_range"), instants)
-        recipe = replace(recipe, records=_later(call, arguments | common, narrowed))
+        request = replace(request, records=_later(call, arguments | common, narrowed))
     options = RefreshOptions(
-        recipe.options,
+        request.options,
         check_remote=check_remote,
         since=instants and instants.start,
     )
 
-    def make(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
-        suggest_storage_of([info.data_source])
-        return refresh_collection(records, recipe.place, options, stop)
+    def work(records: Callable[[], Records], stop: threading.Event) -> dict[str, Any]:
+        set_storage_defaults_of([info.data_source])
+        return refresh_collection(records, request.place, options, stop)
 
-    return made(call, recipe, make)
+    return run_build(call, request, work)
 
 
 def _stored_arguments(
@@ -199,15 +199,15 @@ def _narrowed(date_range: list[Any] | None, since: Instants) -> list[Any]:
 def _later(
     call: Call, arguments: dict[str, Any], date_range: list[Any]
 ) -> Callable[..., Records] | None:
-    recipe: Recipe = stac_recipe(call, **arguments | {"date_range": date_range})
-    return recipe.records
+    request: BuildRequest = stac_request(call, **arguments | {"date_range": date_range})
+    return request.records
 
 
 @table_function(
     "rasteret_validate",
     "List what is wrong with a collection: its Parquet files, columns, records and cached "
     "headers, and the files they are of.",
-    file="22_upkeep.sql",
+    file="22_maintenance.sql",
     parameters=(
         COLLECTION,
         Parameter(
@@ -273,15 +273,15 @@ def validate(
             checks=FileChecks(max_concurrent, scan.stop) if check_remote else None,
             stop=scan.stop,
         )
-        yield from (_fault_batch(one) for one in tried(rows) if one)
+        yield from (_fault_batch(one) for one in with_read_errors(rows) if one)
 
     return Stream(FAULT_SCHEMA, run)
 
 
 @table_function(
     "rasteret_compare_to_catalog",
-    "Put what the catalogue says of a data set beside what the collection is, a row for each fact.",
-    file="22_upkeep.sql",
+    "Put what a data set says of itself beside what the collection is, a row for each fact.",
+    file="22_maintenance.sql",
     parameters=(
         COLLECTION,
         Parameter(
@@ -293,11 +293,11 @@ def validate(
     ),
     returns="fact, catalog, collection (as text), agrees BOOLEAN (NULL where one side says "
     "nothing)",
-    raises="collection: of no data set of the catalogue, or of several",
+    raises="collection: of no known data set, or of several",
     example="SELECT * FROM rasteret_compare_to_catalog('mine') WHERE agrees IS NOT NULL",
 )
 def compare_to_catalog(call: Call, *, collection: object, dataset_id: object) -> Stream:
-    """Put the catalogue's facts beside the collection's."""
+    """Put the facts of the data set beside the collection's."""
     relation = resolve(call, collection)
     chosen = None if dataset_id is None else find_dataset(dataset_id)
     place = _place_of(call, collection)

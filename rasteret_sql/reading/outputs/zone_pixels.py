@@ -1,0 +1,231 @@
+"""Which pixels of a tile are in which zone, and what each counts.
+
+That depends on the grid alone, so scenes on one grid share it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+
+from rasteret_sql.errors import InputError
+from rasteret_sql.grid.coverage import cell_areas, coverage_of_each
+from rasteret_sql.grid.masks import box_covers, polygon_mask
+from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.units import Window
+
+Weights = Literal["center", "touched", "fraction", "area"]
+
+Floats = NDArray[np.float64]
+
+_KEPT_BYTES = 128 * 1024 * 1024
+_LARGE_WINDOW = 1 << 12
+"""Pixels from which it pays to ask whether a zone covers all of a window."""
+
+
+@dataclass(frozen=True)
+class ZoneOptions:
+    """What is computed.
+
+    Attributes:
+        stats: Names, as `grid.zonal` takes them, and ``area_m2``.
+        weights: What a pixel counts: all where its centre is inside, all where it is touched,
+            its share inside, or that times its area on the ellipsoid.
+        weight_band: A band whose values are further weights.
+        min_coverage: Pixels with a smaller share inside are left out.
+    """
+
+    stats: tuple[str, ...]
+    weights: Weights = "center"
+    weight_band: str | None = None
+    min_coverage: float = 0.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether pixels count by their share inside."""
+        return self.weights in ("fraction", "area")
+
+
+class ZonePixels(NamedTuple):
+    """The pixels of zones in a window, zone by zone; arrays of one length but `sizes`.
+
+    Attributes:
+        sizes: Pixels of each zone of the piece.
+        flat: Place in the flattened window; None where it is each pixel once.
+        coverage: Share inside; None where all are 1.
+        area: In square metres; None where it is not needed or not known.
+    """
+
+    sizes: Ints
+    flat: NDArray[np.int32] | None
+    coverage: NDArray[np.float32] | None
+    area: Floats | None
+
+    @property
+    def unit(self) -> Ints:
+        """Number of the zone in the piece, of each pixel."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The values of the pixels, from those of the window."""
+        line = np.ascontiguousarray(values).reshape(-1)
+        return line if self.flat is None else line[self.flat]
+
+    def take(self, chosen: Mask) -> ZonePixels:
+        """Some of the pixels; a window that counts once is spelled out."""
+        flat = np.arange(len(chosen), dtype=np.int32) if self.flat is None else self.flat
+        return ZonePixels(
+            np.bincount(self.unit[chosen], minlength=len(self.sizes)),
+            flat[chosen],
+            None if self.coverage is None else self.coverage[chosen],
+            None if self.area is None else self.area[chosen],
+        )
+
+
+class _Kept:
+    """Pixels of zones, for the next scenes on the same grid.
+
+    What does not fit is not kept: dropping the oldest would drop each before it is needed again.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[Grid, dict[tuple[bytes, bytes], ZonePixels]] = {}
+        self._n_bytes = 0
+        self._lock = threading.Lock()
+
+    def find(self, grid: Grid, key: tuple[bytes, bytes]) -> ZonePixels | None:
+        """What was kept, if it was."""
+        with self._lock:
+            return self._cells.get(grid, {}).get(key)
+
+    def keep(self, grid: Grid, key: tuple[bytes, bytes], cells: ZonePixels) -> None:
+        """Keep while there is room, before that of other grids."""
+        size = _n_bytes(cells) + sum(map(len, key))
+        with self._lock:
+            if self._n_bytes + size > _KEPT_BYTES:
+                self._cells = {grid: self._cells.get(grid, {})}
+                own = self._cells[grid].items()
+                self._n_bytes = sum(_n_bytes(one) + sum(map(len, of)) for of, one in own)
+            own_cells = self._cells.setdefault(grid, {})
+            if self._n_bytes + size <= _KEPT_BYTES and key not in own_cells:
+                own_cells[key] = cells
+                self._n_bytes += size
+
+
+def _n_bytes(cells: ZonePixels) -> int:
+    return sum(0 if column is None else int(column.nbytes) for column in cells)
+
+
+class Rasterizer:
+    """Finds the pixels of zones on grids, each once, as far as memory allows.
+
+    Args:
+        footprints: Of the zones.
+        options: What counts.
+        has_areas: Whether areas of pixels are wanted, whatever counts.
+    """
+
+    def __init__(self, footprints: Footprints, options: ZoneOptions, *, has_areas: bool) -> None:
+        self._footprints = footprints
+        self._options = options
+        self._has_areas = has_areas
+        self._kept = _Kept()
+
+    def pixels(
+        self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask, union: Window
+    ) -> ZonePixels:
+        """Pixels of zones in a tile: the same for all scenes on the grid.
+
+        Args:
+            grid: Of the scene.
+            targets: Number of the zone of each unit, -1 for the whole window.
+            windows: Of each unit, (n, 4).
+            is_whole: Whether a zone holds the centre of every pixel of its window.
+            union: The window around them all, that places are told in.
+        """
+        key = targets.tobytes(), windows.tobytes()
+        found = self._kept.find(grid, key)
+        if found is None:
+            found = self._made(grid, targets, windows, is_whole, union)
+            self._kept.keep(grid, key, found)
+        return found
+
+    def _made(
+        self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask, union: Window
+    ) -> ZonePixels:
+        shares = self._shares(grid, targets, windows, is_whole)
+        line = np.concatenate([one.reshape(-1) for one in shares])
+        heights, widths = windows[:, 1] - windows[:, 0], windows[:, 3] - windows[:, 2]
+        sizes = heights * widths
+        begin = np.cumsum(sizes) - sizes
+        keep = line > 0
+        least = self._options.min_coverage
+        if self._options.is_exact and least > 0:
+            keep &= line >= np.float32(least)
+        at = np.flatnonzero(keep)
+        unit = np.repeat(np.arange(len(sizes)), sizes)[at]
+        row, col = np.divmod(at - begin[unit], widths[unit])
+        row += windows[unit, 0] - union.row_start
+        col += windows[unit, 2] - union.col_start
+        flat = row * union.width + col
+        is_once = len(sizes) == 1 and len(at) == union.height * union.width
+        return ZonePixels(
+            np.bincount(unit, minlength=len(sizes)),
+            None if is_once else flat.astype(np.int32),
+            line[at] if self._options.is_exact else None,
+            self._areas(grid, union, flat),
+        )
+
+    def _shares(
+        self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask
+    ) -> list[NDArray[Any]]:
+        """Share of each pixel of each window inside its zone; of masks True and False."""
+        footprints, options = self._footprints, self._options
+        every = [Window(*window) for window in windows.tolist()]
+        shares: list[NDArray[Any]] = [np.empty(0)] * len(every)
+        exact: list[int] = []
+        for number, (target, window) in enumerate(zip(targets.tolist(), every, strict=True)):
+            kind = np.float32 if options.is_exact else np.bool_
+            if target < 0 or (is_whole[number] and not options.is_exact):
+                shares[number] = np.ones((window.height, window.width), kind)
+                continue
+            if window.height * window.width >= _LARGE_WINDOW and self._covers(grid, target, window):
+                shares[number] = np.ones((window.height, window.width), kind)
+            elif options.is_exact:
+                exact.append(number)
+            else:
+                touched = options.weights == "touched"
+                geometry = footprints.geometry(grid, target)
+                shares[number] = polygon_mask(geometry, window, all_touched=touched)
+        geometries = [footprints.geometry(grid, int(targets[number])) for number in exact]
+        covered = coverage_of_each(geometries, [every[number] for number in exact])
+        for number, share in zip(exact, covered, strict=True):
+            shares[number] = share
+        return shares
+
+    def _covers(self, grid: Grid, target: int, window: Window) -> bool:
+        """Whether a zone surely covers every pixel of a window, all of it where that matters."""
+        with self._footprints.prepared(grid, target) as geometry:
+            if not box_covers(geometry, window):
+                return False
+            box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
+            return not self._options.is_exact or bool(shapely.covers(geometry, box))
+
+    def _areas(self, grid: Grid, union: Window, flat: Ints) -> Floats | None:
+        wanted = self._has_areas or self._options.weights == "area"
+        if not wanted or grid.affine is None or grid.crs is None:
+            return None
+        try:
+            areas = cell_areas(grid.affine, grid.crs, union)
+        except (InputError, ProjError):  # an engineering CRS
+            return None
+        areas = np.broadcast_to(areas, (union.height, union.width))
+        found: Floats = np.nan_to_num(areas.reshape(-1)[flat])
+        return found

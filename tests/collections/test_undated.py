@@ -1,0 +1,86 @@
+"""Collections in which no record has a datetime: no partition has a value to be named by."""
+
+from __future__ import annotations
+
+import geopandas
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+
+@pytest.fixture
+def undated(items):
+    """Items without a time, as they may be of a static map."""
+    for item in items["features"]:
+        item["properties"]["datetime"] = None
+    return items
+
+
+@pytest.fixture
+def paths(tmp_path):
+    def find(folder="workspace/s2_stac"):
+        root = tmp_path / folder
+        return sorted(str(path.relative_to(root)) for path in root.glob("**/*.parquet"))
+
+    return find
+
+
+def build(rows, path, function="rasteret_build_stac('s2', stac_api := $path, enrich := false)"):
+    return rows(f"SELECT records, partitions FROM {function}", {"path": path})
+
+
+def n_read(folder):
+    """How many records other readers find, each in its own way."""
+    return (
+        len(geopandas.read_parquet(folder)),
+        pq.read_table(folder).num_rows,
+        ds.dataset(folder, partitioning="hive").count_rows(),
+    )
+
+
+def test_it_opens_in_geopandas_and_pyarrow(rows, undated, write_items, tmp_path, paths):
+    assert build(rows, write_items(undated)) == [(6, 1)]
+    assert paths() == ["part-1.parquet"]
+    assert n_read(tmp_path / "workspace/s2_stac") == (6, 6, 6)
+    found = rows(
+        "SELECT typeof(year), typeof(month), count(*) FROM s2 WHERE year IS NULL GROUP BY ALL"
+    )
+    assert found == [("BIGINT", "BIGINT", 6)]
+
+
+def test_an_export_of_it_opens_too(rows, undated, write_items, tmp_path, paths):
+    build(rows, write_items(undated))
+    source = "SELECT *, NULL::DATE AS day, 'x' AS kind FROM s2"
+    query = f"SELECT records FROM rasteret_export('{source.replace(chr(39), chr(39) * 2)}', $p, "
+    rows(query + "partition_by := ['day', 'kind'])", {"p": str(tmp_path / "days")})
+    assert paths("days") == ["kind=x/part-0.parquet"]
+    assert n_read(tmp_path / "days") == (6, 6, 6)
+    rows("FROM rasteret_load('days', $p)", {"p": str(tmp_path / "days")})
+    assert rows("SELECT DISTINCT typeof(day), day, kind FROM days") == [("DATE", None, "x")]
+
+
+def test_a_refresh_puts_all_into_partitions_once_a_record_is_dated(
+    rows, undated, write_items, paths
+):
+    path = write_items(undated)
+    build(rows, path)
+    refresh = "rasteret_refresh('s2')"
+    undated["features"][1]["properties"]["title"] = "a change without a date"
+    write_items(undated)
+    assert build(rows, None, f"{refresh} WHERE $path IS NULL") == [(6, 1)]
+    assert paths() == ["part-2.parquet"]
+    undated["features"][0]["properties"]["datetime"] = "2024-05-06T00:00:00Z"
+    write_items(undated)
+    assert build(rows, None, f"{refresh} WHERE $path IS NULL") == [(6, 2)]
+    assert [path.split("/")[0] for path in paths()] == [
+        "year=2024",
+        "year=__HIVE_DEFAULT_PARTITION__",
+    ]
+    assert rows("SELECT year, month, count(*) FROM s2 GROUP BY ALL ORDER BY ALL") == [
+        (2024, 5, 1),
+        (None, None, 5),
+    ]
+    undated["features"][2]["properties"]["title"] = "one more change without a date"
+    write_items(undated)
+    assert build(rows, None, f"{refresh} WHERE $path IS NULL") == [(6, 2)]
+    assert rows("SELECT count(*), count(year) FROM s2") == [(6, 1)]

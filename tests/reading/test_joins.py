@@ -1,0 +1,89 @@
+"""Joins keep the small side in memory, not the pixels: DuckDB is told about how many there are."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+
+@pytest.fixture
+def joined(s2):
+    """Names of the operators below the two sides of a statement's join: read past, and kept."""
+
+    def names(node):
+        yield node["name"]
+        for child in node["children"]:
+            yield from names(child)
+
+    def find(node):
+        if "JOIN" in node["name"]:
+            return node
+        return next(filter(None, map(find, node["children"])), None)
+
+    def run(query):
+        text = s2.execute(f"EXPLAIN (FORMAT json) {query}").fetchall()[0][1]
+        return [set(names(side)) for side in find(json.loads(text)[0])["children"]]
+
+    return run
+
+
+@pytest.fixture
+def classes(s2):
+    s2.execute("CREATE TABLE classes AS SELECT range AS value, 'x' AS name FROM range(12)")
+
+
+def is_scan_of_ours(names):
+    return any("ARROW_SCAN" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "rasteret_pixels('s2', bands := ['SCL']) JOIN classes ON SCL = value",
+        "classes JOIN rasteret_pixels('s2', bands := ['SCL']) ON SCL = value WHERE x > 0",
+        "rasteret_pixels('FROM s2 WHERE true', bands := ['SCL']) JOIN classes ON SCL = value",
+        "rasteret_read('s2', bands := ['SCL']) r JOIN classes c ON r.height = c.value",
+        "rasteret_read_tiles('s2', bands := ['SCL']) r JOIN classes c ON r.tile_row = c.value",
+    ],
+)
+def test_the_small_table_is_the_side_that_is_kept(joined, classes, query):
+    read_past, kept = joined(f"SELECT count(*) FROM {query}")
+    assert is_scan_of_ours(read_past)
+    assert not is_scan_of_ours(kept)
+
+
+def test_few_pixels_are_kept_beside_a_large_table(s2, joined):
+    s2.execute("CREATE TABLE large AS SELECT range AS value FROM range(100000)")
+    some = "bands := ['SCL'], bbox := [77.985, 13.005, 77.986, 13.006]"
+    (found,) = s2.execute(f"SELECT count(*) FROM rasteret_pixels('s2', {some})").fetchall()[0]
+    assert 0 < found < 10_000
+    pixels = f"rasteret_pixels('s2', {some})"
+    _, kept = joined(f"SELECT count(*) FROM {pixels} JOIN large ON SCL = value")
+    assert is_scan_of_ours(kept)
+
+
+def test_the_rows_are_those_of_the_scan(s2, classes):
+    query = "FROM rasteret_pixels('s2', bands := ['SCL', 'B04'], lonlat := true)"
+    plain = s2.execute(f"SELECT count(*), sum(B04), sum(row), max(lon) {query}").fetchall()
+    s2.execute(f"CREATE TABLE kept AS {query}")
+    assert s2.execute("SELECT count(*), sum(B04), sum(row), max(lon) FROM kept").fetchall() == plain
+    joined = f"{query} JOIN classes ON SCL = value"
+    assert s2.execute(f"SELECT count(*), sum(B04), sum(row), max(lon) {joined}").fetchall() == plain
+    ordered = s2.execute(f"SELECT id, row, col {query}").fetchall()
+    assert ordered == s2.execute("SELECT id, row, col FROM kept").fetchall()
+
+
+@pytest.mark.parametrize("area", ["", ", bbox := [77.985, 13.005, 77.99, 13.02]"])
+def test_the_estimate_is_near_the_number_of_pixels(s2, area):
+    query = f"FROM rasteret_pixels('s2', bands := ['B04'], masked := false{area})"
+    text = s2.execute(f"EXPLAIN {query}").fetchall()[0][1]
+    told = max(int(n.replace(",", "")) for n in re.findall(r"~\s?([\d,]+) row", text))
+    (found,) = s2.execute(f"SELECT count(*) {query}").fetchall()[0]
+    assert 0.5 < told / found < 2
+
+
+def test_a_predicate_on_a_band_reaches_the_scan(s2):
+    text = s2.execute("EXPLAIN FROM rasteret_pixels('s2') WHERE B04 > 4000").fetchall()[0][1]
+    assert re.search(r'Filters: *("B04" > 4000|B04>4000)', text)
