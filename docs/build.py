@@ -8,6 +8,7 @@ comments in ``sql/``, through `rasteret_functions()`; docs/python.md from docstr
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import rasteret_sql
@@ -72,6 +73,19 @@ def python_functions() -> list[str]:
     return [n for n in rasteret_sql.__all__ if inspect.isfunction(getattr(rasteret_sql, n))]
 
 
+def signature(name: str, function: Callable[..., object]) -> str:
+    """A call with a line for each parameter."""
+    lines, seen_star = [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not seen_star:
+            lines.append("*")
+            seen_star = True
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        lines.append(f"{stars}{parameter.name}: {parameter.annotation}{default}")
+    return "\n".join([f"{name}(", *(f"    {line}," for line in lines), ")"])
+
+
 def error_classes() -> list[type[BaseException]]:
     """The public errors and warnings, bases first."""
     known = [
@@ -87,9 +101,9 @@ def python_reference() -> str:
     parts = [PYTHON_HEAD]
     for name in python_functions():
         function = getattr(rasteret_sql, name)
-        arguments = str(inspect.signature(function)).partition(" ->")[0]
         text = inspect.getdoc(function)
-        parts.append(f"## rasteret_sql.{name}\n\n```text\n{name}{arguments}\n\n{text}\n```\n")
+        call = signature(name, function)
+        parts.append(f"## rasteret_sql.{name}\n\n```text\n{call}\n```\n\n```text\n{text}\n```\n")
         if name == "storage":
             options = inspect.getdoc(StorageOptions)
             parts.append(f"### Options of storage\n\n```text\n{options}\n```\n")
