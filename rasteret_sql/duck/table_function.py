@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import itertools
 import math
 import threading
@@ -28,7 +29,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -55,9 +56,14 @@ if TYPE_CHECKING:
 _EXTENSION_METADATA = b"ARROW:extension:metadata"
 
 _KEPT_READS = 100
-_KEPT_SOURCES = 1024 if IS_DUCKDB_2 else 48
-"""Sources kept for statements bound earlier. 1.5 needs an attached catalog for each, and
-600 of them add 0.3 ms to every query; 2.0 needs a few kB."""
+_KEPT_BYTES = 64 << 20
+"""Of sources that are kept for statements bound earlier."""
+_SOURCE_BYTES = 150_000
+"""What a source takes: its connection and plan, without what grows with the arguments."""
+_BYTES_PER_LETTER = 8
+"""Of an argument as text: an area is kept as it was given and parsed."""
+_MAX_CATALOGS = 48
+"""Sources in 1.5, which needs an attached catalog for each: 600 add 0.3 ms to every query."""
 
 _KEPT_WARNINGS = 100
 """Rows of ``rasteret_warnings()``."""
@@ -259,6 +265,7 @@ class Runtime:
         self._numbers = itertools.count()
         self._lock = threading.RLock()  # a signal's handler may stop what holds it
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
+        self._kept_bytes = 0
         self._running: dict[threading.Event, str] = {}
         self._pulled: set[threading.Event] = set()
         self._finished: deque[FinishedRead] = deque(maxlen=_KEPT_READS)
@@ -443,6 +450,7 @@ class Runtime:
         with self._lock:
             sources = list(self._sources.values())
             self._sources.clear()
+            self._kept_bytes = 0
         for exposed in sources:
             with contextlib.suppress(RasteretError, duckdb.Error):  # closed already
                 exposed.release(self.connections)
@@ -479,19 +487,31 @@ class Runtime:
             stream: the rows.
             what: tells it from other streams of such a call; the same is not made twice.
         """
-        key = (call.name, call.caller, what, str(stream.schema))
+        digest = hashlib.sha256(what.encode("utf-8", "surrogatepass")).digest()
+        key = (call.name, call.caller, digest, str(stream.schema))
         with self._lock:
             exposed = self._sources.get(key)
             if exposed is None:
                 source = self._source(call, stream)
                 exposed = _expose(source, stream, self.connections, next(self._numbers))
+                exposed = replace(exposed, n_bytes=_SOURCE_BYTES + _BYTES_PER_LETTER * len(what))
                 self._sources[key] = exposed
-                if len(self._sources) > _KEPT_SOURCES:
-                    self._sources.popitem(last=False)[1].release(self.connections)
+                self._kept_bytes += exposed.n_bytes
+                self._drop_oldest()
             else:
                 exposed.source.renew(self._opener(call, stream))
             self._sources.move_to_end(key)
         return exposed.sql
+
+    def _drop_oldest(self) -> None:
+        """Let go of the sources that were used least lately, of all but the last one at most."""
+        while len(self._sources) > 1 and (
+            self._kept_bytes > _KEPT_BYTES
+            or (not IS_DUCKDB_2 and len(self._sources) > _MAX_CATALOGS)
+        ):
+            _, oldest = self._sources.popitem(last=False)
+            self._kept_bytes -= oldest.n_bytes
+            oldest.release(self.connections)
 
     def _opener(self, call: Call, stream: Stream) -> OpenScan:
         def open_scan(columns: list[str], pushed: pc.Expression | None) -> Batches:
@@ -577,6 +597,7 @@ class _Exposed:
     source: LazySource
     catalog: str | None = None
     held: object = None
+    n_bytes: int = 0
 
     def release(self, connections: Connections) -> None:
         """Detach its catalog; a result that still streams from it goes on (measured)."""

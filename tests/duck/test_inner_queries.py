@@ -22,10 +22,11 @@ CALLS = {
 }
 
 
-@pytest.fixture
-def con(tmp_path):
-    con = rasteret_sql.connect(workspace=tmp_path / "workspace", config={"threads": 2})
-    items = write_scenes(tmp_path / "scenes")
+@pytest.fixture(scope="module")
+def con(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inner")
+    con = rasteret_sql.connect(workspace=folder / "workspace", config={"threads": 2})
+    items = write_scenes(folder / "scenes")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(items)})
     named = "CASE WHEN n < 0 THEN NULL ELSE id END AS id"
     con.execute(f"CREATE VIEW slow AS SELECT * REPLACE ({named}) FROM s2, {ENDLESS}")

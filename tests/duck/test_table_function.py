@@ -266,7 +266,22 @@ def test_ten_thousand_calls_leave_nothing_behind(con, toy):
     assert resident() - before < 60e6
     assert toy.open == 0
     assert toy.instance.runtime.n_running == 0
-    assert len(toy.instance.runtime._sources) <= 1024
+    assert len(toy.instance.runtime._sources) < 500
+
+
+def test_what_is_kept_of_statements_is_bounded_by_bytes(con, toy):
+    held = []
+    for number in range(150):
+        name = f"b{number}" + "x" * 100_000
+        rows(con, "SELECT count(*) FROM toy(1, bands := [$name])", {"name": name})
+        held.append(sum(len(source.source.schema.names[1]) for source in sources(toy)))
+    assert max(held) < 10_000_000
+    assert max(held[-20:]) - min(held[-20:]) < 1000
+    assert rows(con, "SELECT count(*) FROM toy(1, bands := [$name])", {"name": name}) == [(2,)]
+
+
+def sources(toy):
+    return toy.instance.runtime._sources.values()
 
 
 def test_sql_functions_see_what_only_the_connection_sees(con):
