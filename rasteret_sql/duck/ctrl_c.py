@@ -18,6 +18,7 @@ import selectors
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -41,8 +42,9 @@ class CtrlC:
         self._stop = stop
         self._is_busy = is_busy
         self._previous: Handler | None = None
-        self._leaving: threading.Timer | None = None
-        self._is_finished = False
+        self._leaving: threading.Thread | None = None
+        self._leave_at = 0.0
+        self._finished = threading.Event()
         self._leave = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._restore)
         self._wakeup = _Wakeup(stop)
 
@@ -60,16 +62,17 @@ class CtrlC:
                 signal.signal(signal.SIGINT, self._on_signal)
                 self._previous = current
                 self._wakeup.enter()
-        leaving, self._leaving = self._leaving, None
-        if leaving is not None:
-            leaving.cancel()
+        self._leave_at = time.monotonic() + _LEAVE_SECONDS
         self.leave()
 
     def leave(self) -> None:
         """Take the handler out as soon as the main thread is out of DuckDB; from any thread."""
-        if self._leaving is None and self._previous is not None and not self._is_finished:
-            self._leaving = threading.Timer(_LEAVE_SECONDS, self._ask)
-            self._leaving.daemon = True
+        if self._previous is None or self._finished.is_set():
+            return
+        leaving = self._leaving
+        if leaving is None or not leaving.is_alive():  # a fork has no such thread
+            self._leave_at = max(self._leave_at, time.monotonic() + _LEAVE_SECONDS)
+            self._leaving = threading.Thread(target=self._wait, daemon=True)
             try:
                 self._leaving.start()
             except RuntimeError:  # the interpreter ends
@@ -77,20 +80,28 @@ class CtrlC:
 
     def finish(self) -> None:
         """When the interpreter ends: leave no thread that holds objects of DuckDB's."""
-        self._is_finished = True
+        self._finished.set()
         leaving = self._leaving
-        if leaving is not None:
-            leaving.cancel()
+        if leaving is not None and leaving.is_alive():
             leaving.join(1)
         self._wakeup.finish()
 
-    def _ask(self) -> None:
-        """Python runs a pending call on the main thread, between two of its instructions."""
+    def _wait(self) -> None:
+        """Wait until nothing has begun for a while, then have the main thread take it out.
+
+        One thread for many statements: to start one takes as long as to plan a small read.
+        Python runs a pending call on the main thread, between two of its instructions.
+        """
+        while (left := self._leave_at - time.monotonic()) > 0:
+            if self._finished.wait(left):
+                return
         self._leaving = None
         ctypes.pythonapi.Py_AddPendingCall(self._leave, None)
 
     def _restore(self, _argument: object = None) -> int:
-        if not self._is_busy() and self._previous is not None:
+        if time.monotonic() < self._leave_at:  # a statement has begun since it was asked for
+            self.leave()
+        elif not self._is_busy() and self._previous is not None:
             if signal.getsignal(signal.SIGINT) == self._on_signal:
                 signal.signal(signal.SIGINT, self._previous)
             self._previous = None
