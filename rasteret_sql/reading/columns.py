@@ -168,22 +168,28 @@ def select_rows(batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
     """The rows for which a predicate is true; columns of BLOBs stay where they are."""
     views = [n for n, f in enumerate(batch.schema) if f.type == pa.binary_view()]
     if not views:
-        return batch.filter(keep)
+        return _filtered(batch, keep)
     plain = batch
     for n in views:
         name = batch.schema.names[n]
         plain = plain.set_column(n, name, batch.column(n).cast(pa.large_binary()))
     rows = pa.array(np.arange(batch.num_rows))
     if _reads(keep, [batch.schema.names[n] for n in views]):
-        chosen = plain.append_column("_row", rows).filter(keep).column("_row").to_numpy()
+        chosen = _filtered(plain.append_column("_row", rows), keep).column("_row").to_numpy()
     else:
         others = batch.select([f.name for f in batch.schema if f.type != pa.binary_view()])
-        chosen = others.append_column("_row", rows).filter(keep).column("_row").to_numpy()
+        chosen = _filtered(others.append_column("_row", rows), keep).column("_row").to_numpy()
     columns = [
         _taken_view(column, chosen) if n in views else column.take(pa.array(chosen))
         for n, column in enumerate(batch.columns)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _filtered(batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
+    """As `RecordBatch.filter`, which makes no empty batch where a column is a dictionary of times."""
+    rows = pa.Table.from_batches([batch]).filter(keep)
+    return rows.combine_chunks().to_batches()[0] if rows.num_rows else batch.slice(0, 0)
 
 
 def without_views(schema: pa.Schema) -> pa.Schema:

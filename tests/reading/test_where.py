@@ -118,3 +118,16 @@ def test_nan_and_minus_zero_compare_as_in_a_table(con, floats, condition):
     read, table = both(con, "rasteret_pixels('f')", "pixels", what, condition)
     assert read == table
     assert table[0][0] > 0
+
+
+@pytest.mark.parametrize("columns", ["count(datetime), count(*)", "count(datetime), count(id)"])
+def test_a_where_that_leaves_no_row_of_a_batch(s2, columns):
+    """Of a SELECT, times are dictionaries on DuckDB 2.0; pyarrow makes no empty one of them."""
+    call = (
+        "rasteret_pixels('SELECT * FROM s2', bands := ['B04'], "
+        "bbox := [77.99, 13.01, 78.0, 13.02]) WHERE B04 > {}"
+    )
+    (some,) = s2.execute(f"SELECT {columns} FROM {call.format(400)}").fetchall()
+    (none,) = s2.execute(f"SELECT {columns} FROM {call.format(65000)}").fetchall()
+    assert some[0] == some[1] > 0
+    assert none == (0, 0)
