@@ -23,7 +23,7 @@ PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=
 # Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
 # marked any_duckdb in them.
 DUCKDB_TESTS := tests/duck tests/sql tests/reading tests/collections tests/datasets \
-  tests/ingest tests/maintenance tests/cli tests/serve tests/dbt tests/docs
+  tests/ingest tests/maintenance tests/cli tests/serve tests/dbt tests/docs tests/maps
 
 .PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
 
@@ -45,7 +45,7 @@ check: $(VENV)/.dev
 test-duckdb15: $(VENV15)/.dev
 	$(VENV15)/bin/python $(PYTEST) -n $(WORKERS) -m 'not any_duckdb' $(DUCKDB_TESTS)
 
-test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite
+test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite $(TOOLS)/.chromium
 	$(BIN)/python -m pytest --doctest-modules rasteret_sql
 	$(BIN)/python $(PYTEST) -n $$((2 * $(WORKERS))) tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
@@ -121,6 +121,14 @@ $(VENV_RASTERET)/.ready:
 $(TOOLS)/.azurite:
 	mkdir -p $(TOOLS)
 	npm install --silent --no-audit --no-fund --prefix $(TOOLS) azurite || true
+	touch $@
+
+# A browser for the page of the map; its tests say so and skip where there is none.
+$(TOOLS)/.chromium:
+	mkdir -p $(TOOLS)
+	command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) \
+	  >/dev/null 2>&1 || true
 	touch $@
 
 clean:

@@ -187,7 +187,7 @@ def select_rows(batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
 
 
 def _filtered(batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:
-    """As `RecordBatch.filter`, which makes no empty batch where a column is a dictionary of times."""
+    """As `RecordBatch.filter`, which fails where no row is left of a dictionary of times."""
     rows = pa.Table.from_batches([batch]).filter(keep)
     return rows.combine_chunks().to_batches()[0] if rows.num_rows else batch.slice(0, 0)
 
