@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import at_least, flag, one_of, share
+from rasteret_sql.duck.checks import at_least, one_of, share
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     AREAS,
@@ -17,6 +17,7 @@ from rasteret_sql.duck.functions.read_parameters import (
     OUTPUT_GRID,
     READ_PARAMETERS,
     SCALED,
+    VALID,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
@@ -54,13 +55,9 @@ from rasteret_sql.reading.request import OutputGrid
                 "0",
                 share,
             ),
-            Parameter(
-                "valid",
-                "BOOLEAN",
+            VALID.with_doc(
                 "add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, "
-                "width), of stacks (bands, records, height, width)",
-                "false",
-                flag,
+                "width), of stacks (bands, records, height, width)"
             ),
             Parameter(
                 "stack",

@@ -7,12 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import flag, numbers, one_of, text
+from rasteret_sql.duck.checks import one_of
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     COLLECTION,
+    FORMAT,
+    MASKED_BY,
     OUTPUT_GRID,
     READ_PARAMETERS,
+    VALID,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, reading_columns
@@ -51,31 +54,10 @@ from rasteret_sql.reading.outputs.composites import (
                 "NULL",
                 parse_period,
             ),
-            Parameter(
-                "mask_band",
-                "VARCHAR",
-                "band that tells where a record is not to be used: where it holds one of "
-                "mask_values or no data",
-                "NULL",
-                text(),
-            ),
-            Parameter("mask_values", "DOUBLE[]", "values of mask_band, as clouds", "NULL", numbers),
+            *MASKED_BY,
             *OUTPUT_GRID,
-            Parameter(
-                "valid",
-                "BOOLEAN",
-                "add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, "
-                "width)",
-                "false",
-                flag,
-            ),
-            Parameter(
-                "format",
-                "VARCHAR",
-                "'blob' (values one after another) or 'list' (LIST with NULL for no data)",
-                "'blob'",
-                one_of("blob", "list"),
-            ),
+            VALID,
+            FORMAT,
         ),
         crs="CRS of the composite: 'EPSG:n', n, WKT2 or PROJJSON; default: that of most records",
         resolution="size of a pixel in units of the CRS, a number or [width, height]; default: the "

@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import at_least, numbers, one_of, text
+from rasteret_sql.duck.checks import at_least, one_of, text
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     COLLECTION,
     LEVEL,
     MASKED,
+    MASKED_BY,
     READ_PARAMETERS,
     SCALED,
 )
@@ -190,15 +191,7 @@ class BoundPoints(BoundRead):
             "'off'",
             one_of("off", "always", "if_center_nodata"),
         ),
-        Parameter(
-            "mask_band",
-            "VARCHAR",
-            "band that tells where a record is not to be used: where it holds one of mask_values "
-            "or no data",
-            "NULL",
-            text(),
-        ),
-        Parameter("mask_values", "DOUBLE[]", "values of mask_band, as clouds", "NULL", numbers),
+        *MASKED_BY,
         *(one for one in READ_PARAMETERS if one.name not in _OF_AREAS),
         Parameter(
             "record_columns",

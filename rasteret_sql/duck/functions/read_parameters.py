@@ -9,10 +9,12 @@ from rasteret_sql.duck.checks import (
     at_least,
     crs_text,
     flag,
+    numbers,
     one_of,
     overview,
     pixel_size,
     record_ids,
+    text,
     texts,
 )
 from rasteret_sql.duck.declarations import Parameter
@@ -22,11 +24,14 @@ __all__ = [
     "ALL_TOUCHED",
     "AREAS",
     "COLLECTION",
+    "FORMAT",
     "LEVEL",
     "MASKED",
+    "MASKED_BY",
     "OUTPUT_GRID",
     "READ_PARAMETERS",
     "SCALED",
+    "VALID",
 ]
 
 READ_PARAMETERS = (
@@ -122,6 +127,32 @@ SCALED = Parameter(
     "false",
     flag,
 )
+VALID = Parameter(
+    "valid",
+    "BOOLEAN",
+    "add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, width)",
+    "false",
+    flag,
+)
+FORMAT = Parameter(
+    "format",
+    "VARCHAR",
+    "'blob' (values one after another) or 'list' (LIST with NULL for no data)",
+    "'blob'",
+    one_of("blob", "list"),
+)
+MASKED_BY = (
+    Parameter(
+        "mask_band",
+        "VARCHAR",
+        "band that tells where a record is not to be used: where it holds one of mask_values or "
+        "no data",
+        "NULL",
+        text(),
+    ),
+    Parameter("mask_values", "DOUBLE[]", "values of mask_band, as clouds", "NULL", numbers),
+)
+"""Where pixels of a record are left out, by the values of a band."""
 OUTPUT_GRID = (
     Parameter(
         "resolution",

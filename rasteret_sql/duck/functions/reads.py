@@ -14,11 +14,13 @@ from rasteret_sql.duck.functions.read_parameters import (
     ALL_TOUCHED,
     AREAS,
     COLLECTION,
+    FORMAT,
     LEVEL,
     MASKED,
     OUTPUT_GRID,
     READ_PARAMETERS,
     SCALED,
+    VALID,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
@@ -119,21 +121,8 @@ def read_tiles(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
             "true",
             flag,
         ),
-        Parameter(
-            "valid",
-            "BOOLEAN",
-            "add a column valid: a BLOB of bytes, 1 where a pixel holds data, (bands, height, "
-            "width)",
-            "false",
-            flag,
-        ),
-        Parameter(
-            "format",
-            "VARCHAR",
-            "'blob' (values one after another) or 'list' (LIST with NULL for no data)",
-            "'blob'",
-            one_of("blob", "list"),
-        ),
+        VALID,
+        FORMAT,
         Parameter(
             "align",
             "VARCHAR",
