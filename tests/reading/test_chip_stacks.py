@@ -21,9 +21,10 @@ from rasteret_sql.reading.tile_store import STORE
 BOX = [77.984, 13.004, 77.99, 13.01]
 
 
-def warped(path, row):
+def warped(path, row, level=0):
     """The first band on the grid of a row, and which pixels hold data."""
-    with rasterio.open(path) as file, WarpedVRT(
+    options = {"OVERVIEW_LEVEL": level - 1} if level else {}
+    with rasterio.open(path, **options) as file, WarpedVRT(
         file, crs=row["crs"], transform=Affine(*row["transform"]), width=row["width"],
         height=row["height"], tolerance=1e-6, add_alpha=file.nodata is None,
     ) as vrt:  # fmt: skip

@@ -20,9 +20,10 @@ CLOUDS = [3, 8, 9, 10]
 AOI = "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"
 
 
-def warped(path, row):
+def warped(path, row, level=0):
     """The first band on the grid of a row, and which pixels hold data."""
-    with rasterio.open(path) as file, WarpedVRT(
+    options = {"OVERVIEW_LEVEL": level - 1} if level else {}
+    with rasterio.open(path, **options) as file, WarpedVRT(
         file, crs=row["crs"], transform=Affine(*row["transform"]), width=row["width"],
         height=row["height"], tolerance=1e-6, add_alpha=file.nodata is None,
     ) as vrt:  # fmt: skip
