@@ -54,12 +54,19 @@ class Got(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: str | Path, level: int = 0) -> Iterator[Any]:
-    """A file alone, without its neighbours; ``level`` 1 is its first overview."""
-    options = {"OVERVIEW_LEVEL": level - 1} if level else {}
+    """A file alone, without its neighbours; ``level`` 1 is its largest overview."""
+    options = {"OVERVIEW_LEVEL": overview_number(path, level)} if level else {}
     with warnings.catch_warnings(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
         warnings.simplefilter("ignore")
         with rasterio.open(path, driver="GTiff", **options) as file:
             yield file
+
+
+def overview_number(path: str | Path, level: int) -> int:
+    """GDAL's number of a level; it numbers overviews as they stand in the file."""
+    with opened(path) as file:
+        factors = file.overviews(1)
+    return sorted(range(len(factors)), key=lambda number: factors[number])[level - 1]
 
 
 def to_map(geometry_px: shapely.Geometry, transform: Affine) -> shapely.Geometry:
@@ -133,10 +140,10 @@ def stored(file: Any, indexes: Sequence[int], window: Window, level: int) -> Any
     top, left = window.row_off, window.col_off
     rows = range(top // height, -(-(top + window.height) // height))
     cols = range(left // width, -(-(left + window.width) // width))
+    ovr = overview_number(file.name, level) if level else None
     with opened(file.name) as full:
         for (number, index), row, col in itertools.product(enumerate(indexes), rows, cols):
             name = f"BLOCK_OFFSET_{col}_{row}"
-            ovr = level - 1 if level else None
             if full.get_tag_item(name, "TIFF", bidx=index, ovr=ovr) is None:
                 down = slice(max(row * height - top, 0), (row + 1) * height - top)
                 across = slice(max(col * width - left, 0), (col + 1) * width - left)

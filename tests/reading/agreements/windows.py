@@ -66,7 +66,11 @@ def _tiles_of(
         at = np.s_[tile["row_off"] : tile["row_off"] + tile["height"]]
         at = at, np.s_[tile["col_off"] : tile["col_off"] + tile["width"]]
         want = whole.pixels[0][at]
-        got = np.frombuffer(tile["pixels"], numpy_type(tile["dtype"])).reshape(want.shape)
+        shape = tile["height"], tile["width"]
+        got = np.frombuffer(tile["pixels"], numpy_type(tile["dtype"])).reshape(shape)
+        if shape != want.shape:
+            row.compare(f"{case}, row_off {tile['row_off']}, col_off {tile['col_off']}", got, want)
+            continue
         got = widened(got, want.dtype)
         n_tiled += got.size
         if is_lossy:
