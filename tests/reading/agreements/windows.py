@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import duckdb
 import numpy as np
+from affine import TransformNotInvertibleError
 from reading.agreements.cases import (
     DATA,
     Bench,
@@ -143,7 +144,10 @@ def _windows_of(bench, row, collection, path, bands, areas, options, case=""):
     }
     for name, area in areas.items():
         told = f"{case} {call} area {area.wkt}".strip()
-        want = expected_read(path, geometry_px=area, indexes=range(1, 1 + len(bands)), **how)
+        try:
+            want = expected_read(path, geometry_px=area, indexes=range(1, 1 + len(bands)), **how)
+        except TransformNotInvertibleError:
+            continue  # rasterio has no windows where all pixels are one place
         one = got.get(name)
         if one is None or want is None:
             # where bounds overlap and areas do not: no row, or one without data
