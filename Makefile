@@ -25,7 +25,7 @@ PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=
 DUCKDB_TESTS := tests/duck tests/sql tests/reading tests/collections tests/datasets \
   tests/ingest tests/maintenance tests/cli tests/serve tests/dbt tests/docs tests/maps
 
-.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix fuzz bench bench-peers clean
+.PHONY: demo test check test-duckdb2 test-duckdb15 wheel interop matrix agreement fuzz bench bench-peers clean
 
 demo: $(VENV)/.user
 	$(BIN)/rasteret-sql demo
@@ -91,6 +91,10 @@ $(VENV_PEERS)/.ready:
 
 matrix: $(VENV)/.dev
 	$(BIN)/python tests/tiff/matrix.py --write docs/formats.md
+
+# Each read beside GDAL, exactextract, NumPy: a page with what was compared, and how it differs.
+agreement: $(VENV)/.dev
+	$(BIN)/python tests/reading/agreement.py --write docs/reads.md
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/tiff/fuzz.py --seconds 300

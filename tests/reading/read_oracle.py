@@ -55,12 +55,19 @@ class Got(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: str | Path, level: int = 0) -> Iterator[Any]:
-    """A file alone, without its neighbours; ``level`` 1 is its first overview."""
-    options = {"OVERVIEW_LEVEL": level - 1} if level else {}
+    """A file alone, without its neighbours; ``level`` 1 is its largest overview."""
+    options = {"OVERVIEW_LEVEL": overview_number(path, level)} if level else {}
     with warnings.catch_warnings(), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
         warnings.simplefilter("ignore")
         with rasterio.open(path, driver="GTiff", **options) as file:
             yield file
+
+
+def overview_number(path: str | Path, level: int) -> int:
+    """GDAL's number of a level; it numbers overviews as they stand in the file."""
+    with opened(path) as file:
+        factors = file.overviews(1)
+    return sorted(range(len(factors)), key=lambda number: factors[number])[level - 1]
 
 
 def to_map(geometry_px: shapely.Geometry, transform: Affine) -> shapely.Geometry:
@@ -134,10 +141,10 @@ def stored(file: Any, indexes: Sequence[int], window: Window, level: int) -> Any
     top, left = window.row_off, window.col_off
     rows = range(top // height, -(-(top + window.height) // height))
     cols = range(left // width, -(-(left + window.width) // width))
+    ovr = overview_number(file.name, level) if level else None
     with opened(file.name) as full:
         for (number, index), row, col in itertools.product(enumerate(indexes), rows, cols):
             name = f"BLOCK_OFFSET_{col}_{row}"
-            ovr = level - 1 if level else None
             if full.get_tag_item(name, "TIFF", bidx=index, ovr=ovr) is None:
                 down = slice(max(row * height - top, 0), (row + 1) * height - top)
                 across = slice(max(col * width - left, 0), (col + 1) * width - left)
@@ -165,9 +172,12 @@ def touches(path: str | Path, geometry_px: shapely.Geometry) -> bool:
     return bool(shapely.intersection(image, geometry_px).area > 0)
 
 
-def warped(path: str | Path, row: dict[str, Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def warped(
+    path: str | Path, row: dict[str, Any], level: int = 0
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The first band on the grid of a row, and which pixels hold data."""
-    with rasterio.open(path) as file, WarpedVRT(
+    options = {"OVERVIEW_LEVEL": level - 1} if level else {}
+    with rasterio.open(path, **options) as file, WarpedVRT(
         file, crs=row["crs"], transform=Affine(*row["transform"]), width=row["width"],
         height=row["height"], tolerance=1e-6, add_alpha=file.nodata is None,
     ) as vrt:  # fmt: skip
