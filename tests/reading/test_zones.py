@@ -526,10 +526,10 @@ def test_arguments_are_checked(s2, arguments, told):
         )
 
 
-def test_points_are_no_zones(s2):
+def test_what_is_no_geometry_is_no_zone(s2):
     with pytest.raises(InputError, match="zones, row 1"):
         rasteret_sql.sql(
-            s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''POINT(78 13)'' AS geometry')"
+            s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''POINT(nan 13)'' AS geometry')"
         ).fetchall()
 
 
