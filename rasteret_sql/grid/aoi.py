@@ -235,15 +235,19 @@ def area_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
 def zone_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
     """The polygons of a geometry as `area_of`; where it has none its lines, else its points.
 
+    A line without length is a point.
+
     Raises:
         InputError: it has nothing of these, or coordinates are no numbers or no degrees.
     """
     if not np.isfinite(shapely.get_coordinates(shape)).all():
         raise InputError.expected("geometry", "finite coordinates", shape.wkt, "correct it")
     zone = polygonal(shape)
-    for dimension in (1, 0):
+    if zone.is_empty:
+        lines = shapely.get_parts(joined([shape], 1))
+        zone = joined([one for one in lines if one.length > 0], 1)
         if zone.is_empty:
-            zone = joined([shape], dimension)
+            zone = joined([shape, *(shapely.Point(one.coords[0]) for one in lines)], 0)
     if zone.is_empty or shapely.get_dimensions(zone) == 2:
         return area_of(shape, crs)
     if crs is not None and crs.is_geographic:

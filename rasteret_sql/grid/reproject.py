@@ -358,6 +358,7 @@ def _moved_parts(geometry: BaseGeometry, move: pyproj.Transformer, dst: pyproj.C
     if shapely.get_dimensions(geometry) < 1:
         xy = _move(shapely.get_coordinates(parts), move)
         return joined(list(shapely.points(xy[np.isfinite(xy).all(axis=1)])), 0)
+    parts = parts[shapely.length(parts) > 0]
     xy, line = _follow_lines(parts, np.zeros(len(parts), np.int64), move, dst)
     known = np.isfinite(xy).all(axis=1)
     run = np.cumsum((np.diff(line, prepend=-1) != 0) | (np.diff(known, prepend=False) != 0))

@@ -98,9 +98,7 @@ class Targets:
                 boxes = [shapely.box(*bounds) for bounds in shapely.bounds(self.areas)]
                 self._boxes = lonlat_boxes(shapely.MultiPolygon(boxes), self.crs)
             elif len(self) > 1:
-                xmin, ymin, xmax, ymax = shapely.total_bounds(self.areas)
-                around = shapely.envelope(shapely.multipoints([(xmin, ymin), (xmax, ymax)]))
-                self._boxes = lonlat_boxes(around, self.crs)
+                self._boxes = lonlat_boxes(_around(self.areas), self.crs)
             else:
                 self._boxes = self.aoi(0).lonlat_boxes() if len(self) else []
         return list(self._boxes)
@@ -229,6 +227,15 @@ def find_geometry_column(schema: pa.Schema, wanted: str | None, argument: str) -
         ", ".join(schema.names[:12]),
         "name it with geometry_column := '…'",
     )
+
+
+def _around(areas: NDArray[np.object_]) -> BaseGeometry:
+    """The box around areas; a line or a point where it has no width or no height."""
+    xmin, ymin, xmax, ymax = shapely.total_bounds(areas)
+    if xmin < xmax and ymin < ymax:
+        return shapely.box(xmin, ymin, xmax, ymax)
+    line = shapely.LineString([(xmin, ymin), (xmax, ymax)])
+    return line if line.length > 0 else shapely.Point(xmin, ymin)
 
 
 def _is_geometry(field: pa.Field) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import shapely
 
@@ -29,7 +28,6 @@ from rasteret_sql.reading.outputs.zones import check_stats, chosen_bands, zone_r
 from rasteret_sql.reading.targets import Targets, parse_targets
 
 _GEOMETRY_COLUMN = AREAS[1]
-_KINDS = ("points", "a line")
 
 
 @dataclass
@@ -43,16 +41,15 @@ class BoundZones(BoundRead):
         zones = parse_targets(
             table, self.geometry_column, self.geometry_crs, self.areas_argument, areas_only=False
         )
-        dimensions = shapely.get_dimensions(zones.areas)
-        for dimension in np.unique(dimensions[dimensions < 2]).tolist():
-            _check_kind(self.options, dimension)
+        others = zones.areas[shapely.get_dimensions(zones.areas) < 2]
+        if len(others):
+            _check_options(self.options, others[0].geom_type)
         zones.snaps_lines = self.options.weights == "center"
         return zones
 
 
-def _check_kind(options: ZoneOptions, dimension: int) -> None:
+def _check_options(options: ZoneOptions, kind: str) -> None:
     """Refuse what is not defined for lines and points, which have no area."""
-    kind = _KINDS[dimension]
     for is_asked, wanted, todo in (
         (
             options.weights == "area",
@@ -94,7 +91,8 @@ def _share(name: str, value: object) -> float:
             "zones",
             "VARCHAR",
             "relation of polygons, lines or points: table, view, TEMP table, registered frame, "
-            "SELECT text or Parquet path; NULL: the bbox or geometry, or whole rasters, are the zone",
+            "SELECT text or Parquet path; NULL: the bbox or geometry, or whole rasters, are the "
+            "zone",
         ),
         READ_PARAMETERS[0],
         Parameter(
