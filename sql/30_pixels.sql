@@ -500,10 +500,10 @@ COMMENT ON MACRO TABLE rasteret_zonal_stats IS $doc$
 Statistics of the pixels in zones: one row per zone, record and band.
 
 collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
-zones            VARCHAR    relation of polygons: table, view, TEMP table, registered frame, SELECT text or Parquet path; NULL: the bbox or geometry, or whole rasters, are the zone
+zones            VARCHAR    relation of polygons, lines or points: table, view, TEMP table, registered frame, SELECT text or Parquet path; NULL: the bbox or geometry, or whole rasters, are the zone
 bands            VARCHAR[]  bands to read, in this order; default: all
 stats            VARCHAR[]  some of count, weight_sum, sum, mean, variance, stddev, min, max, variety, majority, mode, minority, frac, median, pixel_count, nodata_count, area_m2, and percentiles as p05 or p99.9
-weights          VARCHAR    what a pixel counts: 'center' (1 where the zone holds its centre), 'touched' (1 where the zone touches it), 'fraction' (its share inside the zone) or 'area' (that times its square metres on the ellipsoid)
+weights          VARCHAR    what a pixel counts: 'center' (1 where the zone holds its centre), 'touched' (1 where the zone touches it), 'fraction' (its share inside the zone; of a line the length in it) or 'area' (that share times its square metres on the ellipsoid)
 weight_band      VARCHAR    a band whose values are further weights, 0 where it has no data
 min_coverage     DOUBLE     leave out pixels of which a smaller share is inside; of 'fraction' and 'area'
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
@@ -515,10 +515,10 @@ record_columns   VARCHAR[]  columns of the record to return, or 'all'; default: 
 on_error         VARCHAR    'error', 'null' (statistics of a zone are NULL where one of its tiles can't be read) or 'report' (and a column error says why)
 max_bytes        BIGINT     refuse a read that would fetch more
 max_concurrent   INTEGER    requests under way at once; default: 64, more where answers take long
-geometry_column  VARCHAR    column of zones that holds the polygons; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
+geometry_column  VARCHAR    column of zones that holds the geometries; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
 level            INTEGER    0 is full resolution, 1 the largest overview, …
 scaled           BOOLEAN    apply the file's scale and offset before anything else
 returns          the record's columns, the zone's columns, band, one column per statistic. A zone that touches a raster, but no pixel with data, is a row with count 0; one outside is no row
-raises           collection, bands, level, stats: unknown; zones: no relation of polygons; bands of unlike grid; weight_band below 0; a tile that can't be read, unless on_error
+raises           collection, bands, level, stats: unknown; zones: no relation of geometries; bands of unlike grid; weight_band below 0; a tile that can't be read, unless on_error
 example          SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', 'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' AS geometry', bands := ['B04'], weights := 'fraction') ORDER BY ALL
 $doc$;

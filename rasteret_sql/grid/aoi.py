@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyproj
 import shapely
 from pyproj.exceptions import ProjError
@@ -22,6 +23,7 @@ from rasteret_sql.grid.forms import read_geometry
 from rasteret_sql.grid.reproject import (
     fold_longitudes,
     is_large,
+    joined,
     lonlat_boxes,
     polygonal,
     reproject,
@@ -228,6 +230,30 @@ def area_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
         _check_degrees("geometry", area.bounds)
         area = fold_longitudes(area)
     return area
+
+
+def zone_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
+    """The polygons of a geometry as `area_of`; where it has none its lines, else its points.
+
+    A line without length is a point.
+
+    Raises:
+        InputError: it has nothing of these, or coordinates are no numbers or no degrees.
+    """
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise InputError.expected("geometry", "finite coordinates", shape.wkt, "correct it")
+    zone = polygonal(shape)
+    if zone.is_empty:
+        lines = shapely.get_parts(joined([shape], 1))
+        zone = joined([one for one in lines if one.length > 0], 1)
+        if zone.is_empty:
+            zone = joined([shape, *(shapely.Point(one.coords[0]) for one in lines)], 0)
+    if zone.is_empty or shapely.get_dimensions(zone) == 2:
+        return area_of(shape, crs)
+    if crs is not None and crs.is_geographic:
+        _check_degrees("geometry", zone.bounds)
+        zone = fold_longitudes(zone)
+    return zone
 
 
 def _check_degrees(subject: str, bounds: tuple[float, float, float, float]) -> None:

@@ -1,6 +1,6 @@
-"""Which pixels of a window a polygon covers, by the rules of GDAL's rasterizer.
+"""Which pixels of a window a polygon, a line or a point burns, by the rules of GDAL's rasterizer.
 
-A pixel is inside where its centre is. Centres on an edge: with columns growing to the
+A pixel is inside of a polygon where its centre is. Centres on an edge: with columns growing to the
 right and rows down, a left edge excludes and a right edge includes them; a top edge and
 the bottom edge of a north-up raster include them. Seen and measured against GDAL 3.10
 (``gdal_rasterize``, which rasterio's masks use), not described in its manual.
@@ -25,6 +25,11 @@ _ALIGNED = 1e-4
 
 _AXIS = 0.01
 """Pixels: an edge whose ends differ less in a coordinate counts as axis-parallel."""
+
+_FAR = 1 << 30
+"""Pixels: vertices of a line farther away are pulled to there, so that products fit."""
+
+_POLYGON, _LINES, _POINTS = (3,), (1, 2), (0,)
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -71,6 +76,78 @@ def polygon_mask(
     return _burn(spans, height, width)
 
 
+def line_mask(
+    geometry_px: BaseGeometry, window: Window, *, all_touched: bool = False
+) -> NDArray[np.bool_]:
+    """Mark the pixels of a window that a line burns.
+
+    Args:
+        geometry_px: LineString or MultiLineString in pixel coordinates of the image; other
+            parts of a collection burn nothing.
+        window: Of the image. Masks of neighbouring windows fit together.
+        all_touched: Every pixel that the line passes through; else one in each row or column
+            of a segment, whichever it crosses more of (Bresenham's line).
+
+    Returns:
+        Shape (window.height, window.width), True on the line.
+
+    Example:
+        >>> line = shapely.LineString([(0.9, 0.9), (3.1, 1.9)])
+        >>> line_mask(line, Window(0, 2, 0, 4)).astype(int)
+        array([[1, 1, 0, 0],
+               [0, 0, 1, 1]])
+        >>> line_mask(line, Window(0, 2, 0, 4), all_touched=True).astype(int)
+        array([[1, 1, 0, 0],
+               [0, 1, 1, 1]])
+    """
+    height, width = max(window.height, 0), max(window.width, 0)
+    if height == 0 or width == 0 or geometry_px.is_empty:
+        return np.zeros((height, width), dtype=bool)
+    xy, line = shapely.get_coordinates(_parts(geometry_px, _LINES), return_index=True)
+    inner = line[1:] == line[:-1]
+    (x1, y1), (x2, y2) = xy[:-1][inner].T, xy[1:][inner].T
+    edges = _Edges(x1, y1, x2, y2, line[1:][inner], np.zeros(len(x1), bool))
+    if not all_touched:
+        return _burn([_stepped_spans(edges, window)], height, width)
+    spans = [_level_spans(edges, window, along=True), _upright_spans(edges, window, along=True)]
+    return _burn([*spans, _sloped_spans(edges, window)], height, width)
+
+
+def point_mask(geometry_px: BaseGeometry, window: Window) -> NDArray[np.bool_]:
+    """Mark the pixels of a window that hold a point.
+
+    Args:
+        geometry_px: Point or MultiPoint in pixel coordinates of the image; other parts of a
+            collection burn nothing. Left and top edges of a pixel are its own.
+        window: Of the image.
+
+    Returns:
+        Shape (window.height, window.width), True where a point is.
+
+    Example:
+        >>> point_mask(shapely.Point(1.0, 0.99), Window(0, 2, 0, 3)).astype(int)
+        array([[0, 1, 0],
+               [0, 0, 0]])
+    """
+    mask = np.zeros((max(window.height, 0), max(window.width, 0)), dtype=bool)
+    col, row = np.floor(shapely.get_coordinates(_parts(geometry_px, _POINTS))).T
+    inside = (row >= window.row_start) & (row < window.row_stop)
+    inside &= (col >= window.col_start) & (col < window.col_stop)
+    row, col = row[inside] - window.row_start, col[inside] - window.col_start
+    mask[row.astype(np.int64), col.astype(np.int64)] = True
+    return mask
+
+
+def snapped(geometry_px: BaseGeometry) -> BaseGeometry:
+    """A line from pixel centre to pixel centre: it meets the pixels that `line_mask` marks.
+
+    Example:
+        >>> snapped(shapely.LineString([(0.9, 0.9), (3.1, 1.9)])).wkt
+        'LINESTRING (0.5 0.5, 3.5 1.5)'
+    """
+    return shapely.transform(geometry_px, lambda xy: np.floor(xy) + 0.5)
+
+
 def box_covers(geometry_px: BaseGeometry, window: Window) -> bool:
     """Whether a geometry surely covers all pixels of a window, so that no mask is needed.
 
@@ -104,11 +181,17 @@ def is_box(geometry_px: BaseGeometry) -> bool:
     return bool(at_edge.all() and (steps.sum(axis=1) == 1).all())
 
 
-def _edges(geometry: BaseGeometry) -> _Edges:
+def _parts(geometry: BaseGeometry, kinds: tuple[int, ...]) -> NDArray[np.object_]:
+    """The simple parts of some kinds."""
     parts = shapely.get_parts(geometry)
-    while (shapely.get_type_id(parts) > 5).any():  # collections in collections
+    while (shapely.get_type_id(parts) > 3).any():  # multi-parts and collections in collections
         parts = shapely.get_parts(parts)
-    parts = parts[shapely.get_type_id(parts) == 3]
+    chosen: NDArray[np.object_] = parts[np.isin(shapely.get_type_id(parts), kinds)]
+    return chosen
+
+
+def _edges(geometry: BaseGeometry) -> _Edges:
+    parts = _parts(geometry, _POLYGON)
     rings, polygon = shapely.get_rings(parts, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     inner = ring[1:] == ring[:-1]
@@ -197,9 +280,9 @@ def _kinds(edges: _Edges) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return upright, ~upright & (np.abs(edges.y1 - edges.y2) < _AXIS)
 
 
-def _upright_spans(edges: _Edges, window: Window) -> _Spans:
-    """The column that an upright edge passes through."""
-    upright = _kinds(edges)[0] & ~_on_pixel_edge(edges.x1, edges.x2)
+def _upright_spans(edges: _Edges, window: Window, *, along: bool = False) -> _Spans:
+    """The column that an upright edge passes through; also along a pixel edge, if said so."""
+    upright = _kinds(edges)[0] & (along | ~_on_pixel_edge(edges.x1, edges.x2))
     x1, y1, x2, y2 = (values[upright] for values in edges[:4])
     col = _to_ints(np.floor(np.maximum(x1, x2)) - window.col_start, window.width)
     first = _to_ints(np.floor(np.minimum(y1, y2)) - window.row_start, window.height)
@@ -208,9 +291,9 @@ def _upright_spans(edges: _Edges, window: Window) -> _Spans:
     return _Spans(row, col[edge], col[edge] + 1)
 
 
-def _level_spans(edges: _Edges, window: Window) -> _Spans:
-    """The row that a horizontal edge passes through."""
-    level = _kinds(edges)[1] & ~_on_pixel_edge(edges.y1, edges.y2)
+def _level_spans(edges: _Edges, window: Window, *, along: bool = False) -> _Spans:
+    """The row that a horizontal edge passes through; also along a pixel edge, if said so."""
+    level = _kinds(edges)[1] & (along | ~_on_pixel_edge(edges.y1, edges.y2))
     x1, y1, x2, y2 = (values[level] for values in edges[:4])
     y_left = np.where(x1 <= x2, y1, y2)
     return _Spans(
@@ -247,3 +330,27 @@ def _sloped_spans(edges: _Edges, window: Window) -> _Spans:
         _to_ints(np.floor(enter) - window.col_start, window.width),
         _to_ints(np.maximum(past, np.floor(enter) + 1) - window.col_start, window.width),
     )
+
+
+def _stepped_spans(edges: _Edges, window: Window) -> _Spans:
+    """Bresenham's line between the pixels of the ends, one pixel for each step."""
+    col, row, col_end, row_end = (
+        np.floor(np.clip(values, -_FAR, _FAR)).astype(np.int64) for values in edges[:4]
+    )
+    across, down = np.abs(col_end - col), np.abs(row_end - row)
+    right, below = np.where(col > col_end, -1, 1), np.where(row > row_end, -1, 1)
+    by_col = across >= down
+    steps, others = np.where(by_col, across, down), np.where(by_col, down, across)
+    # Steps whose column, or row, lies in the window.
+    begin, sign = np.where(by_col, col, row), np.where(by_col, right, below)
+    low = np.where(by_col, window.col_start, window.row_start)
+    high = np.where(by_col, window.col_stop, window.row_stop) - 1
+    first = np.where(sign > 0, low - begin, begin - high)
+    last = np.where(sign > 0, high - begin, begin - low)
+    edge, step = _each(np.maximum(first, 0), np.minimum(last, steps))
+    length = np.maximum(steps[edge], 1)
+    aside = (2 * others[edge] * step + length) // (2 * length)  # halfway between two: the farther
+    by_col = by_col[edge]
+    rows = row[edge] + below[edge] * np.where(by_col, aside, step) - window.row_start
+    cols = col[edge] + right[edge] * np.where(by_col, step, aside) - window.col_start
+    return _Spans(rows, cols, cols + 1)

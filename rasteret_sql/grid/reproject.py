@@ -1,11 +1,11 @@
-"""Areas from one CRS to another: curved edges, the antimeridian, places that do not transform.
+"""Geometries from one CRS to another: curved edges, the antimeridian, places that do not transform.
 
 Longitudes of an area lie within -180..180, cut where it crosses the antimeridian.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyproj
@@ -23,6 +23,7 @@ _FIRST_PARTS = 16  # of the extent: no edge is longer, so that an S-curve cannot
 _MAX_ROUNDS = 12
 _LARGE_DEGREES = 30.0
 _POLAR_DEGREES = 84.0
+_LEAST_DEGREES = 1e-3  # extent that a box's margin is taken from at least: a point has none
 _SEAM = 1e-10  # degrees from a projection's own antimeridian: PROJ lets 6e-11 pass over it
 _MERIDIANS = frozenset(
     {"Longitude of natural origin", "Longitude of false origin", "Longitude of origin"}
@@ -37,7 +38,7 @@ def reproject(
     """Transform an area; straight edges become the curves that they are in the target.
 
     Args:
-        geometry: Polygon or MultiPolygon in ``src``.
+        geometry: Polygon or MultiPolygon in ``src``; or a line or points, likewise.
         src: CRS of the area.
         dst: CRS of the result, coordinates as x, y.
         around: A box in ``dst``; the area is clipped to its surroundings beforehand, so
@@ -45,8 +46,8 @@ def reproject(
             covers them, the box itself is returned.
 
     Returns:
-        Polygon or MultiPolygon. Edges deviate by at most 1e-7 of the extent; vertices that
-        do not transform are left out, which can leave nothing.
+        Polygon or MultiPolygon, of lines and points the same. Edges deviate by at most 1e-7 of
+        the extent; vertices that do not transform are left out, which can leave nothing.
     """
     if around is not None:
         if not is_same(src, crs_of(LONLAT)):
@@ -54,9 +55,12 @@ def reproject(
         place = _surroundings(around, dst)
         if shapely.covers(geometry, place):
             return shapely.box(*around)
-        geometry = shapely.intersection(geometry, place)
+        geometry = joined([shapely.intersection(geometry, place)], shapely.get_dimensions(geometry))
     if src.is_geographic and not dst.is_geographic:
         geometry = _wrap(geometry, _central_meridian(dst), seam=_SEAM)
+    if shapely.get_dimensions(geometry) < 2:
+        geometry = _moved_parts(geometry, transformer(src, dst), dst)
+        return fold_longitudes(geometry) if dst.is_geographic else geometry
     polygons = shapely.get_parts(polygonal(geometry))
     if len(polygons) == 0:
         return shapely.MultiPolygon()
@@ -72,7 +76,8 @@ def reproject_all(
     """Transform many areas at once, each as `reproject` does without ``around``.
 
     Args:
-        geometries: Valid Polygons and MultiPolygons that are not empty, in ``src``.
+        geometries: Valid Polygons and MultiPolygons that are not empty, in ``src``; lines and
+            points among them are transformed one by one.
         src: CRS of the areas.
         dst: CRS of the result, coordinates as x, y.
 
@@ -85,6 +90,13 @@ def reproject_all(
         >>> bool(shapely.equals_exact(moved, reproject(area, crs_of(4326), crs_of(32643)), 1e-9))
         True
     """
+    is_area = shapely.get_dimensions(geometries) == 2
+    if not is_area.all():
+        moved_all = np.empty(len(geometries), dtype=object)
+        moved_all[~is_area] = [reproject(one, src, dst) for one in geometries[~is_area]]
+        if is_area.any():
+            moved_all[is_area] = reproject_all(geometries[is_area], src, dst)
+        return moved_all
     if src.is_geographic and not dst.is_geographic:
         geometries = _wrap_all(geometries, _central_meridian(dst))
     if dst.is_geographic:  # rings may have to be cut
@@ -141,7 +153,7 @@ def shift_into(geometry: BaseGeometry, bounds: BBox) -> BaseGeometry:
         return geometry
     turn, part = np.nonzero(reaches)
     moved = [_translate(parts[p], float(turns[t, 0])) for t, p in zip(turn, part, strict=True)]
-    return polygonal(shapely.union_all(moved))
+    return joined(moved, shapely.get_dimensions(geometry))
 
 
 def lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
@@ -162,7 +174,7 @@ def lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
         if geometry.is_empty:
             return [_WORLD]  # nothing is known about where it lies
         xmin, ymin, xmax, ymax = geometry.bounds
-        pad = 1e-6 * max(xmax - xmin, ymax - ymin)
+        pad = 1e-6 * max(xmax - xmin, ymax - ymin, _LEAST_DEGREES)
     bounds = shapely.bounds(shapely.get_parts(geometry))
     west, east = _smallest_arc(bounds[:, 0], bounds[:, 2])
     south, north = float(bounds[:, 1].min()), float(bounds[:, 3].max())
@@ -191,6 +203,29 @@ def polygonal(geometry: BaseGeometry) -> BaseGeometry:
     return shapely.union_all(parts[shapely.get_type_id(parts) == 3])
 
 
+def joined(geometries: Sequence[BaseGeometry], dimension: int) -> BaseGeometry:
+    """The union of polygons; of lines or points the parts of all, as they are.
+
+    Args:
+        geometries: Of any kind.
+        dimension: 2 for their polygons, 1 for their lines, 0 for their points.
+
+    Example:
+        >>> pieces = [shapely.Point(1, 1), shapely.LineString([(0, 0), (2, 2)])]
+        >>> joined(pieces, 0).wkt, joined(pieces, 1).wkt
+        ('POINT (1 1)', 'LINESTRING (0 0, 2 2)')
+    """
+    if dimension >= 2:
+        return polygonal(shapely.union_all(geometries))
+    parts = shapely.get_parts(np.array(geometries, dtype=object))
+    while (shapely.get_type_id(parts) > 3).any():
+        parts = shapely.get_parts(parts)
+    parts = parts[(shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)]
+    if len(parts) == 1:
+        return parts[0]
+    return shapely.multilinestrings(parts) if dimension else shapely.multipoints(parts)
+
+
 def _translate(geometry: BaseGeometry, degrees: float) -> BaseGeometry:
     return shapely.transform(geometry, lambda xy: xy + np.array([degrees, 0.0]))
 
@@ -207,7 +242,7 @@ def _wrap(geometry: BaseGeometry, centre: float, *, seam: float) -> BaseGeometry
         for turn in (-360, 0, 360)
         if xmin + turn < east and xmax + turn > west
     ]
-    return polygonal(shapely.union_all(pieces))
+    return joined(pieces, shapely.get_dimensions(geometry))
 
 
 def _central_meridian(crs: pyproj.CRS) -> float:
@@ -277,7 +312,16 @@ def _follow(
         Coordinates in the target (n, 2), ring of each, polygon of each ring.
     """
     rings, of_polygon = shapely.get_rings(polygons, return_index=True)
-    area_of_ring = of_area[of_polygon]
+    return *_follow_lines(rings, of_area[of_polygon], move, dst), of_polygon
+
+
+def _follow_lines(
+    rings: NDArray[np.object_],
+    area_of_ring: NDArray[np.int64],
+    move: pyproj.Transformer,
+    dst: pyproj.CRS,
+) -> tuple[_Floats, NDArray[np.int64]]:
+    """Vertices of rings or lines as `_follow`, and ring of each."""
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     extent = _extents(xy, ring, area_of_ring)
     rings = shapely.segmentize(rings, np.maximum(extent / _FIRST_PARTS, 1e-300)[area_of_ring])
@@ -305,7 +349,24 @@ def _follow(
         new = at + np.arange(len(at))
         fresh = np.zeros(len(xy) - 1, dtype=bool)
         fresh[new - 1] = fresh[new] = True
-    return moved, ring, of_polygon
+    return moved, ring
+
+
+def _moved_parts(geometry: BaseGeometry, move: pyproj.Transformer, dst: pyproj.CRS) -> BaseGeometry:
+    """Lines or points in another CRS, a line cut where vertices do not transform."""
+    parts = shapely.get_parts(geometry)
+    if shapely.get_dimensions(geometry) < 1:
+        xy = _move(shapely.get_coordinates(parts), move)
+        return joined(list(shapely.points(xy[np.isfinite(xy).all(axis=1)])), 0)
+    parts = parts[shapely.length(parts) > 0]
+    xy, line = _follow_lines(parts, np.zeros(len(parts), np.int64), move, dst)
+    known = np.isfinite(xy).all(axis=1)
+    run = np.cumsum((np.diff(line, prepend=-1) != 0) | (np.diff(known, prepend=False) != 0))
+    xy, run = xy[known], run[known]
+    lines = np.split(xy, np.flatnonzero(np.diff(run)) + 1) if len(xy) else []
+    if dst.is_geographic:
+        lines = [np.column_stack([np.unwrap(a[:, 0], period=360), a[:, 1]]) for a in lines]
+    return joined([shapely.LineString(a) for a in lines if len(a) > 1], 1)
 
 
 def _extents(xy: _Floats, ring: NDArray[np.int64], of_area: NDArray[np.int64]) -> _Floats:

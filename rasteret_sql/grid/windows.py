@@ -62,7 +62,8 @@ def window_of(geometry_px: BaseGeometry, height: int, width: int) -> Window:
     Starts round down and stops round up, as in rasterio's ``geometry_window``, except that
     a bound within `EDGE_TOLERANCE` of a pixel edge is on that edge: an AOI drawn along
     pixel edges gets no further row from the noise of a reprojection. A geometry smaller
-    than the tolerance keeps its pixel.
+    than the tolerance keeps its pixel. Of a line or a point it is the pixels that hold its
+    bounds, left and top edges included.
 
     Args:
         geometry_px: In pixel coordinates.
@@ -80,6 +81,8 @@ def window_of(geometry_px: BaseGeometry, height: int, width: int) -> Window:
     if geometry_px.is_empty:
         return Window(0, 0, 0, 0)
     xmin, ymin, xmax, ymax = geometry_px.bounds
+    if shapely.get_dimensions(geometry_px) < 2:
+        return Window(*_held(ymin, ymax, height), *_held(xmin, xmax, width))
     return Window(*_pixel_range(ymin, ymax, height), *_pixel_range(xmin, xmax, width))
 
 
@@ -91,6 +94,15 @@ def _pixel_range(low: float, high: float, size: int) -> tuple[int, int]:
     if start >= stop:
         start, stop = math.floor(low), math.ceil(high)
     start, stop = max(start, 0), min(stop, size)
+    return (start, stop) if start < stop else (0, 0)
+
+
+def _held(low: float, high: float, size: int) -> tuple[int, int]:
+    """The pixels on one axis that hold what lies between two places."""
+    low, high = max(low, -1.0), min(high, float(size))
+    if not low <= high:
+        return 0, 0
+    start, stop = max(math.floor(low), 0), min(math.floor(high) + 1, size)
     return (start, stop) if start < stop else (0, 0)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import crs_of
-from rasteret_sql.grid.masks import is_box, polygon_mask
+from rasteret_sql.grid.masks import is_box, polygon_mask, snapped
 from rasteret_sql.grid.windows import EDGE_TOLERANCE, to_pixels, window_of
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.reading.targets import Moved, Targets
@@ -123,6 +123,8 @@ class Footprints:
         found = self._geometries.get(key)
         if found is None:
             found = self._geometry(grid, target)
+            if self.targets is not None and self.targets.snaps_lines and _is_line(found):
+                found = snapped(found)
             if len(self._geometries) > 100_000:
                 self._geometries.clear()
             self._geometries[key] = found
@@ -259,8 +261,8 @@ class Footprints:
         with np.errstate(invalid="ignore"):
             xmin, xmax = _axis(affines[:, 0], affines[:, 2], moved.bounds[:, 0], moved.bounds[:, 2])
             ymin, ymax = _axis(affines[:, 4], affines[:, 5], moved.bounds[:, 1], moved.bounds[:, 3])
-        rows = _pixel_ranges(ymin, ymax, height)
-        cols = _pixel_ranges(xmin, xmax, width)
+        rows = _pixel_ranges(ymin, ymax, height, moved.is_area)
+        cols = _pixel_ranges(xmin, xmax, width, moved.is_area)
         some = (rows[0] < rows[1]) & (cols[0] < cols[1])
         whole = moved.is_box[None, :] & (xmin < cols[0] + 0.5) & (xmax > cols[1] - 0.5)
         whole &= (ymin < rows[0] + 0.5) & (ymax > rows[1] - 0.5)
@@ -268,6 +270,10 @@ class Footprints:
         for number, grid in enumerate(grids):
             chosen = np.flatnonzero(some[number])
             self._pairs[grid] = _GridPairs(chosen, windows[number, chosen], whole[number, chosen])
+
+
+def _is_line(geometry: shapely.Geometry) -> bool:
+    return bool(shapely.get_dimensions(geometry) == 1)
 
 
 def _is_plain(grid: Grid, targets: Targets) -> bool:
@@ -298,7 +304,7 @@ def _axis(
 
 
 def _pixel_ranges(
-    low: NDArray[np.float64], high: NDArray[np.float64], size: Ints
+    low: NDArray[np.float64], high: NDArray[np.float64], size: Ints, is_area: Mask
 ) -> tuple[Ints, Ints]:
     """As ``windows.window_of`` on one axis; empty ranges are 0, 0."""
     low, high = np.maximum(low, -1.0), np.minimum(high, size + 1.0)
@@ -307,6 +313,9 @@ def _pixel_ranges(
     start, stop = np.floor(low + EDGE_TOLERANCE), np.ceil(high - EDGE_TOLERANCE)
     thin = start >= stop
     start, stop = np.where(thin, np.floor(low), start), np.where(thin, np.ceil(high), stop)
+    if not is_area.all():
+        start = np.where(is_area, start, np.floor(low))
+        stop = np.where(is_area, stop, np.floor(high) + 1)
     start, stop = np.maximum(start, 0), np.minimum(stop, size)
     known &= start < stop
     return (

@@ -17,7 +17,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area
+from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area, zone_of
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
 from rasteret_sql.grid.forms import read_geometry
 from rasteret_sql.grid.masks import is_box
@@ -25,6 +25,7 @@ from rasteret_sql.grid.reproject import is_large, lonlat_boxes, reproject_all
 from rasteret_sql.units import BBox
 
 _POLYGONS = (3, 6)
+_ZONES = (0, 1, 3, 4, 5, 6)
 _EXTENSION = b"ARROW:extension:metadata"
 
 
@@ -36,21 +37,29 @@ class Moved:
         geometries: Polygons; empty where nothing transforms.
         bounds: xmin, ymin, xmax, ymax of each; NaN of an empty one.
         is_box: Whether the polygon is a rectangle along the axes.
+        is_area: Whether it is polygons, and no line or points.
     """
 
     geometries: NDArray[np.object_]
     bounds: NDArray[np.float64]
     is_box: NDArray[np.bool_]
+    is_area: NDArray[np.bool_]
 
 
 class Targets:
     """Areas, numbered from 0.
 
     Args:
-        areas: Polygons; of longitudes and latitudes, within -180..180.
+        areas: Polygons, or lines and points; of longitudes and latitudes, within -180..180.
         crs: What the coordinates are in; None = pixels (x = column, y = row).
         columns: One row per area: the columns that come through.
+
+    Attributes:
+        snaps_lines: Whether a line counts as going from pixel centre to pixel centre, so that
+            it meets the pixels of `grid.masks.line_mask`.
     """
+
+    snaps_lines = False
 
     def __init__(
         self,
@@ -89,8 +98,7 @@ class Targets:
                 boxes = [shapely.box(*bounds) for bounds in shapely.bounds(self.areas)]
                 self._boxes = lonlat_boxes(shapely.MultiPolygon(boxes), self.crs)
             elif len(self) > 1:
-                around = shapely.box(*shapely.total_bounds(self.areas))
-                self._boxes = lonlat_boxes(around, self.crs)
+                self._boxes = lonlat_boxes(_around(self.areas), self.crs)
             else:
                 self._boxes = self.aoi(0).lonlat_boxes() if len(self) else []
         return list(self._boxes)
@@ -143,11 +151,16 @@ class Targets:
         assert src is not None  # noqa: S101 (areas in pixels are not transformed)
         moved = self.areas if is_same(src, dst) else reproject_all(self.areas, src, dst)
         boxes = np.array([is_box(one) for one in moved], dtype=bool)
-        return Moved(moved, shapely.bounds(moved), boxes)
+        return Moved(moved, shapely.bounds(moved), boxes, shapely.get_dimensions(moved) == 2)
 
 
 def parse_targets(
-    table: pa.Table, geometry_column: str | None, geometry_crs: object, argument: str = "aois"
+    table: pa.Table,
+    geometry_column: str | None,
+    geometry_crs: object,
+    argument: str = "aois",
+    *,
+    areas_only: bool = True,
 ) -> Targets:
     """Read a relation of areas.
 
@@ -157,13 +170,14 @@ def parse_targets(
         geometry_crs: CRS of them all, ``'pixel'`` for columns and rows; without it the one that
             the column or the geometries name, else longitude and latitude.
         argument: How the user named the relation, for errors.
+        areas_only: Whether lines and points are refused.
 
     Raises:
         InputError: there is no such column, or a geometry is malformed or no area.
     """
     name = find_geometry_column(table.schema, geometry_column, argument)
     shapes, there, crs = shapes_of(table, name, geometry_crs, argument)
-    areas = _areas(shapes, crs, argument)
+    areas = _areas(shapes, crs, argument, areas_only=areas_only)
     return Targets(areas, crs, one_batch(table.drop_columns([name]).filter(pa.array(there))))
 
 
@@ -213,6 +227,15 @@ def find_geometry_column(schema: pa.Schema, wanted: str | None, argument: str) -
         ", ".join(schema.names[:12]),
         "name it with geometry_column := '…'",
     )
+
+
+def _around(areas: NDArray[np.object_]) -> BaseGeometry:
+    """The box around areas; a line or a point where it has no width or no height."""
+    xmin, ymin, xmax, ymax = shapely.total_bounds(areas)
+    if xmin < xmax and ymin < ymax:
+        return shapely.box(xmin, ymin, xmax, ymax)
+    line = shapely.LineString([(xmin, ymin), (xmax, ymax)])
+    return line if line.length > 0 else shapely.Point(xmin, ymin)
 
 
 def _is_geometry(field: pa.Field) -> bool:
@@ -265,17 +288,18 @@ def _one(value: Any) -> BaseGeometry:  # noqa: ANN401 (whatever the column holds
 
 
 def _areas(
-    shapes: NDArray[np.object_], crs: pyproj.CRS | None, argument: str
+    shapes: NDArray[np.object_], crs: pyproj.CRS | None, argument: str, *, areas_only: bool
 ) -> NDArray[np.object_]:
     """As `grid.aoi` takes one: valid, polygons, longitudes folded."""
     areas = shapes.copy()
-    odd = ~np.isin(shapely.get_type_id(shapes), _POLYGONS) | ~shapely.is_valid(shapes)
+    odd = ~np.isin(shapely.get_type_id(shapes), _POLYGONS if areas_only else _ZONES)
+    odd |= ~shapely.is_valid(shapes)
     if crs is not None and crs.is_geographic and len(shapes):
         xmin, ymin, xmax, ymax = shapely.bounds(shapes).T
         odd |= (xmin < -180) | (xmax > 180) | (ymin < -90) | (ymax > 90)
     for row in np.flatnonzero(odd).tolist():
         try:
-            areas[row] = area_of(shapes[row], crs)
+            areas[row] = (area_of if areas_only else zone_of)(shapes[row], crs)
         except InputError as error:
             raise InputError(f"{argument}, row {row + 1}: {error.message}") from None
     return areas

@@ -5,11 +5,11 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.features import geometry_mask
+from rasterio.features import geometry_mask, rasterize
 from rasterio.transform import Affine as RasterioAffine
 
 from rasteret_sql.grid.crs import LONLAT, transformer
-from rasteret_sql.grid.masks import box_covers, is_box, polygon_mask
+from rasteret_sql.grid.masks import box_covers, is_box, line_mask, point_mask, polygon_mask, snapped
 from rasteret_sql.grid.reproject import polygonal
 from rasteret_sql.grid.windows import to_pixels, window_of
 from rasteret_sql.units import Affine, Window
@@ -246,3 +246,86 @@ def test_a_mask_of_a_tile_is_fast(vertices, milliseconds):
         times.append(time.perf_counter() - start)
     assert mask.any()
     assert min(times) * 1000 < milliseconds * 4  # of a busy machine; alone it takes a quarter
+
+
+# Lines and points
+
+
+def gdal_burns(geometry_px, *, all_touched=False):
+    """GDAL writes outside of its memory where a touched line leaves it: a larger raster."""
+    pad = 10 if all_touched else 0
+    size, shift = 30 + 2 * pad, RasterioAffine(1, 0, -pad, 0, 1, -pad)
+    mask = rasterize([(geometry_px, 1)], (size, size), transform=shift, all_touched=all_touched)
+    return mask[pad : size - pad, pad : size - pad] != 0
+
+
+def lines_of(coordinates):
+    vertices = st.lists(st.tuples(coordinates, coordinates), min_size=2, max_size=8)
+    several = st.lists(vertices, min_size=1, max_size=3)
+    return several.map(
+        lambda parts: shapely.MultiLineString([shapely.LineString(p) for p in parts])
+    )
+
+
+off_the_edges = st.integers(-300, 1800).map(lambda n: n / 50 + 0.0037)
+
+
+@settings(max_examples=250, deadline=None)
+@given(line=st.one_of(lines_of(anywhere), lines_of(on_halves)))
+def test_a_line_burns_the_pixels_of_gdal(line):
+    np.testing.assert_array_equal(line_mask(line, IMAGE), gdal_burns(line))
+
+
+@settings(max_examples=150, deadline=None)
+@given(line=lines_of(off_the_edges), slant=st.floats(0.0003, 0.0007))
+def test_a_touched_line_burns_the_pixels_of_gdal(line, slant):
+    line = shapely.transform(line, lambda xy: xy * [1, 1 + slant])
+    got = line_mask(line, IMAGE, all_touched=True)
+    np.testing.assert_array_equal(got, gdal_burns(line, all_touched=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(line=lines_of(on_halves))
+def test_touched_pixels_of_lines_are_those_that_the_line_intersects(line):
+    got = line_mask(line, IMAGE, all_touched=True)
+    cols, rows = np.meshgrid(np.arange(30), np.arange(30))
+    inner = shapely.box(cols + 0.001, rows + 0.001, cols + 0.999, rows + 0.999)
+    outer = shapely.box(cols - 0.001, rows - 0.001, cols + 1.001, rows + 1.001)
+    assert got[shapely.intersects(line, inner)].all()
+    assert not got[~shapely.intersects(line, outer)].any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(line=lines_of(on_halves), row=st.integers(1, 29), col=st.integers(1, 29))
+def test_line_masks_of_neighbouring_windows_fit_together(line, row, col):
+    for touched in (False, True):
+        parts = [
+            [
+                line_mask(line, Window(*rows, *cols), all_touched=touched)
+                for cols in ((0, col), (col, 30))
+            ]
+            for rows in ((0, row), (row, 30))
+        ]
+        np.testing.assert_array_equal(np.block(parts), line_mask(line, IMAGE, all_touched=touched))
+
+
+@settings(max_examples=100, deadline=None)
+@given(line=lines_of(anywhere))
+def test_a_snapped_line_meets_the_pixels_that_it_burns(line):
+    inside = window_of(line, 30, 30)
+    mask = line_mask(line, IMAGE)
+    rows, cols = np.nonzero(mask)
+    boxes = shapely.box(cols - 1e-6, rows - 1e-6, cols + 1 + 1e-6, rows + 1 + 1e-6)
+    assert shapely.intersects(snapped(line), boxes).all()
+    np.testing.assert_array_equal(line_mask(snapped(line), IMAGE), mask)
+    if mask.any():
+        assert (rows.min(), cols.min()) >= (inside.row_start, inside.col_start)
+        assert rows.max() < inside.row_stop
+        assert cols.max() < inside.col_stop
+
+
+@settings(max_examples=100, deadline=None)
+@given(places=st.lists(st.tuples(anywhere, anywhere), min_size=1, max_size=9))
+def test_points_burn_the_pixels_of_gdal(places):
+    points = shapely.MultiPoint(places)
+    np.testing.assert_array_equal(point_mask(points, IMAGE), gdal_burns(points))

@@ -526,10 +526,10 @@ def test_arguments_are_checked(s2, arguments, told):
         )
 
 
-def test_points_are_no_zones(s2):
+def test_what_is_no_geometry_is_no_zone(s2):
     with pytest.raises(InputError, match="zones, row 1"):
         rasteret_sql.sql(
-            s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''POINT(78 13)'' AS geometry')"
+            s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''POINT(nan 13)'' AS geometry')"
         ).fetchall()
 
 
@@ -605,10 +605,11 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
 
 def test_the_page_says_what_comes_out(s2):
     page = (Path(__file__).parents[2] / "docs" / "zones.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    table, query = block.strip().split(";\n\n")
+    areas, roads = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    table, query = areas.strip().split(";\n\n")
     s2.execute(table)
-    rows = s2.execute(query).fetchall()
-    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    assert len(lines) == 4
-    assert "\n".join(lines) in page
+    for statement, n_rows in ((query, 4), (roads, 1)):
+        rows = s2.execute(statement).fetchall()
+        lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+        assert len(lines) == n_rows
+        assert "\n".join(lines) in page, lines

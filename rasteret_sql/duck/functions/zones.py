@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
+import shapely
 
 from rasteret_sql.duck.checks import one_of, text, texts
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
@@ -16,15 +18,57 @@ from rasteret_sql.duck.functions.read_parameters import (
     READ_PARAMETERS,
     SCALED,
 )
-from rasteret_sql.duck.reading import bind_read, expose_read
+from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, resolve
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.zonal import STATISTICS
 from rasteret_sql.reading.outputs.zone_pixels import ZoneOptions
 from rasteret_sql.reading.outputs.zones import check_stats, chosen_bands, zone_rows, zone_schema
+from rasteret_sql.reading.targets import Targets, parse_targets
 
 _GEOMETRY_COLUMN = AREAS[1]
+
+
+@dataclass
+class BoundZones(BoundRead):
+    """A read of zones, bound; they may be polygons, lines and points."""
+
+    options: ZoneOptions = field(default_factory=lambda: ZoneOptions(()))
+
+    def parsed(self, table: pa.Table) -> Targets:
+        """The rows of the relation of zones."""
+        zones = parse_targets(
+            table, self.geometry_column, self.geometry_crs, self.areas_argument, areas_only=False
+        )
+        others = zones.areas[shapely.get_dimensions(zones.areas) < 2]
+        if len(others):
+            _check_options(self.options, others[0].geom_type)
+        zones.snaps_lines = self.options.weights == "center"
+        return zones
+
+
+def _check_options(options: ZoneOptions, kind: str) -> None:
+    """Refuse what is not defined for lines and points, which have no area."""
+    for is_asked, wanted, todo in (
+        (
+            options.weights == "area",
+            "polygons for weights := 'area'",
+            "take 'fraction', which weighs by the length of a line, or buffer it",
+        ),
+        (
+            options.min_coverage > 0,
+            "polygons for min_coverage",
+            "leave it out: pixels hold no share of a line or a point",
+        ),
+        (
+            options.weights == "fraction" and "area_m2" in options.stats,
+            "polygons for area_m2 with weights := 'fraction'",
+            "take weights := 'touched' or leave area_m2 out",
+        ),
+    ):
+        if is_asked:
+            raise InputError.expected("zones", wanted, kind, todo)
 
 
 def _stats(name: str, value: object) -> tuple[str, ...]:
@@ -46,8 +90,9 @@ def _share(name: str, value: object) -> float:
         Parameter(
             "zones",
             "VARCHAR",
-            "relation of polygons: table, view, TEMP table, registered frame, SELECT text or "
-            "Parquet path; NULL: the bbox or geometry, or whole rasters, are the zone",
+            "relation of polygons, lines or points: table, view, TEMP table, registered frame, "
+            "SELECT text or Parquet path; NULL: the bbox or geometry, or whole rasters, are the "
+            "zone",
         ),
         READ_PARAMETERS[0],
         Parameter(
@@ -61,8 +106,8 @@ def _share(name: str, value: object) -> float:
             "weights",
             "VARCHAR",
             "what a pixel counts: 'center' (1 where the zone holds its centre), 'touched' (1 where "
-            "the zone touches it), 'fraction' (its share inside the zone) or 'area' (that times "
-            "its square metres on the ellipsoid)",
+            "the zone touches it), 'fraction' (its share inside the zone; of a line the length in "
+            "it) or 'area' (that share times its square metres on the ellipsoid)",
             "'center'",
             one_of("center", "touched", "fraction", "area"),
         ),
@@ -88,15 +133,15 @@ def _share(name: str, value: object) -> float:
             "be read) or 'report' (and a column error says why)",
         ),
         _GEOMETRY_COLUMN.with_doc(
-            "column of zones that holds the polygons; default: the one of type GEOMETRY, or named "
-            "geometry, geom or wkb_geometry"
+            "column of zones that holds the geometries; default: the one of type GEOMETRY, or "
+            "named geometry, geom or wkb_geometry"
         ),
         LEVEL,
         SCALED.with_doc("apply the file's scale and offset before anything else"),
     ),
     returns="the record's columns, the zone's columns, band, one column per statistic. A zone "
     "that touches a raster, but no pixel with data, is a row with count 0; one outside is no row",
-    raises="collection, bands, level, stats: unknown; zones: no relation of polygons; bands of "
+    raises="collection, bands, level, stats: unknown; zones: no relation of geometries; bands of "
     "unlike grid; weight_band below 0; a tile that can't be read, unless on_error",
     example="SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', "
     "'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' "
@@ -124,7 +169,9 @@ def zonal_stats(
         check_bands(relation, [weight_band])
     read = [*bands, *([weight_band] if weight_band and weight_band not in bands else [])]
     arguments |= {"collection": collection, "bands": read, "all_touched": weights == "touched"}
-    bound = bind_read(call, arguments, areas_argument="zones")
+    shared = bind_read(call, arguments, areas_argument="zones")
+    known = {one.name: getattr(shared, one.name) for one in fields(BoundRead)}
+    bound = BoundZones(**known, options=options)
 
     def run(bound: Any, scan: Scan) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
         records = bound.records(scan)

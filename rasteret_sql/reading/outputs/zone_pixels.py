@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid.coverage import cell_areas, coverage_of_each
-from rasteret_sql.grid.masks import box_covers, polygon_mask
+from rasteret_sql.grid.coverage import cell_areas, coverage_of_each, length_in_cells
+from rasteret_sql.grid.masks import box_covers, line_mask, point_mask, polygon_mask
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.units import Window
@@ -39,7 +39,7 @@ class ZoneOptions:
         weights: What a pixel counts: all where its centre is inside, all where it is touched,
             its share inside, or that times its area on the ellipsoid.
         weight_band: A band whose values are further weights.
-        min_coverage: Pixels with a smaller share inside are left out.
+        min_coverage: Pixels with a smaller share inside are left out; of polygons.
     """
 
     stats: tuple[str, ...]
@@ -59,7 +59,7 @@ class ZonePixels(NamedTuple):
     Attributes:
         sizes: Pixels of each zone of the piece.
         flat: Place in the flattened window; None where it is each pixel once.
-        coverage: Share inside; None where all are 1.
+        coverage: Share inside, or length of a line in the pixel; None where all are 1.
         area: In square metres; None where it is not needed or not known.
     """
 
@@ -196,19 +196,33 @@ class Rasterizer:
             if target < 0 or (is_whole[number] and not options.is_exact):
                 shares[number] = np.ones((window.height, window.width), kind)
                 continue
-            if window.height * window.width >= _LARGE_WINDOW and self._covers(grid, target, window):
+            geometry = footprints.geometry(grid, target)
+            if shapely.get_dimensions(geometry) < 2:
+                shares[number] = self._share_of_parts(grid, geometry, window).astype(kind)
+                continue
+            is_large = window.height * window.width >= _LARGE_WINDOW
+            if is_large and self._covers(grid, target, window):
                 shares[number] = np.ones((window.height, window.width), kind)
             elif options.is_exact:
                 exact.append(number)
             else:
                 touched = options.weights == "touched"
-                geometry = footprints.geometry(grid, target)
                 shares[number] = polygon_mask(geometry, window, all_touched=touched)
         geometries = [footprints.geometry(grid, int(targets[number])) for number in exact]
         covered = coverage_of_each(geometries, [every[number] for number in exact])
         for number, share in zip(exact, covered, strict=True):
             shares[number] = share
         return shares
+
+    def _share_of_parts(
+        self, grid: Grid, geometry: shapely.Geometry, window: Window
+    ) -> NDArray[Any]:
+        """What of a line or of points is in each pixel; lengths in units of the raster's CRS."""
+        if shapely.get_dimensions(geometry) < 1:
+            return point_mask(geometry, window)
+        if self._options.is_exact:
+            return length_in_cells(geometry, window, grid.affine)
+        return line_mask(geometry, window, all_touched=self._options.weights == "touched")
 
     def _covers(self, grid: Grid, target: int, window: Window) -> bool:
         """Whether a zone surely covers every pixel of a window, all of it where that matters."""
