@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import duckdb
 import numpy as np
 from reading import (
+    read_oracle,
     test_chip_stacks,
     test_chips,
     test_read,

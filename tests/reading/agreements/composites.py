@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import shapely
 from reading import (
+    read_oracle,
     test_composite,
 )
 from reading.agreements.cases import (
