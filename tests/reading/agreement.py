@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import pyproj
 import rasterio
+from reading.agreements.cases import DATA as DATA
 from reading.agreements.cases import Bench, Row
 from reading.agreements.chips import chips
 from reading.agreements.composites import composites
@@ -36,6 +37,7 @@ from reading.agreements.windows import read_tiles, read_windows
 from reading.agreements.zones import zonal_stats
 
 import rasteret_sql
+from rasteret_sql.duck import functions as functions  # declares them
 from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.reading.tile_store import STORE
 
