@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import agreement
+from reading import agreement
+from reading.agreements.cases import DATA, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "reads.md"
 
 pytestmark = [
     pytest.mark.any_duckdb,
     pytest.mark.skipif(
-        not (agreement.DATA / "truth.json").is_file(), reason="the shared test data are not here"
+        not (DATA / "truth.json").is_file(), reason="the shared test data are not here"
     ),
 ]
 
@@ -36,7 +33,7 @@ def rows_of_page():
 
 
 def test_few_cases_keep_every_rule_and_reach_every_function():
-    rows = agreement.collect(cases=1, seed=7)
+    rows = agreement.collect(cases=1, seed=3)
     assert agreement.failures(rows) == []
     assert {row.function for row in rows} == set(agreement.read_functions())
 
@@ -52,7 +49,7 @@ def test_the_page_has_a_row_for_every_function_that_reads():
 
 
 def test_a_difference_is_counted_and_breaks_the_rule():
-    row = agreement.Row("rasteret_read", "made", "NumPy")
+    row = Row("rasteret_read", "made", "NumPy")
     want = np.arange(6, dtype="uint16")
     row.compare("same", want, want)
     assert (row.values, row.unequal, row.largest, row.broken) == (6, 0, 0, [])
@@ -65,7 +62,7 @@ def test_a_difference_is_counted_and_breaks_the_rule():
     table = agreement.render([row], 1, 1)
     assert "| 18 | 7 | 1 | 3 | equal (**broken**) |" in table
     assert len(agreement.failures([row])) == 3
-    assert agreement.failures([agreement.Row("rasteret_read", "none", "NumPy")]) != []
+    assert agreement.failures([Row("rasteret_read", "none", "NumPy")]) != []
 
 
 @pytest.mark.parametrize(
@@ -77,7 +74,7 @@ def test_a_difference_is_counted_and_breaks_the_rule():
     ],
 )
 def test_values_that_doubles_do_not_hold_are_told_apart(got, want, largest):
-    row = agreement.Row("rasteret_read", "made", "NumPy")
+    row = Row("rasteret_read", "made", "NumPy")
     kind = "uint64" if isinstance(got[0], int) else "float64"
     row.compare("odd", np.array(got, kind), np.array(want, kind))
     assert row.largest == largest
