@@ -222,7 +222,11 @@ def area_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
     if area.is_empty:
         kind = shape.geom_type
         point = kind in {"Point", "MultiPoint"}
-        todo = "use rasteret_sample_points for points" if point else "a line has no pixels inside"
+        todo = (
+            "use rasteret_sample_points for points"
+            if point
+            else "a line has no pixels inside; rasteret_zonal_stats takes lines as zones"
+        )
         if kind in {"Polygon", "MultiPolygon", "GeometryCollection"}:
             kind, todo = f"{kind} without area", "draw it larger, or buffer it"
         raise InputError(f"geometry: expected a Polygon or MultiPolygon, got {kind}; {todo}")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid.aoi import parse_aoi
+from rasteret_sql.grid.aoi import Aoi, parse_aoi, zone_of
 from rasteret_sql.grid.crs import LONLAT, crs_of
 from rasteret_sql.grid.windows import to_pixels, window_of
 from rasteret_sql.units import Affine, BBox, Window
@@ -224,3 +224,48 @@ def test_an_area_on_pixel_edges_reads_the_same_window_in_its_own_crs():
     aoi = parse_aoi(bbox=[500000, 4099000, 500500, 4099500], geometry_crs=32643)
     window = window_of(to_pixels(aoi.to_crs(32643), affine), 10980, 10980)
     assert window == Window(54, 104, 2, 52)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("LINESTRING (0 0, 1 1)", "LINESTRING (0 0, 1 1)"),
+        ("LINESTRING (170 0, 190 5)", "MULTILINESTRING ((-180 2.5, -170 5), (170 0, 180 2.5))"),
+        ("POINT (190 1)", "POINT (-170 1)"),
+        ("MULTIPOINT ((1 1), (2 2))", "MULTIPOINT ((1 1), (2 2))"),
+        ("LINESTRING (1 1, 1 1)", "POINT (1 1)"),
+        ("GEOMETRYCOLLECTION (POINT (3 3), LINESTRING (0 0, 1 1))", "LINESTRING (0 0, 1 1)"),
+        (
+            "GEOMETRYCOLLECTION (LINESTRING (0 0, 1 1), POLYGON ((0 0, 1 0, 1 1, 0 0)))",
+            "POLYGON ((0 0, 1 0, 1 1, 0 0))",
+        ),
+    ],
+)
+def test_a_zone_is_polygons_else_lines_else_points(shape, expected):
+    got = zone_of(shapely.from_wkt(shape), crs_of(LONLAT))
+    assert shapely.equals(got, shapely.from_wkt(expected))
+    assert got.geom_type == shapely.from_wkt(expected).geom_type
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ("POINT (nan 1)", "finite coordinates"),
+        ("LINESTRING (0 0, 0 91)", "latitudes"),
+        ("GEOMETRYCOLLECTION EMPTY", "without area"),
+    ],
+)
+def test_what_is_no_zone_is_refused(shape, told):
+    with pytest.raises(InputError, match=told):
+        zone_of(shapely.from_wkt(shape), crs_of(LONLAT))
+
+
+@pytest.mark.parametrize("shape", ["POINT (800000 1400000)", "LINESTRING (8e5 14e5, 9e5 14e5)"])
+def test_the_box_of_a_line_or_point_in_another_crs_holds_it(shape):
+    zone, crs = shapely.from_wkt(shape), crs_of("EPSG:32643")
+    (box,) = Aoi(zone, crs).lonlat_boxes()
+    moved = Aoi(zone, crs).to_crs(LONLAT)
+    assert moved.geom_type == zone.geom_type
+    assert shapely.covers(shapely.box(*box), moved)
+    assert box.xmax - box.xmin < 1
+    assert box.ymax - box.ymin < 0.1
