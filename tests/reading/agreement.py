@@ -75,7 +75,11 @@ COMPARISONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 def read_functions() -> list[str]:
     """Names of all functions that read pixels."""
-    return [name for name, one in FUNCTIONS.items() if one.file == READS_FILE]
+    return [
+        name
+        for name, one in FUNCTIONS.items()
+        if one.file == READS_FILE and "collection" in (p.name for p in one.parameters)
+    ]
 
 
 def collect(
