@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,36 @@ def _differs(values: Pixels, nodata: float) -> Mask | None:
         return ~np.isnan(values) if values.dtype.kind in "fc" else None
     if not _fits(nodata, values.dtype):
         return None
-    with np.errstate(over="ignore"):
-        same = values == np.asarray(nodata).astype(values.dtype)
-    valid: Mask = ~same
+    low, high = _nodata_span(nodata, values.dtype)
+    valid: Mask = values != low if low == high else ~((values >= low) & (values <= high))
     return valid
+
+
+@lru_cache(maxsize=256)
+def _nodata_span(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the greatest value that stands for no data.
+
+    Source:
+        GDAL, ``ARE_REAL_EQUAL`` in gdal_priv_templates.hpp: real numbers are equal up to two
+        float32 epsilons of their sum, also as float64.
+    """
+    with np.errstate(over="ignore"):
+        same = np.asarray(nodata).astype(dtype)[()]
+    if dtype.kind != "f" or dtype.itemsize < 4 or not np.isfinite(same) or same == 0:
+        return same, same
+    epsilon, most = dtype.type(np.finfo(np.float32).eps), np.finfo(dtype).max
+
+    def last(outside: Any) -> Any:  # noqa: ANN401 (a number of the type)
+        inside = same
+        while True:
+            between = dtype.type(inside + (outside - inside) / 2)
+            if between in (inside, outside):
+                return inside
+            with np.errstate(over="ignore"):
+                is_same = abs(between - same) < epsilon * abs(between + same) * dtype.type(2)
+            inside, outside = (between, outside) if is_same else (inside, between)
+
+    with np.errstate(over="ignore"):
+        beyond = np.clip(same * dtype.type(2), -most, most)
+    low, high = sorted((last(dtype.type(0)), last(beyond)))
+    return low, high

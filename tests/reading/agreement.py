@@ -80,7 +80,7 @@ def read_functions() -> list[str]:
     return [
         name
         for name, one in FUNCTIONS.items()
-        if one.file == READS_FILE and any(p.name == "collection" for p in one.parameters)
+        if one.file == READS_FILE and "collection" in (p.name for p in one.parameters)
     ]
 
 

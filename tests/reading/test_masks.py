@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from reading.rasters import write
+from reading.read_oracle import build_files, read
 
 import rasteret_sql
 
@@ -118,3 +120,28 @@ def compare_with_gdal(path, tmp_path):
         ).fetchall()
         assert dict(got) == dict(zip(bands, n_valid, strict=True))
     con.close()
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [-9999.0, -1.2676506e30, 3.4028234663852886e38, 1e-20, 0.0, 7.5])
+def test_real_nodata_is_as_near_as_gdal_s(con, tmp_path, dtype, nodata):
+    """GDAL takes real numbers for no data up to 4.8e-7 of it, also as float64."""
+    kind, rng = np.dtype(dtype), np.random.default_rng(5)
+    exact = kind.type(nodata)
+    with np.errstate(over="ignore"):
+        near = (exact * (1 + rng.uniform(-6e-7, 6e-7, 900))).astype(kind)
+    steps = [exact]
+    for towards in (np.inf, -np.inf):
+        one = exact
+        for _ in range(30):
+            with np.errstate(over="ignore"):
+                one = np.nextafter(one, kind.type(towards))
+            steps.append(one)
+    values = np.concatenate([steps, near, [np.nan, np.inf, 0, 1]]).astype(kind)
+    pixels = values[: len(values) // 5 * 5].reshape(1, 5, -1)
+    path = write(tmp_path / "a.tif", pixels, nodata=float(exact))
+    build_files(con, "made", {"a": path})
+    row = read(con, "made", ["band"], valid=True)[0]
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(row.valid[0], file.read_masks(1) != 0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import shapely
+from pyproj.exceptions import ProjError
 
 from rasteret_sql.grid.outlines import outline
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
@@ -137,4 +138,8 @@ def outline_of(grid: Grid, window: Window) -> bytes | None:
         return None
     x, y = grid.affine.to_map(window.col_start, window.row_start)
     moved = Affine(*grid.affine[:2], x, *grid.affine[3:5], y)
-    return bytes(shapely.to_wkb(outline(moved, window.height, window.width, grid.crs)))
+    try:
+        found = outline(moved, window.height, window.width, grid.crs)
+    except ProjError:  # of an engineering CRS, or of another planet
+        return None
+    return bytes(shapely.to_wkb(found))
