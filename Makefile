@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 # the run: xdist waits for ever for the one that replaces it.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); n=$$((n / 2)); \
   echo $$((n < 1 ? 1 : n > 4 ? 4 : n)))
-PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --reruns 2
+PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --reruns 2 --durations 25
 
 # Folders whose tests depend on the DuckDB version; the rest runs once, and so does what is
 # marked any_duckdb in them.

@@ -7,7 +7,13 @@ CREATE OR REPLACE MACRO rasteret_value(record, band, point) AS
                 id: struct_extract(record, 'id'),
                 asset: struct_extract(struct_extract(record, 'assets'), band),
                 metadata: struct_extract(record, band || '_metadata'),
-                crs: struct_extract(record, 'crs')
+                crs: struct_extract(record, 'crs'),
+                key: hash(
+                    struct_extract(record, 'id'),
+                    struct_extract(struct_extract(record, 'assets'), band),
+                    struct_extract(record, band || '_metadata'),
+                    struct_extract(record, 'crs')
+                )
             } END,
             band,
             point,

@@ -610,8 +610,7 @@ def _expose(source: LazySource, stream: Stream, connections: Connections, number
     cursor = connections.cursor()
     if IS_DUCKDB_2:
         relation = cursor.from_arrow(source)
-        sql = _with_estimate(cursor, relation.sql_query(), stream.n_rows)
-        return _Exposed(sql, source, held=(cursor, relation))
+        return _Exposed(relation.sql_query(), source, held=(cursor, relation))
     catalog = f"_rasteret_{number}"
     cursor.execute(f"ATTACH ':memory:' AS {catalog} (READ_WRITE)")
     cursor.execute(f"USE {catalog}")
@@ -624,19 +623,25 @@ def _with_estimate(cursor: duckdb.DuckDBPyConnection, sql: str, n_rows: int) -> 
     """The same rows, which DuckDB takes for about as many as are said.
 
     To its optimizer an Arrow source has one row (duckdb issue 25631). So rows of ``range`` are
-    added, which are counted and then left out by a LIMIT that is known only when it runs. They
-    take the columns' types by a cast that the optimizer cannot foresee the value of: what it
-    knows to be empty, it removes.
+    added, which are counted; beside them stands a relation that is empty, which is known only
+    when it runs. They take the columns' types by a cast that the optimizer cannot foresee the
+    value of: what it knows to be empty, it removes. Of 1.5 alone: in 2.0 a half-read result of
+    such a UNION ALL that is dropped keeps its connection (measured).
     """
     if n_rows <= 1:
         return sql
     found = cursor.sql(sql)
     casts = ", ".join(
-        f"TRY_CAST(range::VARCHAR AS {kind}) AS {quote_identifier(name)}"
+        f"{_cast(str(kind))} AS {quote_identifier(name)}"
         for name, kind in zip(found.columns, found.types, strict=True)
     )
-    none = f"FROM range({n_rows}) LIMIT (random() * 0)::BIGINT"
-    return f"{sql} UNION ALL SELECT {casts} FROM ({none})"
+    none = "(SELECT unnest(CASE WHEN random() > 2 THEN [1] ELSE [] END))"
+    return f"{sql} UNION ALL SELECT {casts} FROM range({n_rows}), {none}"
+
+
+def _cast(kind: str) -> str:
+    value = "NULL" if "UNION(" in kind else "range::VARCHAR"  # a string is no UNION
+    return f"TRY_CAST({value} AS {kind})"
 
 
 def _crs_casts(schema: pa.Schema) -> str:

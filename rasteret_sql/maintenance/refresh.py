@@ -280,7 +280,7 @@ class _Refresh:
         beside: dict[Path, list[int]] = {}
         for number, file in enumerate(self._stored.files):
             beside.setdefault(file.path.parent, []).append(number)
-        for folder in _folders_of(comparison):
+        for folder in self._folders_of(comparison):
             if len(beside.get(folder, ())) >= MAX_PARTS:
                 numbers |= set(beside[folder])
         return [self._stored.files[number] for number in sorted(numbers)]
@@ -358,6 +358,19 @@ class _Refresh:
         """Whether the files are in no partition, as no record has a datetime."""
         return all(file.path.parent == Path() for file in self._stored.files)
 
+    def _folders_of(self, comparison: Comparison) -> set[Path]:
+        """Partitions of the new rows."""
+        folders = set()
+        for start, batch in comparison.fresh.numbered():
+            moments = batch.column("datetime").filter(
+                pa.array(comparison.is_new[start : start + batch.num_rows])
+            )
+            months = pc.unique(pc.floor_temporal(moments, unit="month")).to_pylist()
+            for month in months:
+                parts = (month.year, month.month) if month else (NULL_SEGMENT, NULL_SEGMENT)
+                folders.add(Path(f"year={parts[0]}") / f"month={parts[1]}")
+        return {Path()} if folders and self._is_flat else folders
+
     def _link(self, files: list[StoredFile], changed: set[Path]) -> None:
         """Take files over without a copy.
 
@@ -415,20 +428,6 @@ def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             waiting = []
     if waiting:
         yield pa.concat_batches(waiting)
-
-
-def _folders_of(comparison: Comparison) -> set[Path]:
-    """Partitions of the new rows."""
-    folders = set()
-    for start, batch in comparison.fresh.numbered():
-        moments = batch.column("datetime").filter(
-            pa.array(comparison.is_new[start : start + batch.num_rows])
-        )
-        months = pc.unique(pc.floor_temporal(moments, unit="month")).to_pylist()
-        for month in months:
-            parts = (month.year, month.month) if month else (NULL_SEGMENT, NULL_SEGMENT)
-            folders.add(Path(f"year={parts[0]}") / f"month={parts[1]}")
-    return folders
 
 
 def _has_dates(comparison: Comparison) -> bool:

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,7 @@ from rasteret_sql.errors import InputError, RasteretWarning, UnknownCollectionEr
 from rasteret_sql.maps.app import App
 from rasteret_sql.maps.connections import Connections
 from rasteret_sql.maps.server import LOCAL_NAMES, MapServer
-from rasteret_sql.maps.sources import source_of
+from rasteret_sql.maps.sources import Source, source_of
 
 __all__ = ["DEFAULT_PORT", "address_of", "serve_map", "serving"]
 
@@ -122,7 +123,12 @@ def serving(
         raise UnknownCollectionError.expected(
             "collection", "one or more", "none in the workspace", "build one, or name a table"
         )
-    sources = [source_of(con, run, name) for name in names]
+    sources: list[Source] = []
+    for text in names:
+        source, taken = source_of(con, run, text), {one.name for one in sources}
+        numbered = (f"{source.name}_{number}" for number in range(2, len(names) + 2))
+        name = next(one for one in (source.name, *numbered) if one not in taken)
+        sources.append(replace(source, name=name))
     server = MapServer(
         App(run, {source.name: source for source in sources}),
         host,

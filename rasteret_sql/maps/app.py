@@ -359,10 +359,13 @@ class App:
             return {}
         if scenes.clouds is None:
             table = self.run.table(
-                f'SELECT id::VARCHAR AS id, "eo:cloud_cover" AS cloud FROM {source.relation}'
+                'SELECT id::VARCHAR AS id, TRY_CAST("eo:cloud_cover" AS DOUBLE) AS cloud '
+                f'FROM {source.relation} WHERE isfinite(TRY_CAST("eo:cloud_cover" AS DOUBLE))'
             )
             found = zip(*(table.column(key).to_pylist() for key in ("id", "cloud")), strict=True)
-            scenes.clouds = {id_: cloud for id_, cloud in found if cloud is not None}
+            scenes.clouds = {
+                id_: cloud for id_, cloud in found if cloud is not None and math.isfinite(cloud)
+            }
         return scenes.clouds
 
 

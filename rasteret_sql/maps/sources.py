@@ -256,15 +256,25 @@ def _named(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str, str, st
         query = text.strip().rstrip(";")
         return "query", query, f"({query})", None
     if is_raster_name(text):
-        con.execute(f"CREATE OR REPLACE TABLE files AS FROM rasteret_files({quote_text(text)})")
-        return "files", "files", "files", None
+        table = _free_name(con, "files")
+        relation = quote_identifier(table)
+        con.execute(f"CREATE TABLE {relation} AS FROM rasteret_files({quote_text(text)})")
+        return table, relation, relation, None
     if "/" in text or text.endswith(".parquet"):
         stem = re.sub(r"\W+", "_", text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet"))
         return stem, text, f"rasteret_records({quote_text(text)})", None
     folders = dict(con.sql("SELECT name, path FROM rasteret_collections()").fetchall())
     relation = text if text.startswith('"') else quote_identifier(text)
     argument = text if re.fullmatch(r"\w+", text) else relation
-    return text.strip('"'), argument, relation, folders.get(text)
+    return text.strip('"'), argument, relation, folders.get(text.strip('"'))
+
+
+def _free_name(con: duckdb.DuckDBPyConnection, name: str) -> str:
+    """The name, with a number behind it where a table or view has it already."""
+    tables = con.sql("SELECT lower(table_name) FROM information_schema.tables").fetchall()
+    taken = {table for (table,) in tables}
+    names = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
+    return next(one for one in names if one.lower() not in taken)
 
 
 def _types(run: Connections, argument: str, bands: Sequence[str]) -> dict[str, str]:

@@ -197,15 +197,19 @@ def _nodata_span(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
         return same, same
     epsilon, most = dtype.type(np.finfo(np.float32).eps), np.finfo(dtype).max
 
-    def last(outside: Any) -> Any:  # noqa: ANN401 (a number of the type)
+    def is_same(value: Any) -> bool:  # noqa: ANN401 (a number of the type)
+        with np.errstate(over="ignore"):
+            return bool(abs(value - same) < epsilon * abs(value + same) * dtype.type(2))
+
+    def last(outside: Any) -> Any:  # noqa: ANN401
         inside = same
+        if is_same(outside):
+            return outside
         while True:
             between = dtype.type(inside + (outside - inside) / 2)
             if between in (inside, outside):
                 return inside
-            with np.errstate(over="ignore"):
-                is_same = abs(between - same) < epsilon * abs(between + same) * dtype.type(2)
-            inside, outside = (between, outside) if is_same else (inside, between)
+            inside, outside = (between, outside) if is_same(between) else (inside, between)
 
     with np.errstate(over="ignore"):
         beyond = np.clip(same * dtype.type(2), -most, most)

@@ -244,12 +244,17 @@ class Planner:
         )
         if self._granularity is Granularity.WINDOW:
             jobs = without_untouched(self.footprints, table, jobs, crop=self._crop)
+            jobs = self.covered(jobs)
             if self.lattice is not None:
                 origins = self.lattice_origins(table, self.lattice.stride)
                 jobs = squares_met(self.footprints, table, jobs, self.lattice, origins)
             window = jobs.window
         some = (window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])
         return jobs if some.all() else jobs.take(some)
+
+    def covered(self, jobs: Jobs) -> Jobs:
+        """Windows as far as their scenes cover them: a raster covers its grid."""
+        return jobs
 
     def lattice_origins(self, table: SceneTable, _stride: int) -> Ints:
         """First row and column of the lattice in each grid: the upper left corner."""

@@ -28,13 +28,15 @@ def test_variables_of_the_package_are_no_relations(rows, s2, unknown):
 
 
 def test_a_folder_without_parquet_hides_no_relation_of_its_name(rows, s2, tmp_path, monkeypatch):
-    (tmp_path / "here/scenes").mkdir(parents=True)
+    (tmp_path / "here/meadows").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(duckdb.Error, match="Table with name scenes does not exist"):
-        rows("FROM rasteret_build_table('t', 'scenes')")
-    rows("CREATE TEMP TABLE scenes AS FROM s2")
-    assert rows("SELECT records FROM rasteret_build_table('t', 'scenes')") == [(6,)]
-    query = "SELECT count(DISTINCT id) FROM rasteret_read('s2', aois := 'scenes', bands := ['B04'])"
+    with pytest.raises(duckdb.Error, match="Table with name meadows does not exist"):
+        rows("FROM rasteret_build_table('t', 'meadows')")
+    rows("CREATE TEMP TABLE meadows AS FROM s2")
+    assert rows("SELECT records FROM rasteret_build_table('t', 'meadows')") == [(6,)]
+    query = (
+        "SELECT count(DISTINCT id) FROM rasteret_read('s2', aois := 'meadows', bands := ['B04'])"
+    )
     assert rows(query) == [(6,)]
 
 

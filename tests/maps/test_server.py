@@ -338,3 +338,15 @@ def test_the_command_prints_its_address_and_ends_on_a_signal(workspace, number):
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert errors == ""
+
+
+def test_several_files_and_queries_have_names_of_their_own(tmp_path, scenes):
+    con = rasteret_sql.connect(workspace=tmp_path)
+    con.execute("CREATE TABLE files AS SELECT 1 AS mine")
+    paths = [str(scenes / "S2A_43PHQ_20240310_L2A" / f"{band}.tif") for band in ("B04", "B08")]
+    queries = [f"SELECT * FROM rasteret_files('{path}')" for path in paths]
+    with serving(con, [*paths, *queries], tokens=[TOKEN]) as server:
+        found = Client(server, con)("/api/collections").json["collections"]
+        assert sorted(found) == ["files_2", "files_3", "query", "query_2"]
+    assert con.execute("FROM files").fetchall() == [(1,)]
+    con.close()

@@ -204,3 +204,35 @@ def test_columns(s2):
         "SELECT datetimes FROM rasteret_chips('s2', bands := ['B04'], stack := 'time') LIMIT 1"
     ).fetchone()
     assert all(isinstance(moment, datetime) for moment in moments)
+
+
+def test_rasters_far_apart_need_no_more_than_their_own_squares(con, tmp_path):
+    for number, name in enumerate("ab"):
+        left = 600_000 + 200_000 * number
+        write(tmp_path / f"{name}.tif", noise((1, 64, 64)),
+              transform=Affine(10, 0, left, 0, -10, 1_440_000 + left))  # fmt: skip
+    build_files(con, "made", {name: tmp_path / f"{name}.tif" for name in "ab"})
+    found = stacks(con, "made", ["band"], size=16)
+    assert {tuple(row["record_ids"]) for row in found} == {("a",), ("b",)}
+    assert len(found) == 32
+
+
+@pytest.mark.parametrize("function", ["rasteret_chips", "rasteret_composite"])
+def test_a_record_without_a_header_is_told(con, tmp_path, function):
+    for name in "ab":
+        write(tmp_path / f"{name}.tif", noise((1, 64, 64)))
+    build_files(con, "made", {name: tmp_path / f"{name}.tif" for name in "ab"})
+    con.execute(
+        "CREATE TABLE half AS SELECT * REPLACE (CASE WHEN id = 'a' THEN band_metadata END "
+        "AS band_metadata) FROM made"
+    )
+    (tmp_path / "b.tif").unlink()
+    options = {"stack": "time", "size": 32} if function == "rasteret_chips" else {}
+    call = call_of(function, "half", bands=["band"], on_error="report", **options)
+    rows = rows_of(con, f"FROM {call}")
+    told = [row["error"] for row in rows if row["error"] is not None]
+    assert len(told) == 1
+    assert "record b" in told[0] or "band: " in told[0]
+    assert len(rows) > 1
+    (count,) = con.execute(f"SELECT count(*) FROM {call}").fetchone()
+    assert count == len(rows)

@@ -124,7 +124,9 @@ def compare_with_gdal(path, tmp_path):
 
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("nodata", [-9999.0, -1.2676506e30, 3.4028234663852886e38, 1e-20, 0.0, 7.5])
+@pytest.mark.parametrize(
+    "nodata", [-9999.0, -1.2676506e30, 3.4028234663852886e38, -3.4e38, 1e-20, 0.0, 7.5]
+)
 def test_real_nodata_is_as_near_as_gdal_s(con, tmp_path, dtype, nodata):
     """GDAL takes real numbers for no data up to 4.8e-7 of it, also as float64."""
     kind, rng = np.dtype(dtype), np.random.default_rng(5)
@@ -138,7 +140,8 @@ def test_real_nodata_is_as_near_as_gdal_s(con, tmp_path, dtype, nodata):
             with np.errstate(over="ignore"):
                 one = np.nextafter(one, kind.type(towards))
             steps.append(one)
-    values = np.concatenate([steps, near, [np.nan, np.inf, 0, 1]]).astype(kind)
+    most = np.finfo(kind).max
+    values = np.concatenate([steps, near, [-most, most, np.nan, np.inf, 0, 1]]).astype(kind)
     pixels = values[: len(values) // 5 * 5].reshape(1, 5, -1)
     path = write(tmp_path / "a.tif", pixels, nodata=float(exact))
     build_files(con, "made", {"a": path})

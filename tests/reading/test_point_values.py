@@ -76,7 +76,9 @@ def test_null_is_null(s2):
         "LEFT JOIN (FROM s2 ORDER BY id LIMIT 1) s ON t.m = 1 ORDER BY t.n"
     ).fetchall()
     assert [value is None for (value,) in rows] == [True, False, True]
-    assert s2.execute("SELECT rasteret_value(s2, 'B04', NULL) FROM s2").fetchall() == [(None,)] * 6
+    for point in ("NULL", "'POINT EMPTY'", "NULL::DOUBLE[]"):
+        rows = s2.execute(f"SELECT rasteret_value(s2, 'B04', {point}) FROM s2").fetchall()
+        assert rows == [(None,)] * 6
 
 
 def test_in_where_and_each_tile_once(pairs, server):
@@ -96,6 +98,7 @@ def test_errors_are_told(s2, con, tmp_path):
     for band, point, told in (
         ("'B04'", "'POLYGON((0 0, 1 0, 1 1, 0 0))'", "point: expected POINT .* got 'Polygon'"),
         ("'B04'", "[1.0, 2.0, 3.0]", r"point: expected \[lon, lat\]"),
+        ("'B04'", "['a', 'b']", r"point: expected \[lon, lat\], got 'no numbers'"),
         ("'B04'", "'here'", "point: expected POINT .* got 'no geometry'"),
         ("'B04'", "1", "point: expected POINT .* got 'int32'"),
         ("'B05'", "[1, 2]", "(?i)B05"),
@@ -141,3 +144,20 @@ def test_a_failure_leaves_no_connection_behind(tmp_path):
     )  # fmt: skip
     assert "rasteret_value: record a, band b1: " in done.stdout
     assert done.stderr == ""
+
+
+def test_rows_of_one_file_and_id_are_told_apart(con, tmp_path):
+    pixels = np.stack([np.full((64, 64), 1, "uint8"), np.full((64, 64), 2, "uint8")])
+    path = write(tmp_path / "a.tif", pixels)
+    build_files(con, "made", {"a": path}, ("p", "q"))
+    con.execute(
+        "CREATE TABLE pairs AS SELECT 1 AS n, id, {'b': assets.p} AS assets, p_metadata AS "
+        "b_metadata, crs FROM made UNION ALL SELECT 2, id, {'b': assets.q}, q_metadata, crs "
+        "FROM made"
+    )
+    found = con.execute(
+        "SELECT n, rasteret_value(o, 'b', [x, y]) FROM pairs o, "
+        "(SELECT (bbox.xmin + bbox.xmax) / 2 AS x, (bbox.ymin + bbox.ymax) / 2 AS y FROM made) "
+        "ORDER BY n"
+    ).fetchall()
+    assert found == [(1, 1.0), (2, 2.0)]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from rasteret_sql.duck.scalars import failed, row_batch, succeeded, without_geometry_crs
 from rasteret_sql.duck.table_function import Runtime
-from rasteret_sql.duck.udfs import fallible
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.outputs.point_values import values_at
 from rasteret_sql.reading.scenes import Ints
@@ -20,6 +19,7 @@ from rasteret_sql.remote.waiting import check_stop, listening
 from rasteret_sql.schema import metadata_column
 
 _FUNCTION = "rasteret_value"
+_NUMBERS = pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null
 _POINT = "POINT as GEOMETRY, WKB or WKT, or [lon, lat]"
 
 
@@ -27,8 +27,8 @@ def make_value(runtime: Runtime) -> Callable[..., pa.Array]:
     """The UDF behind `rasteret_value`."""
 
     def value(records: pa.Array, bands: pa.Array, points: pa.Array, callers: pa.Array) -> pa.Array:
-        if not len(records):
-            return pa.array([], fallible(pa.float64()))
+        if not len(records) or pa.types.is_null(records.type):
+            return succeeded(pa.nulls(len(records), pa.float64()))
         caller = callers[0].as_py()
         try:
             band = bands[0].as_py()
@@ -49,12 +49,10 @@ def _distinct(records: pa.Array, band: str) -> tuple[pa.RecordBatch, Ints]:
     rows = without_geometry_crs(row_batch(records))
     is_null = pc.or_(rows.column("metadata").is_null(), rows.column("id").is_null())
     is_null = is_null.to_numpy(zero_copy_only=False)
-    asset = rows.column("asset")
-    names = [rows.column("id"), asset.field("href"), rows.column("crs")]
-    numbers: dict[tuple[object, ...], int] = {}
+    numbers: dict[int, int] = {}
     first: list[int] = []
     number = np.full(len(is_null), -1, np.int64)
-    for row, key in enumerate(zip(*(column.to_pylist() for column in names), strict=True)):
+    for row, key in enumerate(rows.column("key").to_pylist()):
         if is_null[row]:
             continue
         if key not in numbers:
@@ -86,6 +84,9 @@ def _places(points: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         pairs = whole.to_pylist()
         if any(one is not None and (len(one) != 2 or None in one) for one in pairs):
             raise InputError.expected("point", "[lon, lat]", "another list", "give two numbers")
+        item = kind.value_type
+        if not any(check(item) for check in _NUMBERS):
+            raise InputError.expected("point", "[lon, lat]", "no numbers", "give two numbers")
         found = np.array([(np.nan, np.nan) if one is None else one for one in pairs], np.float64)
         return found[:, 0].copy(), found[:, 1].copy()
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
@@ -100,4 +101,5 @@ def _places(points: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     if is_other.any():
         other = geometries[is_other][0].geom_type
         raise InputError.expected("point", _POINT, other, "use rasteret_zonal_stats for areas")
+    geometries[shapely.is_empty(geometries)] = None
     return shapely.get_x(geometries), shapely.get_y(geometries)

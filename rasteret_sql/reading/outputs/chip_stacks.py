@@ -54,7 +54,7 @@ class _Layer:
 
     Attributes:
         plan: Of the square.
-        unit: Number of the unit in it.
+        unit: Number of the unit in it; -1 of what can't be planned.
         bands: Values and which of them hold data, by band; None where there are none.
         error: What could not be read.
     """
@@ -67,8 +67,10 @@ class _Layer:
 
     @property
     def place(self) -> tuple[int, ...]:
-        """Target, and rows and columns of the square."""
+        """Target, and rows and columns of the square; none of what can't be planned."""
         units = self.plan.units
+        if self.unit < 0:
+            return ()
         return int(units.target[self.unit]), *units.window[self.unit].tolist()
 
     def is_enough(self, share: float) -> bool:
@@ -91,7 +93,8 @@ class _Layers:
         window = plan.units.window
         size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
         each = sum(_item_bytes(self._read, plan, name) + 1 for name in self._bands)
-        scenes = len(np.unique(plan.units.scene))
+        places = np.column_stack([plan.units.target, window])
+        scenes = int(np.unique(places, axis=0, return_counts=True)[1].max(initial=0))
         if len(size) and int(size.max()) * each * scenes > MAX_WINDOW_BYTES:
             raise InputError.expected(
                 "size",
@@ -125,8 +128,11 @@ class _Layers:
             found[name] = pixels, np.ones(pixels.shape, bool) if valid is None else valid
         return _Layer(plan, unit, found, error)
 
-    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> None:
-        """Scenes that can't be planned are left out."""
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> _Layer | None:
+        """Scenes that can't be planned are left out; where errors are reported they are told."""
+        if self._read.request.on_error != "report":
+            return None
+        return _Layer(plan, -1, {}, "; ".join(one.error.message for one in failures))
 
 
 def stack_rows(
@@ -199,6 +205,10 @@ def _stack(
     if not layers:
         return
     plan = layers[0].plan
+    if layers[0].unit < 0:
+        told = {f.name: pa.nulls(1, f.type) for f in (read.field(name) for name in read.wanted)}
+        yield read.batch(told | {"error": pa.array([layers[0].error], pa.string())}, 1)
+        return
     target, *place = layers[0].place
     window = Window(*place)
     grid = plan.table.grids[int(plan.units.grid[layers[0].unit])]

@@ -119,7 +119,7 @@ class _Layer:
 
     Attributes:
         plan: Of the block.
-        unit: Number of the unit in it.
+        unit: Number of the unit in it; -1 of what can't be planned.
         bands: Values and which of them are used, by band; None where it could not be read.
         error: Why not.
     """
@@ -177,8 +177,11 @@ class _Layers:
             found[name] = None if values is None else self._layer(values, inside, used)
         return _Layer(plan, unit, found, error)
 
-    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> None:
-        """Scenes that can't be planned are left out."""
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> _Layer | None:
+        """Scenes that can't be planned are left out; where errors are reported they are told."""
+        if self._read.request.on_error != "report":
+            return None
+        return _Layer(plan, -1, {}, "; ".join(one.error.message for one in failures))
 
     def _used(
         self, plan: TilePlan, place: tuple[int, Grid, Window], patches: dict[str, Patch]
@@ -299,7 +302,7 @@ def composite_rows(
     layers: list[_Layer] = []
     for layer in pipeline.run(plans.plans(table)):
         read.check()
-        if layers and layer.plan is not layers[0].plan:
+        if layers and (layer.plan is not layers[0].plan or layers[0].unit < 0):
             yield _block(read, bands, options, plans, layers)
             layers = []
         layers.append(layer)
@@ -338,6 +341,9 @@ def _block(
 ) -> pa.RecordBatch:
     """The row of a period and block."""
     plan = layers[0].plan
+    if layers[0].unit < 0:
+        told = {f.name: pa.nulls(1, f.type) for f in (read.field(name) for name in read.wanted)}
+        return read.batch(told | {"error": pa.array([layers[0].error], pa.string())}, 1)
     places = plan.units.window[[layer.unit for layer in layers]]
     window = Window(
         int(places[:, 0].min()),

@@ -114,11 +114,10 @@ class MosaicPlanner(WarpPlanner):
                 self._parts[scene] = _place(table.grids[grid], around)
         return np.where(own >= 0, number, -1), errors
 
-    def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:
-        """The part of each target that each scene covers; squares of a lattice stay whole."""
-        jobs, errors = super().windows(table, grids)
+    def covered(self, jobs: Jobs) -> Jobs:
+        """Windows as far as their scenes cover the grid over all."""
         if not len(jobs.scene):
-            return jobs, errors
+            return jobs
         part = np.array([self._parts[scene] for scene in jobs.scene.tolist()], np.int64)
         window = np.column_stack(
             [
@@ -128,9 +127,8 @@ class MosaicPlanner(WarpPlanner):
                 np.minimum(jobs.window[:, 3], part[:, 3]),
             ]
         )
-        if not self.lattice:
-            jobs = jobs._replace(window=window)
-        return jobs.take((window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])), errors
+        there = (window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])
+        return jobs._replace(window=window).take(there)
 
 
 def all_scenes(records: Records, read: Read) -> SceneTable | None:
