@@ -640,7 +640,8 @@ def _with_estimate(cursor: duckdb.DuckDBPyConnection, sql: str, n_rows: int) -> 
 
 
 def _cast(kind: str) -> str:
-    value = "NULL" if "UNION(" in kind else "range::VARCHAR"  # a string is no UNION
+    is_never = "UNION(" in kind or "GEOMETRY" in kind  # a number as a string: even TRY_CAST fails
+    value = "NULL" if is_never else "range::VARCHAR"
     return f"TRY_CAST({value} AS {kind})"
 
 
