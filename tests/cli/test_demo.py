@@ -159,6 +159,7 @@ def test_a_command_that_is_not_on_path_is_named_by_its_path(tmp_path):
     assert done.stdout.splitlines()[-1].startswith("-- rasteret-sql query")
 
 
+@pytest.mark.any_duckdb
 def test_a_second_run_in_the_same_folder_prints_the_same_pixels(steps, folder):
     done = python("-m", "rasteret_sql", "demo", "--folder", str(folder))
     assert done.returncode == 0

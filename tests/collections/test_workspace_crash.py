@@ -283,6 +283,7 @@ READER = textwrap.dedent(
 )
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("overlap", [True, False])
 def test_readers_never_see_a_mixture(
     workspace: Workspace, build_into: BuildInto, make_records: MakeRecords, overlap: bool

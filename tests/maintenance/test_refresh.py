@@ -285,6 +285,7 @@ def changed_at_random(upstream, dice, number):
     upstream.write()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("seed", range(3))
 def test_many_refreshes_come_to_what_one_build_gives(con, upstream, refresh, rows, seed):
     dice = random.Random(seed)

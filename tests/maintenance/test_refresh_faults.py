@@ -156,6 +156,7 @@ READER = textwrap.dedent(
 )
 
 
+@pytest.mark.any_duckdb
 def test_readers_see_one_version_or_the_other(upstream, rows, refresh, tmp_path):
     """Refreshes that add, and that change, in all partitions; a query sees one, whole."""
     everything = upstream.all
