@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,27 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.columns import blobs
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.chips import LONLAT_WKB, outline_of
-from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records
 from rasteret_sql.reading.outputs.mosaics import (
     NO_MOMENT,
+    Layer,
+    LayerOutput,
     MosaicPlanner,
     all_scenes,
     common_grid,
+    errors_of,
+    failed_row,
+    layers_by_place,
     moments_of,
     side_of,
 )
-from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, transform_of
-from rasteret_sql.reading.patches import fill_value
-from rasteret_sql.reading.pipeline import Group, Pipeline
-from rasteret_sql.reading.plan import Failure, Lattice, TilePlan
+from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, columns_of, transform_of
+from rasteret_sql.reading.patches import Patch, fill_value
+from rasteret_sql.reading.plan import Lattice, TilePlan
 from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.tile_store import Pixels
-from rasteret_sql.units import Window
 
 STACK_FIELDS = (
     pa.field("chip_id", pa.string()),
@@ -48,51 +50,14 @@ STACK_FIELDS = (
 """Columns of a stack beside its bands."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """The pixels of one scene in one square.
-
-    Attributes:
-        plan: Of the square.
-        unit: Number of the unit in it; -1 of what can't be planned.
-        bands: Values and which of them hold data, by band; None where there are none.
-        error: What could not be read.
-    """
-
-    plan: TilePlan
-    unit: int
-    bands: dict[str, tuple[Pixels, Mask] | None]
-    error: str | None
-    num_rows: int = 1
-
-    @property
-    def place(self) -> tuple[int, ...]:
-        """Target, and rows and columns of the square; none of what can't be planned."""
-        units = self.plan.units
-        if self.unit < 0:
-            return ()
-        return int(units.target[self.unit]), *units.window[self.unit].tolist()
-
-    def is_enough(self, share: float) -> bool:
-        """Whether so many pixels hold data in all bands; what could not be read stays."""
-        if not share or self.error is not None:
-            return True
-        masks = [np.zeros((), bool) if one is None else one[1] for one in self.bands.values()]
-        return float(np.mean(np.logical_and.reduce(masks))) >= share
-
-
-class _Layers:
-    """Makes the layers of squares, on the decode workers."""
-
-    def __init__(self, read: Read, bands: Sequence[str]) -> None:
-        self._read = read
-        self._bands = bands
+class _StackLayers(LayerOutput):
+    """Makes the layers of squares."""
 
     def weights(self, plan: TilePlan) -> Ints:
         """Bytes of each unit."""
         window = plan.units.window
         size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
-        each = sum(_item_bytes(self._read, plan, name) + 1 for name in self._bands)
+        each = sum(_item_bytes(self.read, plan, name) + 1 for name in self.bands)
         places = np.column_stack([plan.units.target, window])
         scenes = int(np.unique(places, axis=0, return_counts=True)[1].max(initial=0))
         if len(size) and int(size.max()) * each * scenes > MAX_WINDOW_BYTES:
@@ -104,20 +69,17 @@ class _Layers:
             )
         return size * each + 1
 
-    def group_bytes(self) -> int:
-        """Each unit is a group, so that its tiles are free at once."""
-        return 1
-
-    def work(self, group: Group) -> _Layer:
-        """The layer of a unit."""
-        plan, unit, read = group.plan, group.start, self._read
-        scene = int(plan.units.scene[unit])
-        patches = dict(zip(plan.bands, group.patches(unit), strict=True))
-        error = read.error_of(plan, scene, patches)
+    def values_of(
+        self, plan: TilePlan, unit: int, patches: dict[str, Patch]
+    ) -> dict[str, tuple[Pixels, Mask] | None]:
+        """Values of each band of a unit, and which of them hold data."""
+        read, scene = self.read, int(plan.units.scene[unit])
         found: dict[str, tuple[Pixels, Mask] | None] = {}
-        for name in self._bands:
-            values = read.values_of(plan, unit, name, patches[name])
-            kind = read.kind_of(plan, scene, name)
+        for name in self.bands:
+            values, kind = (
+                read.values_of(plan, unit, name, patches[name]),
+                read.kind_of(plan, scene, name),
+            )
             if values is None or kind is None:
                 found[name] = None
                 continue
@@ -126,13 +88,7 @@ class _Layers:
                 scale = 1.0 if kind.scale is None else kind.scale
                 pixels = pixels.astype(np.float64) * scale + (kind.offset or 0.0)
             found[name] = pixels, np.ones(pixels.shape, bool) if valid is None else valid
-        return _Layer(plan, unit, found, error)
-
-    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> _Layer | None:
-        """Scenes that can't be planned are left out; where errors are reported they are told."""
-        if self._read.request.on_error != "report":
-            return None
-        return _Layer(plan, -1, {}, "; ".join(one.error.message for one in failures))
+        return found
 
 
 def stack_rows(
@@ -168,21 +124,13 @@ def stack_rows(
             read.request, read.footprints, moments, side=side, bands=bands, lattice=lattice
         )
 
-    check_max_bytes(read, planner(), lambda: iter([table]))
-    pipeline: Pipeline[_Layer] = Pipeline(
-        _Layers(read, bands),
-        read.stop,
-        max_concurrent=read.request.max_concurrent,
-        counters=read.counters,
-    )
-    layers: list[_Layer] = []
-    for layer in pipeline.run(planner().plans(table)):
-        read.check()
-        if layers and (layer.plan is not layers[0].plan or layer.place != layers[0].place):
-            yield from _stack(read, bands, moments, layers, min_valid)
-            layers = []
-        layers.append(layer)
-    yield from _stack(read, bands, moments, layers, min_valid)
+    for layers in layers_by_place(_StackLayers(read, bands), planner, table):
+        told = failed_row(read, layers)
+        enough = [layer for layer in layers if _is_enough(layer, min_valid)]
+        if told is not None:
+            yield told
+        elif enough:
+            yield _stack(read, bands, moments, enough)
 
 
 def stack_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Schema:
@@ -197,22 +145,19 @@ def stack_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Sche
     )
 
 
-def _stack(
-    read: Read, bands: Sequence[str], moments: Ints, layers: list[_Layer], min_valid: float
-) -> Iterator[pa.RecordBatch]:
+def _is_enough(layer: Layer, share: float) -> bool:
+    """Whether so many pixels hold data in all bands; what could not be read stays."""
+    if not share or layer.error is not None:
+        return True
+    masks = [np.zeros((), bool) if one is None else one[1] for one in layer.bands.values()]
+    return float(np.mean(np.logical_and.reduce(masks))) >= share
+
+
+def _stack(read: Read, bands: Sequence[str], moments: Ints, layers: list[Layer]) -> pa.RecordBatch:
     """The row of a square, from its layers in order of time."""
-    layers = [layer for layer in layers if layer.is_enough(min_valid)]
-    if not layers:
-        return
-    plan = layers[0].plan
-    if layers[0].unit < 0:
-        told = {f.name: pa.nulls(1, f.type) for f in (read.field(name) for name in read.wanted)}
-        yield read.batch(told | {"error": pa.array([layers[0].error], pa.string())}, 1)
-        return
-    target, *place = layers[0].place
-    window = Window(*place)
-    grid = plan.table.grids[int(plan.units.grid[layers[0].unit])]
-    scenes = [int(plan.units.scene[layer.unit]) for layer in layers]
+    plan, unit, window = layers[0].plan, layers[0].unit, layers[0].window
+    target, grid = int(plan.units.target[unit]), plan.table.grids[int(plan.units.grid[unit])]
+    scenes = [layer.scene for layer in layers]
     row: dict[str, Any] = {
         "chip_id": f"{window.row_start}_{window.col_start}",
         "record_ids": [plan.table.id_of(scene) for scene in scenes],
@@ -225,7 +170,7 @@ def _stack(
         "crs": grid.crs,
         "dtypes": [],
         "nodata": [],
-        "error": "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None,
+        "error": errors_of(layers),
     }
     if "geometry" in read.wanted:
         row["geometry"] = outline_of(grid, window)
@@ -249,13 +194,7 @@ def _stack(
         masks.append(valid.ravel().view(np.uint8))
     row["valid"] = np.concatenate(masks) if masks else None
     arrays = read.records_of(plan, scenes[:1], [target], [1])
-    for field in read.schema:
-        if field.name in read.wanted:
-            value = row.get(field.name)
-            arrays[field.name] = (
-                blobs([value]) if field.type == pa.binary_view() else pa.array([value], field.type)
-            )
-    yield read.batch(arrays, 1)
+    return read.batch(arrays | columns_of(read, bands, [row]), 1)
 
 
 def _item_bytes(read: Read, plan: TilePlan, name: str) -> int:

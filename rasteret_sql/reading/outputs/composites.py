@@ -11,27 +11,29 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.reading.columns import blobs
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import (
     CRS,
     ERROR,
     Read,
     Records,
-    check_max_bytes,
 )
 from rasteret_sql.reading.outputs.mosaics import (
     NO_MOMENT,
+    Layer,
+    LayerOutput,
     MosaicPlanner,
     all_scenes,
     common_grid,
+    errors_of,
+    failed_row,
+    layers_by_place,
     moments_of,
     side_of,
 )
-from rasteret_sql.reading.outputs.windows import lists_of, transform_of
+from rasteret_sql.reading.outputs.windows import columns_of, transform_of
 from rasteret_sql.reading.patches import Patch
-from rasteret_sql.reading.pipeline import Group, Pipeline
-from rasteret_sql.reading.plan import Failure, TilePlan
+from rasteret_sql.reading.plan import TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import warped
@@ -113,26 +115,8 @@ def parse_period(name: str, value: object) -> Period:
     return Period(count * _UNITS[unit], unit not in ("day", "week"))
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """The pixels of one scene in one block.
-
-    Attributes:
-        plan: Of the block.
-        unit: Number of the unit in it; -1 of what can't be planned.
-        bands: Values and which of them are used, by band; None where it could not be read.
-        error: Why not.
-    """
-
-    plan: TilePlan
-    unit: int
-    bands: dict[str, tuple[Pixels, Mask] | None]
-    error: str | None
-    num_rows: int = 1
-
-
-class _Layers:
-    """Makes the layers of blocks, on the decode workers.
+class _CompositeLayers(LayerOutput):
+    """Makes the layers of blocks.
 
     Args:
         read: The execution; its request names the output grid.
@@ -141,8 +125,7 @@ class _Layers:
     """
 
     def __init__(self, read: Read, bands: Sequence[str], options: CompositeOptions) -> None:
-        self._read = read
-        self._bands = bands
+        super().__init__(read, bands)
         self._options = options
         grid = read.request.output_grid
         assert grid is not None  # noqa: S101 (composite_rows sets it)
@@ -155,33 +138,22 @@ class _Layers:
         size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
         return size * len(plan.bands) * 5 + 1
 
-    def group_bytes(self) -> int:
-        """Each unit is a group, so that its tiles are free at once."""
-        return 1
-
-    def work(self, group: Group) -> _Layer:
-        """The layer of a unit."""
-        plan, unit, read = group.plan, group.start, self._read
-        scene = int(plan.units.scene[unit])
-        patches = dict(zip(plan.bands, group.patches(unit), strict=True))
-        error = read.error_of(plan, scene, patches)
-        grid = plan.table.grids[int(plan.units.grid[unit])]
-        window = Window(*plan.units.window[unit].tolist())
-        is_whole = bool(plan.units.is_whole[unit])
-        target = int(plan.units.target[unit])
-        inside = read.footprints.inside(grid, target, window, is_whole=is_whole).mask
+    def values_of(
+        self, plan: TilePlan, unit: int, patches: dict[str, Patch]
+    ) -> dict[str, tuple[Pixels, Mask] | None]:
+        """Values of each band of a unit, and where the scene is used."""
+        read, units = self.read, plan.units
+        scene, grid = int(units.scene[unit]), plan.table.grids[int(units.grid[unit])]
+        window = Window(*units.window[unit].tolist())
+        inside = read.footprints.inside(
+            grid, int(units.target[unit]), window, is_whole=bool(units.is_whole[unit])
+        ).mask
         used = self._used(plan, (scene, grid, window), patches)
         found: dict[str, tuple[Pixels, Mask] | None] = {}
-        for name in self._bands:
+        for name in self.bands:
             values = read.values_of(plan, unit, name, patches[name])
             found[name] = None if values is None else self._layer(values, inside, used)
-        return _Layer(plan, unit, found, error)
-
-    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> _Layer | None:
-        """Scenes that can't be planned are left out; where errors are reported they are told."""
-        if self._read.request.on_error != "report":
-            return None
-        return _Layer(plan, -1, {}, "; ".join(one.error.message for one in failures))
+        return found
 
     def _used(
         self, plan: TilePlan, place: tuple[int, Grid, Window], patches: dict[str, Patch]
@@ -193,7 +165,7 @@ class _Layers:
         nothing = np.zeros((place[2].height, place[2].width), bool)
         if patches[name].error is not None:
             return nothing
-        found = warped(self._read.footprints, self._mask_request, plan, place, name, patches[name])
+        found = warped(self.read.footprints, self._mask_request, plan, place, name, patches[name])
         if found is None:
             return nothing
         values, valid = found
@@ -291,23 +263,11 @@ def composite_rows(
             read.request, read.footprints, moments, periods, side=side, bands=fetched
         )
 
-    check_max_bytes(read, planner(), lambda: iter([table]))
-    plans = planner()
-    pipeline: Pipeline[_Layer] = Pipeline(
-        _Layers(read, bands, options),
-        read.stop,
-        max_concurrent=read.request.max_concurrent,
-        counters=read.counters,
-    )
-    layers: list[_Layer] = []
-    for layer in pipeline.run(plans.plans(table)):
-        read.check()
-        if layers and (layer.plan is not layers[0].plan or layers[0].unit < 0):
-            yield _block(read, bands, options, plans, layers)
-            layers = []
-        layers.append(layer)
-    if layers:
-        yield _block(read, bands, options, plans, layers)
+    for layers in layers_by_place(_CompositeLayers(read, bands, options), planner, table):
+        told = failed_row(read, layers)
+        if told is None:
+            told = _block(read, bands, options, int(periods[layers[0].scene]), layers)
+        yield told
 
 
 def composite_schema(
@@ -336,14 +296,11 @@ def _block(
     read: Read,
     bands: Sequence[str],
     options: CompositeOptions,
-    planner: MosaicPlanner,
-    layers: list[_Layer],
+    start: int,
+    layers: list[Layer],
 ) -> pa.RecordBatch:
-    """The row of a period and block."""
+    """The row of a block, and of the period that begins at a microsecond."""
     plan = layers[0].plan
-    if layers[0].unit < 0:
-        told = {f.name: pa.nulls(1, f.type) for f in (read.field(name) for name in read.wanted)}
-        return read.batch(told | {"error": pa.array([layers[0].error], pa.string())}, 1)
     places = plan.units.window[[layer.unit for layer in layers]]
     window = Window(
         int(places[:, 0].min()),
@@ -353,15 +310,15 @@ def _block(
     )
     grid = plan.table.grids[int(plan.units.grid[0])]
     row: dict[str, Any] = {
-        "period": planner.period_of(int(plan.units.scene[0])),
+        "period": None if start == NO_MOMENT else start,
         "row_off": window.row_start,
         "col_off": window.col_start,
         "height": window.height,
         "width": window.width,
         "transform": transform_of(grid, window),
         "crs": grid.crs,
-        "n_records": len({int(plan.units.scene[layer.unit]) for layer in layers}),
-        "error": "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None,
+        "n_records": len({layer.scene for layer in layers}),
+        "error": errors_of(layers),
     }
     dtypes, masks = [], []
     for name in bands:
@@ -379,21 +336,10 @@ def _block(
     row["dtypes"] = dtypes
     if options.valid:
         row["valid"] = np.concatenate([m.view(np.uint8) for m in masks]) if masks else None
-    arrays: dict[str, pa.Array] = {}
-    for field in read.schema:
-        if field.name not in read.wanted:
-            continue
-        value = row.get(field.name)
-        if field.type == pa.binary_view():
-            arrays[field.name] = blobs([value])
-        elif field.name in bands:
-            arrays[field.name] = lists_of([value], field.type)
-        else:
-            arrays[field.name] = pa.array([value], field.type)
-    return read.batch(arrays, 1)
+    return read.batch(columns_of(read, bands, [row]), 1)
 
 
-def _stack(layers: list[_Layer], name: str, window: Window) -> tuple[Pixels, Mask]:
+def _stack(layers: list[Layer], name: str, window: Window) -> tuple[Pixels, Mask]:
     """The values of all scenes in a block, and which of them are used."""
     found = [(layer, layer.bands[name]) for layer in layers]
     there = [(layer, one) for layer, one in found if one is not None]
@@ -401,7 +347,7 @@ def _stack(layers: list[_Layer], name: str, window: Window) -> tuple[Pixels, Mas
     dtype = np.result_type(*(values.dtype for _, (values, _) in there)) if there else np.dtype("u1")
     stack, used = np.zeros(shape, dtype), np.zeros(shape, bool)
     for number, (layer, (values, mask)) in enumerate(there):
-        own = Window(*layer.plan.units.window[layer.unit].tolist())
+        own = layer.window
         rows = slice(own.row_start - window.row_start, own.row_stop - window.row_start)
         cols = slice(own.col_start - window.col_start, own.col_stop - window.col_start)
         stack[number, rows, cols], used[number, rows, cols] = values, mask

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError, RasteretError
-from rasteret_sql.reading.footprints import Footprints
-from rasteret_sql.reading.outputs.common import Read, Records
-from rasteret_sql.reading.plan import Jobs, Lattice, TilePlan
+from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.outputs.common import Read, Records, check_max_bytes
+from rasteret_sql.reading.patches import Patch
+from rasteret_sql.reading.pipeline import Group, Pipeline
+from rasteret_sql.reading.plan import Failure, Jobs, Lattice, TilePlan
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import Grid, Ints, SceneTable, scene_table
+from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import WarpPlanner, output_grid
 from rasteret_sql.units import Affine, Window
 
@@ -94,10 +97,11 @@ class MosaicPlanner(WarpPlanner):
         if told:
             yield self.plan_of(ready, np.empty(0, np.int64), told)
 
-    def period_of(self, scene: int) -> int | None:
-        """First microsecond of a scene's period."""
-        start = int(self._periods[scene])
-        return None if start == NO_MOMENT else start
+    def place_of(self, layer: Layer) -> tuple[int, ...]:
+        """What tells the places of a plan apart: squares by target; a block is all of a plan."""
+        if layer.unit < 0:
+            return (-1,)
+        return (int(layer.plan.units.target[layer.unit]), *layer.window) if self.lattice else ()
 
     def _output_grids(self, table: SceneTable, base: Ints) -> tuple[Ints, dict[int, InputError]]:
         """The same grid for all scenes, over what all of them cover."""
@@ -129,6 +133,117 @@ class MosaicPlanner(WarpPlanner):
         )
         there = (window[:, 0] < window[:, 1]) & (window[:, 2] < window[:, 3])
         return jobs._replace(window=window).take(there)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """The pixels of one scene in one place.
+
+    Attributes:
+        plan: Of the place.
+        unit: Number of the unit in it; -1 of what can't be planned.
+        bands: Values and which of them count, by band; None where there are none.
+        error: What could not be read.
+    """
+
+    plan: TilePlan
+    unit: int
+    bands: dict[str, tuple[Pixels, Mask] | None]
+    error: str | None
+    num_rows: int = 1
+
+    @property
+    def scene(self) -> int:
+        """Row of the scene in the table."""
+        return int(self.plan.units.scene[self.unit])
+
+    @property
+    def window(self) -> Window:
+        """Rows and columns of the grid."""
+        return Window(*self.plan.units.window[self.unit].tolist())
+
+
+class LayerOutput:
+    """Makes layers, on the decode workers.
+
+    Args:
+        read: The execution; its request names the output grid.
+        bands: Bands that are wanted.
+    """
+
+    def __init__(self, read: Read, bands: Sequence[str]) -> None:
+        self.read = read
+        self.bands = bands
+
+    def weights(self, plan: TilePlan) -> Ints:
+        """Bytes of each unit."""
+        raise NotImplementedError
+
+    def values_of(
+        self, plan: TilePlan, unit: int, patches: dict[str, Patch]
+    ) -> dict[str, tuple[Pixels, Mask] | None]:
+        """Values of each band of a unit, and which of them count."""
+        raise NotImplementedError
+
+    def group_bytes(self) -> int:
+        """Each unit is a group, so that its tiles are free at once."""
+        return 1
+
+    def work(self, group: Group) -> Layer:
+        """The layer of a unit."""
+        plan, unit = group.plan, group.start
+        patches = dict(zip(plan.bands, group.patches(unit), strict=True))
+        error = self.read.error_of(plan, int(plan.units.scene[unit]), patches)
+        return Layer(plan, unit, self.values_of(plan, unit, patches), error)
+
+    def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> Layer | None:
+        """Scenes that can't be planned are left out; where errors are reported they are told."""
+        if self.read.request.on_error != "report":
+            return None
+        return Layer(plan, -1, {}, "; ".join(one.error.message for one in failures))
+
+
+def layers_by_place(
+    output: LayerOutput, planner: Callable[[], MosaicPlanner], table: SceneTable
+) -> Iterator[list[Layer]]:
+    """Run the plans; the layers of each place, the earliest scene first.
+
+    Raises:
+        InputError: it would fetch more than allowed.
+    """
+    read = output.read
+    check_max_bytes(read, planner(), lambda: iter([table]))
+    plans = planner()
+    pipeline: Pipeline[Layer] = Pipeline(
+        output, read.stop, max_concurrent=read.request.max_concurrent, counters=read.counters
+    )
+    layers: list[Layer] = []
+    place: object = None
+    for layer in pipeline.run(plans.plans(table)):
+        read.check()
+        here = layer.plan, plans.place_of(layer)
+        if layers and here != place:
+            yield layers
+            layers = []
+        layers.append(layer)
+        place = here
+    if layers:
+        yield layers
+
+
+def errors_of(layers: Sequence[Layer]) -> str | None:
+    """What could not be read of any of them."""
+    return "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None
+
+
+def failed_row(read: Read, layers: Sequence[Layer]) -> pa.RecordBatch | None:
+    """The row of records that can't be planned, if that is what the layers are."""
+    if layers[0].unit >= 0:
+        return None
+    arrays: dict[str, pa.Array] = {
+        field.name: pa.nulls(1, field.type) for field in map(read.field, read.wanted)
+    }
+    return read.batch(arrays | {"error": pa.array([errors_of(layers)], pa.string())}, 1)
 
 
 def all_scenes(records: Records, read: Read) -> SceneTable | None:

@@ -105,19 +105,8 @@ class WindowRows:
     def _batch(
         self, plan: TilePlan, scenes: list[int], targets: list[int], rows: list[dict[str, Any]]
     ) -> pa.RecordBatch:
-        read = self._read
-        arrays = read.records_of(plan, scenes, targets, [1] * len(rows))
-        for field in read.schema:
-            if field.name not in read.wanted:
-                continue
-            values = [row.get(field.name) for row in rows]
-            if field.type == pa.binary_view():
-                arrays[field.name] = blobs(values)
-            elif field.name in self._bands:
-                arrays[field.name] = lists_of(values, field.type)
-            else:
-                arrays[field.name] = pa.array(values, field.type)
-        return read.batch(arrays, len(rows))
+        arrays = self._read.records_of(plan, scenes, targets, [1] * len(rows))
+        return self._read.batch(arrays | columns_of(self._read, self._bands, rows), len(rows))
 
     def _row(self, group: Group, unit: int) -> dict[str, Any]:
         plan, read, units = group.plan, self._read, group.plan.units
@@ -276,6 +265,24 @@ def window_schema(
             *((ERROR,) if on_error == "report" else ()),
         ]
     )
+
+
+def columns_of(
+    read: Read, bands: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> dict[str, pa.Array]:
+    """The wanted columns of a read's own, from rows; what a row lacks is NULL."""
+    arrays = {}
+    for field in read.schema:
+        if field.name not in read.wanted:
+            continue
+        values = [row.get(field.name) for row in rows]
+        if field.type == pa.binary_view():
+            arrays[field.name] = blobs(values)
+        elif field.name in bands:
+            arrays[field.name] = lists_of(values, field.type)
+        else:
+            arrays[field.name] = pa.array(values, field.type)
+    return arrays
 
 
 def transform_of(grid: Grid, window: Window) -> list[float] | None:
