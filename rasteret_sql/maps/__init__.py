@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from rasteret_sql.maps.app import App
 from rasteret_sql.maps.connections import Connections
 from rasteret_sql.maps.server import LOCAL_NAMES, MapServer
 from rasteret_sql.maps.sources import Source, source_of
+from rasteret_sql.remote.waiting import until_signalled
 
 __all__ = ["DEFAULT_PORT", "address_of", "serve_map", "serving"]
 
@@ -74,7 +74,7 @@ def serve_map(
         con.execute("SET threads = 1")  # tiles are small, and several are made at once
         tokens = [secrets.token_urlsafe(24)] if needs_token else []
         with (
-            _until_signalled() as stop,
+            until_signalled() as stop,
             serving(
                 con,
                 collections,
@@ -153,16 +153,3 @@ def address_of(server: MapServer, host: str, token: str = "") -> str:
     """The address to open."""
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{server.port}/" + (f"?token={token}" if token else "")
-
-
-@contextmanager
-def _until_signalled() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

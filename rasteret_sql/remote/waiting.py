@@ -7,6 +7,7 @@ until its own limits end it; nobody waits for it.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,3 +143,16 @@ def pause(seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         check_stop()
         time.sleep(min(left, _POLL_S) if _heard.events else left)
+
+
+@contextmanager
+def until_signalled() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; for servers, on the main thread."""
+    stop = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -33,6 +32,7 @@ from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.duck.table_function import Runtime, quote_identifier, quote_text
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote import stores
+from rasteret_sql.remote.waiting import until_signalled
 from rasteret_sql.serve.rules import Gate, Origins, confined, token_checker
 
 DEFAULT_PORT = 9494
@@ -91,7 +91,7 @@ def serve(
     try:
         runtime = _prepare(con, database, list(users.values()), allow_building=allow_building)
         with (
-            _until_signalled() as stop,
+            until_signalled() as stop,
             _listening(con, host, port, public=allow_network) as uri,
             ExitStack() as more,
         ):
@@ -211,19 +211,6 @@ def _free_port(host: str, port: int) -> int:
     except OSError as error:
         got = error.strerror or str(error)
         raise InputError.expected("port", f"a free one, not {port}", got, "choose") from error
-
-
-@contextmanager
-def _until_signalled() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _wait(stop: threading.Event, runtime: Runtime, time_limit_seconds: float | None) -> None:
