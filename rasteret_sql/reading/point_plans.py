@@ -1,33 +1,35 @@
 """Plans of points: a unit is a tile of the first band with the points in it.
 
-So each tile is fetched and decoded once for all of them. A scene is never split between
-plans, and memory is bounded by the points of a scene, not by points times scenes.
+So each tile is fetched and decoded once for all of them. A scene is split between plans
+only where no tile is needed by two of them: where all bands have the tiles of the first.
+Points are sorted by tile once for all scenes on a grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import slab_rows
 from rasteret_sql.reading.footprints import Footprints, Mask
-from rasteret_sql.reading.plan import Failure, Granularity, TilePlan, Units
+from rasteret_sql.reading.plan import Failure, Granularity, TilePlan, Units, Usable
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.point_relations import moments_of
-from rasteret_sql.reading.points import Floats, Located, Points
+from rasteret_sql.reading.points import AnyInts, Floats, Ints32, Points
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
 
-Select = Callable[[SceneTable, int, Ints], Mask]
+Select = Callable[[SceneTable, int, AnyInts], Mask]
 
 BATCH_ROWS = 1 << 17
 """Points of a batch, about, and of a unit, at most."""
 
-PLAN_BYTES = 128
+PLAN_BYTES = 32
 """What a plan holds of a point: it is in memory until the point's row is delivered."""
 
 UNIT_BYTES = 4 * 1024 * 1024
@@ -35,6 +37,7 @@ UNIT_BYTES = 4 * 1024 * 1024
 
 _ANY_NUMBER = np.iinfo(np.int64).max
 _POINTS_AT_ONCE = 1 << 18
+_KEPT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,29 +52,57 @@ class PointPlan(TilePlan):
         places: By band, where it lies in the band's own raster.
     """
 
-    point: Ints
-    row: Ints
-    col: Ints
+    point: Ints32
+    row: Ints32
+    col: Ints32
     first_point: Ints
     places: dict[str, Places]
 
 
 class Places(NamedTuple):
-    """Where points lie in the rasters of a band; arrays of one length.
+    """Where points lie in the rasters of a band; arrays of one length, but for `grid`.
 
     Attributes:
         row: Row of the pixel, -1 outside.
         col: Column of the pixel.
-        grid: Number of the raster's grid, -1 without a raster.
+        grid: Number of the raster's grid, -1 without a raster; by unit.
         y: Row, not rounded; None where nobody needs it.
         x: Column, not rounded.
     """
 
-    row: Ints
-    col: Ints
+    row: Ints32
+    col: Ints32
     grid: Ints
     y: Floats | None
     x: Floats | None
+
+
+class _Sorted(NamedTuple):
+    """Points inside a raster, sorted by its tiles and by number; arrays of one length.
+
+    Attributes:
+        point: Number of the point.
+        row: Row of the pixel that holds it.
+        col: Column of that pixel.
+        tile: Number of the tile, or of the part of a large one.
+    """
+
+    point: Ints32
+    row: Ints32
+    col: Ints32
+    tile: Ints32
+
+    def pieces(self, most: int) -> Iterator[_Sorted]:
+        """The points in pieces of at most so many, cut between tiles."""
+        start, n = 0, len(self.point)
+        while n - start > most:
+            stop = int(np.searchsorted(self.tile, self.tile[start + most], "left"))
+            if stop <= start:  # one tile has more
+                stop = int(np.searchsorted(self.tile, self.tile[start], "right"))
+            yield _Sorted(*(column[start:stop] for column in self))
+            start = stop
+        if start < n:
+            yield _Sorted(*(column[start:] for column in self))
 
 
 class PointPlanner(Planner):
@@ -118,6 +149,7 @@ class PointPlanner(Planner):
         self._select = select
         self._latest_first = latest_first
         self._held: tuple[SceneTable, Ints] | None = None
+        self._by_tile: OrderedDict[tuple[Grid, int, int, int], _Sorted] = OrderedDict()
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -137,28 +169,35 @@ class PointPlanner(Planner):
             self._errors_of_grids(table, own, self._without_place(table, own), name)
         errors = self._without_place(table, grids)
         failures += self._errors_of_grids(table, grids, errors, None)
-        parts: list[tuple[int, Located]] = []
+        own_tiles = self._own_tiles(table, usable, grids)
+        parts: list[tuple[int, _Sorted]] = []
         n_points = 0
-        for scene, found in self._wanted(table, grids, errors):
-            if parts and n_points + len(found.point) > self.at_once:
-                yield self._plan(table, usable, grids, parts, failures)
-                parts, n_points, failures = [], 0, []
-            parts.append((scene, found))
-            n_points += len(found.point)
+        for scene, found in self._wanted(table, usable, grids, errors):
+            may_split = not any(one[scene] for one in own_tiles.values())
+            for piece in found.pieces(self.at_once) if may_split else [found]:
+                if parts and n_points + len(piece.point) > self.at_once:
+                    yield self._plan(table, usable, own_tiles, parts, failures)
+                    parts, n_points, failures = [], 0, []
+                parts.append((scene, piece))
+                n_points += len(piece.point)
         if parts or failures:
-            yield self._plan(table, usable, grids, parts, failures)
+            yield self._plan(table, usable, own_tiles, parts, failures)
 
-    def candidates(self, table: SceneTable) -> Iterator[tuple[int, Ints]]:
+    def candidates(self, table: SceneTable) -> Iterator[tuple[int, Ints32]]:
         """Each scene, and the points inside it; no I/O.
 
         Raises:
             RasteretError: what can't be planned, unless errors may pass.
         """
         grids = self._grids_of(table)
-        for scene, found in self._wanted(table, grids, {}):
-            yield scene, found.point
+        for scene in self._order(table, grids):
+            point = self._points.located(table.grids[int(grids[scene])]).point
+            if self._select is not None and len(point):
+                point = point[self._select(table, scene, point)]
+            if len(point):
+                yield scene, point
 
-    def holds(self, table: SceneTable, scene: int, point: Ints) -> Mask:
+    def holds(self, table: SceneTable, scene: int, point: AnyInts) -> Mask:
         """Which points are inside a scene; no I/O.
 
         Raises:
@@ -179,25 +218,78 @@ class PointPlanner(Planner):
         self._errors_of_grids(table, grids, errors, None)
         return np.where(np.isin(grids, list(errors)), -1, grids)
 
-    def _wanted(
-        self, table: SceneTable, grids: Ints, errors: dict[int, InputError]
-    ) -> Iterator[tuple[int, Located]]:
-        """Each scene with the points inside it that are wanted."""
+    def _order(self, table: SceneTable, grids: Ints) -> Iterator[int]:
+        """The scenes that have a grid, in the order that is asked for."""
         scenes = np.flatnonzero(grids >= 0)
         if self._latest_first:
             moments = moments_of(table.batch, "datetime")[scenes]
             scenes = scenes[np.argsort(-moments.astype(np.float64), kind="stable")]
         for scene in scenes.tolist():
             self._check()
+            yield scene
+
+    def _wanted(
+        self,
+        table: SceneTable,
+        usable: dict[str, Usable],
+        grids: Ints,
+        errors: dict[int, InputError],
+    ) -> Iterator[tuple[int, _Sorted]]:
+        """Each scene with the points inside it that are wanted."""
+        kinds = self._reference(usable, self.request.bands, table.n_scenes)
+        shapes = _Shapes.of(table)
+        for scene in self._order(table, grids):
             number = int(grids[scene])
             if number in errors:
                 continue
-            found = self._points.located(table.grids[number])
+            found = self._sorted(table.grids[number], shapes, int(kinds[scene]))
             if self._select is not None and len(found.point):
                 keep = self._select(table, scene, found.point)
-                found = Located(*(column[keep] for column in found))
+                found = _Sorted(*(column[keep] for column in found))
             if len(found.point):
                 yield scene, found
+
+    def _sorted(self, grid: Grid, shapes: _Shapes, kind: int) -> _Sorted:
+        """The points inside a raster, by its tiles; scenes on one grid share them."""
+        tall, wide, rows = (
+            int(one[kind]) for one in (shapes.height, shapes.width, shapes.slab_rows)
+        )
+        key = grid, tall, wide, rows
+        found = self._by_tile.get(key)
+        if found is None:
+            point, row, col = self._points.located(grid)
+            slab = row // tall * -(-tall // rows) + row % tall // rows
+            tile = slab * -(-grid.width // wide) + col // wide
+            order = np.argsort(tile, kind="stable")
+            found = _Sorted(*(column[order] for column in (point, row, col, tile)))
+            self._by_tile[key] = found
+            while len(self._by_tile) > 1 and _n_bytes(self._by_tile.values()) > _KEPT_BYTES:
+                self._by_tile.popitem(last=False)
+        self._by_tile.move_to_end(key)
+        return found
+
+    def _own_tiles(
+        self, table: SceneTable, usable: dict[str, Usable], grids: Ints
+    ) -> dict[str, Mask]:
+        """By band, in which scenes its tiles are not those of the first band."""
+        shapes = _Shapes.of(table)
+        kinds = self._reference(usable, self.request.bands, table.n_scenes)
+        own = {}
+        for name in self.bands:
+            differs = np.full(table.n_scenes, bool(self._reach))
+            level = usable[name].level
+            if level is not None:
+                there = usable[name].is_usable & (grids >= 0)
+                differs[there] |= (level.grid != grids)[there]
+                differs[there] |= ~shapes.is_same(level.kind[there], kinds[there])
+            mask = table.bands[name].mask(self.request.level) if self.request.masked else None
+            if mask is not None:
+                there = usable[name].is_usable & (grids >= 0) & (mask.grid >= 0)
+                differs[there] |= ~shapes.is_same(mask.kind[there], kinds[there])
+                differs[there] |= shapes.rows[mask.grid[there]] != shapes.rows[grids[there]]
+                differs[there] |= shapes.cols[mask.grid[there]] != shapes.cols[grids[there]]
+            own[name] = differs
+        return own
 
     def _without_place(self, table: SceneTable, grids: Ints) -> dict[int, InputError]:
         errors: dict[int, InputError] = {}
@@ -212,62 +304,74 @@ class PointPlanner(Planner):
     def _plan(
         self,
         table: SceneTable,
-        usable: dict[str, Any],
-        grids: Ints,
-        parts: list[tuple[int, Located]],
+        usable: dict[str, Usable],
+        own_tiles: dict[str, Mask],
+        parts: list[tuple[int, _Sorted]],
         failures: list[Failure],
     ) -> PointPlan:
-        """A plan of some scenes, each with all of its points."""
-        scene = np.repeat(
-            np.array([one for one, _ in parts], np.int64), [len(found.point) for _, found in parts]
-        )
-        nothing = Located(*[np.empty(0, np.int64)] * 3)
-        point, row, col = (
+        """A plan of some scenes, each with its points."""
+        nothing = _Sorted(*[np.empty(0, np.int32)] * 4)
+        point, row, col, _ = (
             np.concatenate(column)
             for column in zip(*(found for _, found in parts or [(0, nothing)]), strict=True)
         )
-        shapes = _Shapes.of(table)
-        kind = self._reference(usable, self.request.bands, table.n_scenes)[scene]
-        slab, across = shapes.slab(kind, row), col // shapes.width[kind]
-        order = np.lexsort((point, across, slab, scene))
-        scene, point, row, col, slab, across = (
-            column[order] for column in (scene, point, row, col, slab, across)
+        runs = [_runs(self._unit_points, found.tile) for _, found in parts]
+        offsets = np.cumsum([0, *(len(found.point) for _, found in parts)])
+        first = np.concatenate(
+            [np.empty(0, np.int64), *(run + at for run, at in zip(runs, offsets, strict=False))]
         )
-        first = _runs(self._unit_points, scene, slab, across)
-        grid = grids[scene]
-        units = _units(first, scene, grid, row, row + 1, col, col + 1)
-        unit = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(scene))))
+        scene = np.repeat(np.array([one for one, _ in parts], np.int64), [len(run) for run in runs])
+        grids = self._grids(table, usable, self.request.bands)
+        edges = np.append(first, len(point))
+        units = _units(first, scene, grids[scene], row, row + 1, col, col + 1)
+        shapes = _Shapes.of(table)
         asked, places = [], {}
         for name in self.bands:
             level = usable[name].level
             own = np.full(table.n_scenes, -1, np.int64)
             if level is not None:
                 own = np.where(usable[name].is_usable, level.grid, -1)
-            places[name] = self._places(table, own[scene], grid, point, row, col)
-            if level is not None:
+            differs = bool(own_tiles[name][scene].any())
+            places[name] = self._places(
+                table, own[scene], grids[scene], edges, (point, row, col), is_moved=differs
+            )
+            if level is None:
+                continue
+            if differs:
+                each = np.repeat(np.arange(len(first)), np.diff(edges))
                 kinds = level.kind[scene]
-                asked.append((name, *self._tiles(shapes, places[name], kinds, scene, unit)))
+                asked.append((name, *self._tiles(shapes, places[name], kinds, scene, each)))
+            else:
+                asked.append((name, units, np.arange(len(first))))
         plan = self.of_units(table, usable, units, asked, failures)
         known = {one.name: getattr(plan, one.name) for one in fields(TilePlan)}
         known["bands"] = self.bands
-        return PointPlan(
-            **known, point=point, row=row, col=col,
-            first_point=np.append(first, len(scene)), places=places,
-        )  # fmt: skip
+        return PointPlan(**known, point=point, row=row, col=col, first_point=edges, places=places)
 
     def _places(
-        self, table: SceneTable, own: Ints, grid: Ints, point: Ints, row: Ints, col: Ints
+        self,
+        table: SceneTable,
+        own: Ints,
+        grid: Ints,
+        edges: Ints,
+        places: tuple[Ints32, Ints32, Ints32],
+        *,
+        is_moved: bool,
     ) -> Places:
         """Where points lie in a band: as in the first band where they share a grid."""
-        row, col = np.where(own >= 0, row, -1), np.where(own >= 0, col, -1)
+        point, row, col = places
+        if (own < 0).any() or is_moved:
+            there = np.repeat(own >= 0, np.diff(edges))
+            row, col = np.where(there, row, np.int32(-1)), np.where(there, col, np.int32(-1))
+        if not is_moved:
+            return Places(row, col, own, None, None)
         x = y = None
         if self._reach:
             x, y = np.full(len(point), np.nan), np.full(len(point), np.nan)
-        differs = own != grid
-        wanted = own >= 0 if self._reach else (own >= 0) & differs
+        wanted = own >= 0 if self._reach else (own >= 0) & (own != grid)
         for number in np.unique(own[wanted]).tolist():
             one = table.grids[number]
-            at = np.flatnonzero(wanted & (own == number))
+            at = np.flatnonzero(np.repeat(wanted & (own == number), np.diff(edges)))
             try:
                 across, down = self._points.positions(one, point[at])
             except InputError:  # noted as a fault of the band
@@ -277,8 +381,8 @@ class PointPlanner(Planner):
                 x[at], y[at] = across, down
             with np.errstate(invalid="ignore"):
                 inside = (across >= 0) & (across < one.width) & (down >= 0) & (down < one.height)
-            row[at] = np.where(inside, np.where(inside, down, 0).astype(np.int64), -1)
-            col[at] = np.where(inside, np.where(inside, across, 0).astype(np.int64), -1)
+            row[at] = np.where(inside, np.where(inside, down, 0).astype(np.int32), -1)
+            col[at] = np.where(inside, np.where(inside, across, 0).astype(np.int32), -1)
         return Places(row, col, own, y, x)
 
     def _tiles(
@@ -289,9 +393,18 @@ class PointPlanner(Planner):
         scene: Ints,
         unit: Ints,
     ) -> tuple[Units, Ints]:
-        """Tiles of a band that hold points or pixels around them, by unit."""
+        """Tiles of a band that hold points or pixels around them, by unit.
+
+        Args:
+            shapes: Of tiles and rasters.
+            places: Of the points in the band.
+            kind: Of the band's tiles, by unit.
+            scene: By unit.
+            unit: By point.
+        """
         at = np.flatnonzero(places.row >= 0)
-        unit, scene, kind, grid = unit[at], scene[at], kind[at], places.grid[at]
+        unit = unit[at]
+        scene, kind, grid = scene[unit], kind[unit], places.grid[unit]
         tall, wide = shapes.height[kind], shapes.width[kind]
         top = np.maximum(places.row[at] - self._reach, 0)
         left = np.maximum(places.col[at] - self._reach, 0)
@@ -318,7 +431,9 @@ class PointPlanner(Planner):
         order = np.lexsort((c, slab, unit))
         unit, scene, grid, slab, c = (column[order] for column in (unit, scene, grid, slab, c))
         first = _runs(_ANY_NUMBER, unit, slab, c)
-        return _units(first, scene, grid, *(edge[order] for edge in tile_edges)), unit[first]
+        return _units(
+            first, scene[first], grid[first], *(edge[order] for edge in tile_edges)
+        ), unit[first]
 
 
 class _Shapes(NamedTuple):
@@ -347,8 +462,17 @@ class _Shapes(NamedTuple):
         number: Ints = row // height * -(-height // rows) + row % height // rows
         return number
 
+    def is_same(self, kind: Ints, other: Ints) -> Mask:
+        """Whether tiles of two kinds are cut alike."""
+        same: Mask = (
+            (self.height[kind] == self.height[other])
+            & (self.width[kind] == self.width[other])
+            & (self.slab_rows[kind] == self.slab_rows[other])
+        )
+        return same
 
-def _runs(most: int, *keys: Ints) -> Ints:
+
+def _runs(most: int, *keys: AnyInts) -> Ints:
     """Where runs of equal keys begin, those longer than so many cut."""
     n = len(keys[0])
     new = np.ones(n, bool)
@@ -365,7 +489,7 @@ def _runs(most: int, *keys: Ints) -> Ints:
 def _units(
     first: Ints, scene: Ints, grid: Ints, top: Ints, bottom: Ints, left: Ints, right: Ints
 ) -> Units:
-    """Units with the windows around what is in each run."""
+    """Units with the windows around what is in each run; scene and grid are those of runs."""
     if not len(first):
         empty = np.empty(0, np.int64)
         return Units(empty, empty, empty, empty, np.empty((0, 4), np.int64), np.empty(0, bool))
@@ -378,4 +502,8 @@ def _units(
         ]
     )
     none = np.full(len(first), -1, np.int64)
-    return Units(scene[first], none, none, grid[first], window, np.ones(len(first), bool))
+    return Units(scene, none, none, grid, window, np.ones(len(first), bool))
+
+
+def _n_bytes(kept: Iterable[_Sorted]) -> int:
+    return sum(column.nbytes for found in kept for column in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,8 @@ from rasteret_sql.reading.targets import Targets
 from rasteret_sql.units import BBox
 
 Floats = NDArray[np.float64]
+Ints32 = NDArray[np.int32]
+AnyInts = NDArray[np.signedinteger[Any]]
 
 _KEPT_CRSS = 4
 _KEPT_BYTES = 64 * 1024 * 1024
@@ -35,9 +37,9 @@ class Located(NamedTuple):
         col: Column of that pixel.
     """
 
-    point: Ints
-    row: Ints
-    col: Ints
+    point: Ints32
+    row: Ints32
+    col: Ints32
 
 
 class _Placed(NamedTuple):
@@ -135,14 +137,18 @@ class Points(Targets):
         col, row = self.positions(grid, point)
         with np.errstate(invalid="ignore"):
             inside = (col >= 0) & (col < grid.width) & (row >= 0) & (row < grid.height)
-        found = Located(point[inside], row[inside].astype(np.int64), col[inside].astype(np.int64))
+        found = Located(
+            point[inside].astype(np.int32),
+            row[inside].astype(np.int32),
+            col[inside].astype(np.int32),
+        )
         self._located[grid] = found
         self._located_bytes += _n_bytes(found)
         while self._located_bytes > _KEPT_BYTES and len(self._located) > 1:
             self._located_bytes -= _n_bytes(self._located.popitem(last=False)[1])
         return found
 
-    def positions(self, grid: Grid, point: Ints) -> tuple[Floats, Floats]:
+    def positions(self, grid: Grid, point: AnyInts) -> tuple[Floats, Floats]:
         """Columns and rows of points in a raster, not rounded; NaN where there are none.
 
         Raises:

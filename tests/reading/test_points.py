@@ -22,6 +22,7 @@ from reading.rasters import NORTH_UP, noise, write
 from reading.read_oracle import build_files, call_of, opened, rows_of
 
 from rasteret_sql.grid.crs import crs_of
+from rasteret_sql.reading.point_plans import PointPlanner
 from rasteret_sql.reading.points import Points
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.tile_store import STORE
@@ -129,6 +130,15 @@ def real_files(data):
         yield path
 
 
+@pytest.fixture(params=["one plan", "plans of 100 points"])
+def plan_size(request, monkeypatch):
+    """As they are, and so small that the points of one scene are of several plans."""
+    if request.param != "one plan":
+        monkeypatch.setitem(PointPlanner.__init__.__kwdefaults__, "at_once", 100)
+        return 100
+    return None
+
+
 @pytest.mark.any_duckdb
 def test_real_files_equal_rasterio_sample(con, data):
     n_files = n_points = 0
@@ -149,6 +159,7 @@ def test_real_files_equal_rasterio_sample(con, data):
     assert n_points > 30 * 100
 
 
+@pytest.mark.usefixtures("plan_size")
 @pytest.mark.parametrize("kind", ["mask", "alpha", "nodata", "strips", "planes", "plain"])
 def test_masks_and_layouts_equal_rasterio_sample(con, tmp_path, kind):
     options = {
@@ -228,6 +239,7 @@ def test_longitudes_from_0_to_360(con, tmp_path):
     assert found == {0: pixels[0, 8, 18], 1: pixels[0, 8, 0], 2: pixels[0, 17, 17]}
 
 
+@pytest.mark.usefixtures("plan_size")
 def test_bands_of_unlike_grids_are_read_each_on_its_own(con, tmp_path):
     fine, coarse = noise((1, 120, 120)), noise((1, 50, 50), "uint8")
     files = {
@@ -306,7 +318,7 @@ def test_a_where_gives_the_same_rows(s2):
 # Requests
 
 
-def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scenes):
+def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scenes, plan_size):
     rng = np.random.default_rng(4)
     n = 5000
     make_points(
@@ -324,7 +336,7 @@ def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scen
     ).fetchall()
     tiles = {row[:3] for row in found}
     assert 6 < len(tiles) <= len(planned)
-    assert n_read <= len(tiles)
+    assert n_read <= (len(tiles) if plan_size is None else len(planned))
     n_none, _ = n_requests("SELECT count(*), min(row) FROM rasteret_sample_points('s2', 'pts')")
     assert n_none == 0
 

@@ -15,7 +15,7 @@ from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.point_plans import PLAN_BYTES, UNIT_BYTES, PointPlan, PointPlanner
 from rasteret_sql.reading.point_relations import moments_of
-from rasteret_sql.reading.points import Points
+from rasteret_sql.reading.points import AnyInts, Points
 from rasteret_sql.reading.scenes import Ints, SceneTable
 
 _NEVER = np.iinfo(np.int64).max
@@ -49,7 +49,7 @@ class Matching:
                 self.tables.append(table)
             return number
 
-    def may_win(self, table: SceneTable, scene: int, point: Ints) -> Mask:
+    def may_win(self, table: SceneTable, scene: int, point: AnyInts) -> Mask:
         """Which points a record would match better than what they have."""
         score = self._scores(table, scene, point)
         number = self.number(table)
@@ -60,13 +60,13 @@ class Matching:
         may: Mask = (score < best) | ((score == best) & is_earlier & (score < _NEVER))
         return may
 
-    def offer(self, table: SceneTable, scene: int, point: Ints) -> None:
+    def offer(self, table: SceneTable, scene: int, point: AnyInts) -> None:
         """A record that some points may have."""
         won = point[self.may_win(table, scene, point)]
         self._score[won] = self._scores(table, scene, won)
         self._table[won], self._scene[won] = self.number(table), scene
 
-    def is_best(self, table: SceneTable, scene: int, point: Ints) -> Mask:
+    def is_best(self, table: SceneTable, scene: int, point: AnyInts) -> Mask:
         """Which points a record is the match of."""
         best: Mask = (self._table[point] == self.number(table)) & (self._scene[point] == scene)
         return best
@@ -76,7 +76,7 @@ class Matching:
         numbers = np.unique(self._table[self._table >= 0])
         return [self.tables[number] for number in numbers.tolist()]
 
-    def _scores(self, table: SceneTable, scene: int, point: Ints) -> Ints:
+    def _scores(self, table: SceneTable, scene: int, point: AnyInts) -> Ints:
         """Twice the time between record and point, plus 1 for a later record."""
         moment = int(moments_of(table.batch.slice(scene, 1), "datetime")[0])
         moments = self._moments[point]

@@ -14,7 +14,7 @@ import numpy as np
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.point_plans import PointPlan
-from rasteret_sql.reading.points import Floats
+from rasteret_sql.reading.points import AnyInts, Floats
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Window
@@ -76,7 +76,7 @@ def sampled(
     inside = row >= 0
     if not inside.any():
         return None
-    grid = plan.table.grids[int(places.grid[at][inside][0])]
+    grid = plan.table.grids[int(places.grid[unit])]
     reach = options.reach
     window = Window(
         max(int(row[inside].min()) - reach, 0),
@@ -106,8 +106,8 @@ class _Around(NamedTuple):
 
     pixels: Pixels
     valid: Mask | None
-    row: Ints
-    col: Ints
+    row: AnyInts
+    col: AnyInts
     inside: Mask
     y: Floats
     x: Floats

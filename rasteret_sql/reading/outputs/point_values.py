@@ -18,7 +18,7 @@ from rasteret_sql.reading.outputs.neighbourhoods import PointOptions, sampled
 from rasteret_sql.reading.pipeline import Counters, Group, Pipeline
 from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.point_plans import PointPlan, PointPlanner
-from rasteret_sql.reading.points import Points
+from rasteret_sql.reading.points import AnyInts, Points
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import Ints, SceneTable
 
@@ -57,7 +57,7 @@ def values_at(
     points = Points(lon, lat, crs_of(LONLAT))
     request = ReadRequest(bands=(band,))
 
-    def is_pair(_table: SceneTable, scene: int, point: Ints) -> Mask:
+    def is_pair(_table: SceneTable, scene: int, point: AnyInts) -> Mask:
         pairs: Mask = record[point] == scene
         return pairs
 

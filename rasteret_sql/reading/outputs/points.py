@@ -169,8 +169,8 @@ class PointRows:
             "raster_crs": lambda: texts(
                 [plan.table.grids[number].crs for number in grids[: len(counts)].tolist()], each
             ),
-            "row": lambda: pa.array(plan.row[at].astype(np.int32)),
-            "col": lambda: pa.array(plan.col[at].astype(np.int32)),
+            "row": lambda: pa.array(plan.row[at]),
+            "col": lambda: pa.array(plan.col[at]),
         }
         return arrays | {name: make() for name, make in made.items() if name in read.wanted}
 
