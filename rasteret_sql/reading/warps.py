@@ -75,8 +75,8 @@ class WarpPlanner(Planner):
         request: What to read; its output grid is set.
         footprints: Of the targets.
         bands: Bands that are fetched.
-        side: Rows and columns of a block of the output grid, where a unit is a block under a
-            target; 0 where it is the whole window of a target.
+        block: Rows and columns of a block of the output grid, where a unit is a block under a
+            target; None where it is the whole window of a target.
         clip: Which pixels are wanted at all.
         crop: Windows of the targets; else whole rasters.
         at_once: Tiles, about, in a plan.
@@ -90,7 +90,7 @@ class WarpPlanner(Planner):
         footprints: Footprints,
         *,
         bands: Sequence[str] | None = None,
-        side: int = 0,
+        block: tuple[int, int] | None = None,
         clip: Clip | None = None,
         crop: bool = True,
         at_once: int = 1 << 14,
@@ -102,7 +102,7 @@ class WarpPlanner(Planner):
         )  # fmt: skip
         assert request.output_grid is not None  # noqa: S101 (its callers)
         self._output_grid = request.output_grid
-        self._side = side
+        self._block = block
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -132,7 +132,7 @@ class WarpPlanner(Planner):
         failures += self._errors_of_grids(table, base, errors, None)
         windows, errors = self.windows(table, grids)
         failures += self._errors_of_grids(table, grids, errors, None)
-        units = _cut(windows, self._side) if self._side else windows
+        units = _cut(windows, self._block) if self._block else windows
         levels = {
             name: self._levels(table, name, usable[name].is_usable, grids) for name in table.bands
         }
@@ -345,22 +345,23 @@ def _with_levels(table: SceneTable) -> SceneTable:
     return table.with_own_grids()
 
 
-def _cut(jobs: Jobs, size: int) -> Jobs:
+def _cut(jobs: Jobs, block: tuple[int, int]) -> Jobs:
     """Windows cut at multiples of a number of rows and columns; row by row of blocks."""
-    first = jobs.window[:, [0, 2]] // size
-    count = -(-jobs.window[:, [1, 3]] // size) - first
+    rows, cols = block
+    first = jobs.window[:, [0, 2]] // block
+    count = -(-jobs.window[:, [1, 3]] // block) - first
     n_blocks = count[:, 0] * count[:, 1]
     job = np.repeat(np.arange(len(n_blocks)), n_blocks)
     place = np.arange(len(job)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
-    top = (first[job, 0] + place // count[job, 1]) * size
-    left = (first[job, 1] + place % count[job, 1]) * size
+    top = (first[job, 0] + place // count[job, 1]) * rows
+    left = (first[job, 1] + place % count[job, 1]) * cols
     window = jobs.window[job]
     window = np.column_stack(
         [
             np.maximum(window[:, 0], top),
-            np.minimum(window[:, 1], top + size),
+            np.minimum(window[:, 1], top + rows),
             np.maximum(window[:, 2], left),
-            np.minimum(window[:, 3], left + size),
+            np.minimum(window[:, 3], left + cols),
         ]
     )
     return jobs.take(job)._replace(window=window)

@@ -296,11 +296,29 @@ def test_a_planned_window_holds_what_is_needed(pair, kernel):
         target = target_over(source, dst, factor, size=150)
         scale = measure_scale(target, source)
         for block in (target.window, Window(0, 64, 64, 128), Window(-300, -200, -300, -200)):
-            needed = source_window(locate(target, block, source, kernel), source, kernel, scale)
+            at = locate(target, block, source, kernel)
+            needed = source_window(at, source, kernel, scale)
             planned = plan_window(target, block, source, kernel, scale)
-            if not needed.is_empty:
+            if kernel == "nearest":  # no more than the pixels themselves
+                row, col = (np.floor(one + 1e-10) for one in (at.top, at.left))
+                held = (row >= 0) & (row < 110) & (col >= 0) & (col < 120)
+                row, col = (np.broadcast_to(one, held.shape)[held] for one in (row, col))
+                edges = (row.min(), row.max() + 1, col.min(), col.max() + 1) if len(row) else ()
+                assert not edges or planned.intersection(Window(*map(int, edges))) == edges
+                assert pair != "same" or planned == (edges or (0, 0, 0, 0))
+            elif not needed.is_empty:
                 assert planned.intersection(needed) == needed
+            if not needed.is_empty:
                 assert planned.height <= needed.height + 60
+
+
+def test_positions_of_parallel_grids_keep_no_more_than_they_say():
+    """They are kept while a read lasts, counted by their own bytes."""
+    source = Grid(pyproj.CRS(32632), Affine(10, 0, 600_000, 0, -10, 5_300_000), 1000, 1000)
+    for kernel in KERNELS:
+        at = locate(source, source.window, source, kernel)
+        assert {one.size for one in at} == {1000}
+        assert all(one.base is None or one.base.size <= 1001 for one in at)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -13,7 +13,9 @@ import shapely
 from affine import Affine
 from reading.read_oracle import build_files, call_of, numpy_type, rows_of, warped
 
-from rasteret_sql.reading.outputs.composites import combine, parse_period
+from rasteret_sql.reading.outputs.combining import METHODS, Combined
+from rasteret_sql.reading.outputs.composites import parse_period
+from rasteret_sql.units import Window
 
 CLOUDS = [3, 8, 9, 10]
 AOI = "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"
@@ -141,14 +143,17 @@ def test_periods_begin_as_those_of_time_bucket(period):
 
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
-@pytest.mark.parametrize("n_scenes", [1, 2, 5, 8])
+@pytest.mark.parametrize("n_scenes", [1, 2, 5, 8, 37])
 def test_combining_equals_numpys_masked_functions(dtype, n_scenes):
     rng = np.random.default_rng(n_scenes)
     values = (rng.random((n_scenes, 30, 40)) * 250).astype(dtype)
     used = rng.random(values.shape) < 0.6
     layers = list(zip(values, used, strict=True))
-    for method in ("median", "mean", "min", "max", "first", "last", "count"):
-        found, there = combine(method, values, used)
+    for method in METHODS:
+        combined = Combined(method, values.dtype, values.shape[1:], n_scenes)
+        for layer in layers:
+            combined.add(*layer, Window(0, 30, 0, 40))
+        found, there = combined.result()
         wanted = expected(method, layers)
         assert np.array_equal(there, ~np.ma.getmaskarray(wanted)), method
         np.testing.assert_allclose(found[there], wanted.compressed(), rtol=1e-12)

@@ -22,8 +22,8 @@ from rasteret_sql.duck.relations import check_bands, reading_columns
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import common_type
+from rasteret_sql.reading.outputs.combining import METHODS
 from rasteret_sql.reading.outputs.composites import (
-    METHODS,
     CompositeOptions,
     composite_rows,
     composite_schema,

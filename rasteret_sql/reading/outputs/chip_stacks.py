@@ -25,12 +25,11 @@ from rasteret_sql.reading.outputs.mosaics import (
     failed_row,
     layers_by_place,
     moments_of,
-    side_of,
 )
 from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, fill_value
 from rasteret_sql.reading.plan import Lattice, TilePlan
-from rasteret_sql.reading.scenes import Ints
+from rasteret_sql.reading.scenes import Ints, SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 
 STACK_FIELDS = (
@@ -48,6 +47,16 @@ STACK_FIELDS = (
     pa.field("nodata", pa.list_(pa.float64())),
 )
 """Columns of a stack beside its bands."""
+
+
+_SIDES = (1024, 512, 256, 128)
+"""Rows and columns of a block of squares; tiles are in memory while a block needs them."""
+
+_BLOCK_BYTES = 64 << 20
+"""Of a block of all scenes."""
+
+_PIXEL_BYTES = 9
+"""Of a pixel of a scene in a block: a float64 and whether it counts."""
 
 
 class _StackLayers(LayerOutput):
@@ -117,19 +126,19 @@ def stack_rows(
         return
     read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
     moments = moments_of(table)
-    side = max(side_of(table), lattice.size)
+    side = max(_side_of(table), lattice.size)
 
     def planner() -> MosaicPlanner:
         return MosaicPlanner(
-            read.request, read.footprints, moments, side=side, bands=bands, lattice=lattice
+            read.request, read.footprints, moments, block=(side, side), bands=bands, lattice=lattice
         )
 
-    for layers in layers_by_place(_StackLayers(read, bands), planner, table):
-        told = failed_row(read, layers)
+    for layers in map(list, layers_by_place(_StackLayers(read, bands), planner, table)):
+        if layers[0].unit < 0:
+            yield failed_row(read, layers)
+            continue
         enough = [layer for layer in layers if _is_enough(layer, min_valid)]
-        if told is not None:
-            yield told
-        elif enough:
+        if enough:
             yield _stack(read, bands, moments, enough)
 
 
@@ -143,6 +152,13 @@ def stack_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Sche
             *((ERROR,) if on_error == "report" else ()),
         ]
     )
+
+
+def _side_of(table: SceneTable) -> int:
+    """Rows and columns of a block, so that the tiles of its scenes fit into memory."""
+    n_scenes = table.n_scenes if table.chosen is None else int(table.chosen.sum())
+    fitting = (side for side in _SIDES if n_scenes * side * side * _PIXEL_BYTES <= _BLOCK_BYTES)
+    return next(fitting, _SIDES[-1])
 
 
 def _is_enough(layer: Layer, share: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,8 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.outputs.common import (
-    CRS,
-    ERROR,
-    Read,
-    Records,
-)
+from rasteret_sql.reading.outputs.combining import Combined
+from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records
 from rasteret_sql.reading.outputs.mosaics import (
     NO_MOMENT,
     Layer,
@@ -25,21 +22,23 @@ from rasteret_sql.reading.outputs.mosaics import (
     MosaicPlanner,
     all_scenes,
     common_grid,
-    errors_of,
     failed_row,
     layers_by_place,
     moments_of,
-    side_of,
 )
 from rasteret_sql.reading.outputs.windows import columns_of, transform_of
-from rasteret_sql.reading.patches import Patch
+from rasteret_sql.reading.patches import Patch, value_dtype
 from rasteret_sql.reading.plan import TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints
-from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
 from rasteret_sql.reading.warps import warped
 from rasteret_sql.units import Window
 
-METHODS = ("median", "mean", "min", "max", "first", "last", "count")
+_BLOCKS = ((1024, 1024), (512, 1024), (256, 1024), (128, 1024), (128, 512), (128, 256), (128, 128))
+"""Rows and columns of a block; the larger, the fewer tiles are needed by several."""
+
+_STACK_BYTES = 160 << 20
+"""Of a block: what is kept of its scenes until the last one came."""
 
 _UNITS = {"day": 1, "week": 7, "month": 1, "quarter": 3, "year": 12}
 _PERIOD = re.compile(r"\s*(\d+)?\s*(day|week|month|quarter|year)s?\s*", re.IGNORECASE)
@@ -185,55 +184,6 @@ class _CompositeLayers(LayerOutput):
         return values, mask
 
 
-def combine(method: str, values: Pixels, used: Mask) -> tuple[Pixels, Mask]:
-    """One value per pixel of many scenes.
-
-    Args:
-        method: One of `METHODS`.
-        values: Shape (scenes, rows, columns), the earliest scene first.
-        used: Which of them count, same shape.
-
-    Returns:
-        Values, shape (rows, columns), and where there are any. Median and mean are float64,
-        counts int32, the others of the type of the values.
-
-    Example:
-        >>> values = np.array([[[4]], [[1]], [[9]]], np.uint8)
-        >>> used = np.array([[[True]], [[False]], [[True]]])
-        >>> {m: combine(m, values, used)[0].item() for m in ("median", "mean", "first", "count")}
-        {'median': 6.5, 'mean': 6.5, 'first': 4, 'count': 2}
-    """
-    count = used.sum(axis=0, dtype=np.int32)
-    there = count > 0
-    if method == "count":
-        return count, np.ones(count.shape, bool)
-    if method == "mean":
-        total = np.where(used, values, 0).sum(axis=0, dtype=np.float64)
-        return np.divide(total, count, out=np.zeros(count.shape), where=there), there
-    if method == "median":
-        ordered = np.where(used, values.astype(np.float64), np.inf)
-        ordered.sort(axis=0)
-        last = np.maximum(count - 1, 0)
-        low, high = (
-            np.take_along_axis(ordered, n[np.newaxis], 0)[0]
-            for n in (last // 2, count // 2 if len(values) > 1 else last)
-        )
-        return np.where(there, (low + high) / 2, 0.0), there
-    if method in ("first", "last"):
-        place = (
-            used.argmax(axis=0) if method == "first" else len(used) - 1 - used[::-1].argmax(axis=0)
-        )
-        chosen = np.take_along_axis(values, place[np.newaxis], 0)[0]
-        return np.where(there, chosen, chosen.dtype.type(0)), there
-    is_integer = values.dtype.kind in "iu"
-    limits: Any = np.iinfo(values.dtype) if is_integer else np.finfo(values.dtype)
-    fill, pick = (limits.max, np.min) if method == "min" else (limits.min, np.max)
-    if not is_integer:
-        fill = np.inf if method == "min" else -np.inf
-    chosen = pick(np.where(used, values, values.dtype.type(fill)), axis=0)
-    return np.where(there, chosen, chosen.dtype.type(0)), there
-
-
 def composite_rows(
     read: Read, bands: Sequence[str], options: CompositeOptions, records: Records
 ) -> Iterator[pa.RecordBatch]:
@@ -256,18 +206,25 @@ def composite_rows(
     fetched = list(dict.fromkeys(fetched))
     moments = moments_of(table)
     periods = _periods(options.period, moments)
-    side = side_of(table, periods)
+    pixel_bytes = _pixel_bytes(table, bands, options, periods)
+    block = next(
+        (one for one in _BLOCKS if one[0] * one[1] * pixel_bytes <= _STACK_BYTES), _BLOCKS[-1]
+    )
 
     def planner() -> MosaicPlanner:
         return MosaicPlanner(
-            read.request, read.footprints, moments, periods, side=side, bands=fetched
+            read.request, read.footprints, moments, periods, block=block, bands=fetched
         )
 
-    for layers in layers_by_place(_CompositeLayers(read, bands, options), planner, table):
-        told = failed_row(read, layers)
-        if told is None:
-            told = _block(read, bands, options, int(periods[layers[0].scene]), layers)
-        yield told
+    left = BUDGET_BYTES - min(_STACK_BYTES, block[0] * block[1] * pixel_bytes)
+    output = _CompositeLayers(read, bands, options)
+    for layers in layers_by_place(output, planner, table, budget_bytes=left):
+        first = next(layers)
+        if first.unit < 0:
+            yield failed_row(read, [first, *layers])
+        else:
+            start = int(periods[first.scene])
+            yield _block(read, bands, options, start, itertools.chain([first], layers))
 
 
 def composite_schema(
@@ -292,22 +249,57 @@ def composite_schema(
     )
 
 
+def _pixel_bytes(
+    table: SceneTable, bands: Sequence[str], options: CompositeOptions, periods: Ints
+) -> int:
+    """Bytes of a pixel of a composite while its scenes come, of the period that has most."""
+    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
+    most = int(np.unique(periods[chosen], return_counts=True)[1].max(initial=1))
+    total = 0
+    for name in bands:
+        level = table.bands[name].level(0)
+        kinds = [] if level is None else np.unique(level.kind[level.kind >= 0]).tolist()
+        dtypes = [value_dtype(table.kinds[kind].dtype) for kind in kinds] or [np.dtype("u1")]
+        total += Combined.bytes_per_pixel(options.method, np.result_type(*dtypes), most)
+    return total
+
+
 def _block(
     read: Read,
     bands: Sequence[str],
     options: CompositeOptions,
     start: int,
-    layers: list[Layer],
+    layers: Iterator[Layer],
 ) -> pa.RecordBatch:
     """The row of a block, and of the period that begins at a microsecond."""
-    plan = layers[0].plan
-    places = plan.units.window[[layer.unit for layer in layers]]
+    first = next(layers)
+    plan = first.plan
+    places, scenes = plan.units.window, np.unique(plan.units.scene).tolist()
     window = Window(
         int(places[:, 0].min()),
         int(places[:, 1].max()),
         int(places[:, 2].min()),
         int(places[:, 3].max()),
     )
+    shape, n_units = (window.height, window.width), len(plan.units.scene)
+    found = {
+        name: Combined(options.method, _dtype_of(read, plan, scenes, name), shape, n_units)
+        for name in bands
+    }
+    errors: dict[str, None] = {}
+    for layer in itertools.chain([first], layers):
+        at = layer.window
+        own = Window(
+            at.row_start - window.row_start,
+            at.row_stop - window.row_start,
+            at.col_start - window.col_start,
+            at.col_stop - window.col_start,
+        )
+        for name, values in layer.bands.items():
+            if values is not None:
+                found[name].add(*values, own)
+        if layer.error:
+            errors[layer.error] = None
     grid = plan.table.grids[int(plan.units.grid[0])]
     row: dict[str, Any] = {
         "period": None if start == NO_MOMENT else start,
@@ -317,21 +309,18 @@ def _block(
         "width": window.width,
         "transform": transform_of(grid, window),
         "crs": grid.crs,
-        "n_records": len({layer.scene for layer in layers}),
-        "error": errors_of(layers),
+        "n_records": len(scenes),
+        "error": "; ".join(errors) or None,
     }
     dtypes, masks = [], []
-    for name in bands:
-        values, used = _stack(layers, name, window)
-        if values.dtype.kind == "c":
-            raise InputError.expected("bands", "real numbers", name, "leave it out")
-        combined, there = combine(options.method, values, used)
+    for name, one in found.items():
+        combined, there = one.result()
         dtypes.append(combined.dtype.name)
         masks.append(there.ravel())
         if options.is_list:
             combined = np.ma.masked_array(combined, ~there)
         elif combined.dtype.kind == "f":
-            combined = np.where(there, combined, np.nan).astype(combined.dtype)
+            combined[~there] = np.nan
         row[name] = combined
     row["dtypes"] = dtypes
     if options.valid:
@@ -339,19 +328,18 @@ def _block(
     return read.batch(columns_of(read, bands, [row]), 1)
 
 
-def _stack(layers: list[Layer], name: str, window: Window) -> tuple[Pixels, Mask]:
-    """The values of all scenes in a block, and which of them are used."""
-    found = [(layer, layer.bands[name]) for layer in layers]
-    there = [(layer, one) for layer, one in found if one is not None]
-    shape = (len(there) or 1, window.height, window.width)
-    dtype = np.result_type(*(values.dtype for _, (values, _) in there)) if there else np.dtype("u1")
-    stack, used = np.zeros(shape, dtype), np.zeros(shape, bool)
-    for number, (layer, (values, mask)) in enumerate(there):
-        own = layer.window
-        rows = slice(own.row_start - window.row_start, own.row_stop - window.row_start)
-        cols = slice(own.col_start - window.col_start, own.col_stop - window.col_start)
-        stack[number, rows, cols], used[number, rows, cols] = values, mask
-    return stack, used
+def _dtype_of(read: Read, plan: TilePlan, scenes: Sequence[int], name: str) -> np.dtype[Any]:
+    """Type of a band's values in some scenes.
+
+    Raises:
+        InputError: complex values have no order.
+    """
+    kinds = [read.kind_of(plan, scene, name) for scene in scenes]
+    dtypes = {value_dtype(kind.dtype) for kind in kinds if kind is not None}
+    dtype = np.result_type(*dtypes) if dtypes else np.dtype("u1")
+    if dtype.kind == "c":
+        raise InputError.expected("bands", "real numbers", name, "leave it out")
+    return dtype
 
 
 def _periods(period: Period | None, moments: Ints) -> Ints:

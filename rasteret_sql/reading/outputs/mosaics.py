@@ -18,18 +18,9 @@ from rasteret_sql.reading.pipeline import Group, Pipeline
 from rasteret_sql.reading.plan import Failure, Jobs, Lattice, TilePlan
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import Grid, Ints, SceneTable, scene_table
-from rasteret_sql.reading.tile_store import Pixels
+from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
 from rasteret_sql.reading.warps import WarpPlanner, output_grid
 from rasteret_sql.units import Affine, Window
-
-_SIDES = (1024, 512, 256, 128)
-"""Rows and columns of a block; the larger, the fewer tiles are needed by several."""
-
-_STACK_BYTES = 64 << 20
-"""Of a block: the values of all its scenes are in memory at once."""
-
-_PIXEL_BYTES = 9
-"""Of a pixel of a scene in a block: a float64 and whether it counts."""
 
 NO_MOMENT = np.iinfo(np.int64).min
 """Of records without a datetime; they come first."""
@@ -43,7 +34,7 @@ class MosaicPlanner(WarpPlanner):
         footprints: Of the areas.
         moments: Of each scene.
         periods: Of each scene; default: all scenes are of one.
-        side: Rows and columns of a block, which is a plan.
+        block: Rows and columns of a block, which is a plan.
         bands: Bands that are fetched.
         lattice: Its squares are the places; else blocks are, as far as a scene covers them.
     """
@@ -55,14 +46,14 @@ class MosaicPlanner(WarpPlanner):
         moments: Ints,
         periods: Ints | None = None,
         *,
-        side: int,
+        block: tuple[int, int],
         bands: Sequence[str],
         lattice: Lattice | None = None,
     ) -> None:
         super().__init__(
-            request, footprints, bands=bands, side=0 if lattice else side, lattice=lattice
+            request, footprints, bands=bands, block=None if lattice else block, lattice=lattice
         )
-        self._block = side
+        self._rows, self._cols = block
         self._moments = moments
         self._periods = np.full(len(moments), NO_MOMENT) if periods is None else periods
         self._parts: dict[int, Window] = {}
@@ -80,8 +71,8 @@ class MosaicPlanner(WarpPlanner):
         top, left = units.window[:, 0], units.window[:, 2]
         places = (left, top) if self.lattice else ()
         plans = (
-            left // self._block,
-            top // self._block,
+            left // self._cols,
+            top // self._rows,
             units.target,
             self._periods[units.scene],
         )
@@ -204,9 +195,15 @@ class LayerOutput:
 
 
 def layers_by_place(
-    output: LayerOutput, planner: Callable[[], MosaicPlanner], table: SceneTable
-) -> Iterator[list[Layer]]:
-    """Run the plans; the layers of each place, the earliest scene first.
+    output: LayerOutput,
+    planner: Callable[[], MosaicPlanner],
+    table: SceneTable,
+    *,
+    budget_bytes: int = BUDGET_BYTES,
+) -> Iterator[Iterator[Layer]]:
+    """Run the plans; the layers of each place as they come, the earliest scene first.
+
+    The layers of a place are gone when the next place is asked for.
 
     Raises:
         InputError: it would fetch more than allowed.
@@ -215,19 +212,21 @@ def layers_by_place(
     check_max_bytes(read, planner(), lambda: iter([table]))
     plans = planner()
     pipeline: Pipeline[Layer] = Pipeline(
-        output, read.stop, max_concurrent=read.request.max_concurrent, counters=read.counters
+        output,
+        read.stop,
+        max_concurrent=read.request.max_concurrent,
+        budget_bytes=budget_bytes,
+        counters=read.counters,
     )
-    layers: list[Layer] = []
-    place: object = None
-    for layer in pipeline.run(plans.plans(table)):
-        read.check()
-        here = layer.plan, plans.place_of(layer)
-        if layers and here != place:
-            yield layers
-            layers = []
-        layers.append(layer)
-        place = here
-    if layers:
+
+    def checked() -> Iterator[Layer]:
+        for layer in pipeline.run(plans.plans(table)):
+            read.check()
+            yield layer
+
+    for _, layers in itertools.groupby(
+        checked(), lambda layer: (id(layer.plan), plans.place_of(layer))
+    ):
         yield layers
 
 
@@ -236,10 +235,8 @@ def errors_of(layers: Sequence[Layer]) -> str | None:
     return "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None
 
 
-def failed_row(read: Read, layers: Sequence[Layer]) -> pa.RecordBatch | None:
-    """The row of records that can't be planned, if that is what the layers are."""
-    if layers[0].unit >= 0:
-        return None
+def failed_row(read: Read, layers: Sequence[Layer]) -> pa.RecordBatch:
+    """The row of records that can't be planned."""
     arrays: dict[str, pa.Array] = {
         field.name: pa.nulls(1, field.type) for field in map(read.field, read.wanted)
     }
@@ -300,16 +297,6 @@ def moments_of(table: SceneTable) -> Ints:
     column = table.batch.column("datetime")
     times = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
     return np.asarray(times.cast(pa.int64()).fill_null(NO_MOMENT), np.int64)
-
-
-def side_of(table: SceneTable, periods: Ints | None = None) -> int:
-    """Rows and columns of a block, so that the scenes of a period fit into memory."""
-    chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
-    of = np.zeros(table.n_scenes, np.int64) if periods is None else periods
-    most = int(np.unique(of[chosen], return_counts=True)[1].max(initial=1))
-    return next(
-        (side for side in _SIDES if most * side * side * _PIXEL_BYTES <= _STACK_BYTES), _SIDES[-1]
-    )
 
 
 def _around(grids: Sequence[Grid]) -> Grid:

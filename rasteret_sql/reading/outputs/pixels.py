@@ -218,7 +218,9 @@ def pixel_rows(
 
     def planner(names: Sequence[str]) -> Planner:
         if read.request.output_grid is not None:
-            return WarpPlanner(read.request, read.footprints, bands=names, side=BLOCK, clip=clip)
+            return WarpPlanner(
+                read.request, read.footprints, bands=names, block=(BLOCK, BLOCK), clip=clip
+            )
         return Planner(read.request, read.footprints, Granularity.BLOCK, bands=names, clip=clip)
 
     output = PixelRows(read, bands, coverage=coverage)
