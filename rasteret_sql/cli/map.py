@@ -40,8 +40,9 @@ from rasteret_sql.cli.session import database_option, workspace_option
 def map_(collections: tuple[str, ...], workspace_dir: Path | None, **options: Any) -> None:  # noqa: ANN401
     """Show collections on a map in the browser until interrupted.
 
-    COLLECTION is a name, SELECT text over one, Parquet, or rasters; without it all of the
-    workspace are shown. Open the address that is printed: the page loads nothing from elsewhere.
+    COLLECTION is a name, with its schema and database where it needs them, SELECT text over
+    one, Parquet, or rasters; without it all of the workspace and the database are shown. Open
+    the address that is printed: the page loads nothing from elsewhere.
 
         rasteret-sql map s2
     """
