@@ -17,6 +17,7 @@ from rasteret_sql.cli.query import query
 from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
 from rasteret_sql.cli.shell import shell
+from rasteret_sql.cli.tab_completion import completion
 
 __all__ = ["main"]
 
@@ -46,5 +47,6 @@ for command in (
     demo,
     doctor,
     serve,
+    completion,
 ):
     main.add_command(command)

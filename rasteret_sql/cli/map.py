@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
+from rasteret_sql.cli import tab_completion
 from rasteret_sql.cli.session import database_option, workspace_option
 
 
 @click.command("map")
-@click.argument("collections", nargs=-1, metavar="[COLLECTION]...")
+@click.argument(
+    "collections",
+    nargs=-1,
+    metavar="[COLLECTION]...",
+    shell_complete=tab_completion.relations,
+)
 @database_option
 @workspace_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

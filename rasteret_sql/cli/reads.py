@@ -11,7 +11,7 @@ from typing import Any
 import click
 import duckdb
 
-from rasteret_sql.cli import options, text
+from rasteret_sql.cli import options, tab_completion, text
 from rasteret_sql.cli import output as results
 from rasteret_sql.cli.areas import relation_of
 from rasteret_sql.cli.failures import Failure
@@ -31,8 +31,8 @@ _MOST_NAME = 200
 
 
 @click.command()
-@click.argument("collection")
-@click.argument("points")
+@click.argument("collection", shell_complete=tab_completion.relations)
+@click.argument("points", shell_complete=tab_completion.tables_or_files)
 @options.rest_of("rasteret_sample_points", "collection", "points")
 @results.options
 @database_option
@@ -51,8 +51,8 @@ def sample(collection: str, points: str, **arguments: Any) -> None:  # noqa: ANN
 
 
 @click.command()
-@click.argument("collection")
-@click.argument("zones", required=False)
+@click.argument("collection", shell_complete=tab_completion.relations)
+@click.argument("zones", required=False, shell_complete=tab_completion.tables_or_files)
 @options.rest_of("rasteret_zonal_stats", "collection", "zones")
 @results.options
 @database_option
@@ -71,7 +71,7 @@ def zonal(collection: str, zones: str | None, **arguments: Any) -> None:  # noqa
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("collection", shell_complete=tab_completion.relations)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @options.rest_of("rasteret_preview", "collection", "record_columns")
 @database_option
