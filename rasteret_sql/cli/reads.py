@@ -15,7 +15,6 @@ from rasteret_sql.cli import options, tab_completion, text
 from rasteret_sql.cli import output as results
 from rasteret_sql.cli.areas import relation_of
 from rasteret_sql.cli.failures import Failure
-from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import (
     database_option,
     json_option,
@@ -25,6 +24,7 @@ from rasteret_sql.cli.session import (
 )
 from rasteret_sql.cli.statements import statement
 from rasteret_sql.duck.results import translated
+from rasteret_sql.progress import shown
 
 _UNSAFE = re.compile(r"[^\w.+-]")
 _MOST_NAME = 200
