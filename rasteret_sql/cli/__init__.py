@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rasteret_sql import __version__
+from rasteret_sql import __version__, progress
 from rasteret_sql.cli.collections import collections
 from rasteret_sql.cli.datasets import datasets
 from rasteret_sql.cli.demo import demo
@@ -17,6 +17,7 @@ from rasteret_sql.cli.query import query
 from rasteret_sql.cli.reads import preview, sample, zonal
 from rasteret_sql.cli.serve import serve
 from rasteret_sql.cli.shell import shell
+from rasteret_sql.cli.tab_completion import completion
 
 __all__ = ["main"]
 
@@ -24,12 +25,19 @@ __all__ = ["main"]
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rasteret-sql")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(*, debug: bool) -> None:
+@click.option(
+    "--progress/--no-progress",
+    "is_progress_wanted",
+    default=None,
+    help="Show on a terminal how far the work is; default: unless RASTERET_PROGRESS is 0.",
+)
+def main(*, debug: bool, is_progress_wanted: bool | None) -> None:  # noqa: ARG001 (Commands reads it)
     """Satellite imagery from SQL.
 
     Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage,
     130 interrupted.
     """
+    progress.wanted(is_progress_wanted)
 
 
 for command in (
@@ -46,5 +54,6 @@ for command in (
     demo,
     doctor,
     serve,
+    completion,
 ):
     main.add_command(command)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import options, reports, text
+from rasteret_sql.cli import options, reports, tab_completion, text
 from rasteret_sql.cli.failures import FAILED, Failure
-from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
+from rasteret_sql.progress import shown
 
 
 @click.group()
@@ -50,7 +50,11 @@ def build(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments: 
 @collections.command("import")
 @click.argument("name")
 @click.option(
-    "--record-table", "source", required=True, help="Parquet path, or SELECT text: a row per scene."
+    "--record-table",
+    "source",
+    required=True,
+    shell_complete=tab_completion.files,
+    help="Parquet path, or SELECT text: a row per scene.",
 )
 @options.all_of(
     "rasteret_build_table",
@@ -78,7 +82,7 @@ def import_(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments
 
 
 @collections.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tab_completion.kept_names)
 @options.all_of("rasteret_refresh", "stac_api", "source", "since", "check_remote", "max_concurrent")
 @options.strict
 @workspace_option
@@ -94,7 +98,7 @@ def refresh(name: str, workspace_dir: Path | None, *, as_json: bool, **arguments
 
 
 @collections.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tab_completion.kept_names)
 @options.all_of("rasteret_validate", "require_band_metadata", "check_remote", "max_concurrent")
 @workspace_option
 @json_option
@@ -137,7 +141,7 @@ def list_(workspace_dir: Path | None, *, as_json: bool) -> None:
 
 
 @collections.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tab_completion.kept_names)
 @workspace_option
 @json_option
 def info(name: str, workspace_dir: Path | None, *, as_json: bool) -> None:
@@ -151,7 +155,7 @@ def info(name: str, workspace_dir: Path | None, *, as_json: bool) -> None:
 
 
 @collections.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tab_completion.kept_names)
 @click.argument("folder", type=click.Path(path_type=Path))
 @options.of("rasteret_export", "partition_by")
 @options.of("rasteret_export", "force")
@@ -178,7 +182,7 @@ def export(
 
 
 @collections.command()
-@click.argument("name")
+@click.argument("name", shell_complete=tab_completion.kept_names)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @workspace_option
 def delete(name: str, workspace_dir: Path | None, *, yes: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli import options, reports, text
+from rasteret_sql.cli import options, reports, tab_completion, text
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
 from rasteret_sql.datasets.dataset import ACCESS
 from rasteret_sql.datasets.registry import find_dataset
@@ -34,7 +34,7 @@ def list_(search: str | None, *, as_json: bool) -> None:
 
 
 @datasets.command()
-@click.argument("dataset_id", metavar="ID")
+@click.argument("dataset_id", metavar="ID", shell_complete=tab_completion.dataset_ids)
 @json_option
 def info(dataset_id: str, *, as_json: bool) -> None:
     """Describe the data set ID."""
@@ -47,7 +47,7 @@ def info(dataset_id: str, *, as_json: bool) -> None:
 
 
 @datasets.command()
-@click.argument("dataset_id", metavar="ID")
+@click.argument("dataset_id", metavar="ID", shell_complete=tab_completion.dataset_ids)
 @options.all_of(
     "rasteret_build",
     "name",
@@ -70,7 +70,7 @@ def build(dataset_id: str, workspace_dir: Path | None, *, as_json: bool, **argum
 
 
 @datasets.command()
-@click.argument("dataset_id", metavar="ID")
+@click.argument("dataset_id", metavar="ID", shell_complete=tab_completion.dataset_ids)
 @options.all_of(
     "rasteret_register_dataset",
     "name",
@@ -104,7 +104,7 @@ def register(dataset_id: str, *, as_json: bool, **arguments: Any) -> None:  # no
 
 
 @datasets.command()
-@click.argument("dataset_id", metavar="ID")
+@click.argument("dataset_id", metavar="ID", shell_complete=tab_completion.dataset_ids)
 def unregister(dataset_id: str) -> None:
     """Forget your own data set ID; collections built from it stay."""
     with session(None) as con:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from rasteret_sql.cli import tab_completion
 from rasteret_sql.cli.session import call, session
 from rasteret_sql.errors import InputError
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=tab_completion.function_names)
 def functions(name: str | None) -> None:
     """List the SQL functions, or print the manual of NAME."""
     with session(None) as con:

@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
+from rasteret_sql.cli import tab_completion
 from rasteret_sql.cli.session import database_option, workspace_option
 
 
 @click.command("map")
-@click.argument("collections", nargs=-1, metavar="[COLLECTION]...")
+@click.argument(
+    "collections",
+    nargs=-1,
+    metavar="[COLLECTION]...",
+    shell_complete=tab_completion.relations,
+)
 @database_option
 @workspace_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -40,8 +46,9 @@ from rasteret_sql.cli.session import database_option, workspace_option
 def map_(collections: tuple[str, ...], workspace_dir: Path | None, **options: Any) -> None:  # noqa: ANN401
     """Show collections on a map in the browser until interrupted.
 
-    COLLECTION is a name, SELECT text over one, Parquet, or rasters; without it all of the
-    workspace are shown. Open the address that is printed: the page loads nothing from elsewhere.
+    COLLECTION is a name, with its schema and database where it needs them, SELECT text over
+    one, Parquet, or rasters; without it all of the workspace and the database are shown. Open
+    the address that is printed: the page loads nothing from elsewhere.
 
         rasteret-sql map s2
     """

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from rasteret_sql.cli import values
+from rasteret_sql.cli import tab_completion, values
 from rasteret_sql.duck import functions  # noqa: F401 (declares them)
+from rasteret_sql.duck.checks import OneOf
 from rasteret_sql.duck.declarations import FUNCTIONS, Parameter
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -86,6 +87,12 @@ _FORMS_OF_TYPES: dict[str, dict[str, Any]] = {
     "BIGINT": {"type": click.IntRange(min=1)},
     "INTEGER": {"type": click.IntRange(min=1)},
 }
+_COMPLETERS: dict[str, tab_completion.Completer] = {
+    "bands": tab_completion.bands,
+    "stac_api": tab_completion.files,
+    "source": tab_completion.files,
+    "data_source": tab_completion.dataset_ids,
+}
 
 
 def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what click takes)
@@ -102,7 +109,7 @@ def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what cl
     parameter = FUNCTIONS[function].parameter(name)
     form = _FORMS.get(name, _FORMS_OF_TYPES.get(parameter.sql_type, {}))
     flag = f"--{name.replace('_', '-')}"
-    told = {"help": _help(parameter)} | form
+    told = {"help": _help(parameter), "shell_complete": _completer(parameter)} | form
     if parameter.sql_type == "BOOLEAN":
         on = parameter.default == "true"
         flag = f"{flag}/--no-{flag[2:]}" if on else flag
@@ -112,6 +119,13 @@ def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what cl
     elif parameter.default not in ("", "NULL"):
         told |= {"default": parameter.default.strip("'"), "show_default": True}
     return cast("Option", click.option(flag, name, **told | how))
+
+
+def _completer(parameter: Parameter) -> tab_completion.Completer | None:
+    """What Tab offers for a parameter; None: what click itself does."""
+    if isinstance(parameter.check, OneOf):
+        return tab_completion.words(*parameter.check.choices)
+    return _COMPLETERS.get(parameter.name)
 
 
 _LISTED = re.compile(r"'(\w+)'")

@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.cli.options import together
-from rasteret_sql.cli.progress import shown
 from rasteret_sql.duck.table_function import quote_identifier, quote_text
+from rasteret_sql.progress import shown
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
 _BINARY = ("parquet", "arrow")

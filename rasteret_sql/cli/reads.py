@@ -11,11 +11,10 @@ from typing import Any
 import click
 import duckdb
 
-from rasteret_sql.cli import options, text
+from rasteret_sql.cli import options, tab_completion, text
 from rasteret_sql.cli import output as results
 from rasteret_sql.cli.areas import relation_of
 from rasteret_sql.cli.failures import Failure
-from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import (
     database_option,
     json_option,
@@ -25,14 +24,15 @@ from rasteret_sql.cli.session import (
 )
 from rasteret_sql.cli.statements import statement
 from rasteret_sql.duck.results import translated
+from rasteret_sql.progress import shown
 
 _UNSAFE = re.compile(r"[^\w.+-]")
 _MOST_NAME = 200
 
 
 @click.command()
-@click.argument("collection")
-@click.argument("points")
+@click.argument("collection", shell_complete=tab_completion.relations)
+@click.argument("points", shell_complete=tab_completion.tables_or_files)
 @options.rest_of("rasteret_sample_points", "collection", "points")
 @results.options
 @database_option
@@ -51,8 +51,8 @@ def sample(collection: str, points: str, **arguments: Any) -> None:  # noqa: ANN
 
 
 @click.command()
-@click.argument("collection")
-@click.argument("zones", required=False)
+@click.argument("collection", shell_complete=tab_completion.relations)
+@click.argument("zones", required=False, shell_complete=tab_completion.tables_or_files)
 @options.rest_of("rasteret_zonal_stats", "collection", "zones")
 @results.options
 @database_option
@@ -71,7 +71,7 @@ def zonal(collection: str, zones: str | None, **arguments: Any) -> None:  # noqa
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("collection", shell_complete=tab_completion.relations)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @options.rest_of("rasteret_preview", "collection", "record_columns")
 @database_option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import cleandoc
 
 import click
 
@@ -31,7 +32,7 @@ def reference() -> str:
 def _section(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=name)
     usage = " ".join((name, *command.collect_usage_pieces(context)))
-    lines = [f"## {name}", f"    {usage}", _paragraphs(command.help or "")]
+    lines = [f"## {name}", f"    {usage}", _paragraphs(cleandoc(command.help or ""))]
     options = (p for p in command.params if isinstance(p, click.Option))
     records = [option.get_help_record(context) for option in options]
     listed = "\n".join(f"- `{record[0]}`: {record[1]}" for record in records if record)
@@ -40,7 +41,7 @@ def _section(name: str, command: click.Command) -> str:
 
 def _paragraphs(text: str) -> str:
     """A docstring without its line breaks, but in examples, which are indented."""
-    parts = text.split("\n\n")
+    parts = text.replace("\b\n", "").split("\n\n")  # click's mark for lines to be kept
     return "\n\n".join(p if p.startswith("    ") else " ".join(p.split()) for p in parts)
 
 

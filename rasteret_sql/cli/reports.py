@@ -9,8 +9,8 @@ import click
 
 from rasteret_sql.cli import text
 from rasteret_sql.cli.failures import Failure
-from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import call, session, to_json
+from rasteret_sql.progress import shown
 
 
 def build(

@@ -20,7 +20,6 @@ from rasteret_sql.cli import output as results
 from rasteret_sql.cli.completion import DOT_COMMANDS, MODES, Catalog, is_complete
 from rasteret_sql.cli.failures import Failure, is_interrupt, one_line
 from rasteret_sql.cli.functions import manual, summary
-from rasteret_sql.cli.progress import shown
 from rasteret_sql.cli.session import (
     call,
     is_success,
@@ -29,6 +28,7 @@ from rasteret_sql.cli.session import (
 )
 from rasteret_sql.duck.results import translated
 from rasteret_sql.errors import InputError
+from rasteret_sql.progress import shown
 
 _WITHOUT_ROWS = {
     getattr(duckdb.StatementType, name) for name in ("CREATE", "INSERT", "UPDATE", "DELETE", "COPY")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -78,7 +79,26 @@ def interval(name: str, value: object) -> tuple[float, float]:
     return float(listed[0]), float(listed[1])
 
 
-def one_of(*choices: str) -> Check:
+@dataclass(frozen=True)
+class OneOf:
+    """A check for one of some words; see `one_of`."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, name: str, value: object) -> str:
+        """The value.
+
+        Raises:
+            InputError: it is another.
+        """
+        if not isinstance(value, str) or value not in self.choices:
+            *others, last = [repr(choice) for choice in self.choices]
+            listed = f"{', '.join(others)} or {last}" if others else last
+            raise InputError.expected(name, listed, value, "choose one")
+        return value
+
+
+def one_of(*choices: str) -> OneOf:
     """One of some words.
 
     Example:
@@ -88,15 +108,7 @@ def one_of(*choices: str) -> Check:
         Traceback (most recent call last):
         rasteret_sql.errors.InputError: on_error: expected 'report' or 'error', got 'no'; choose one
     """
-    *others, last = [repr(choice) for choice in choices]
-    listed = f"{', '.join(others)} or {last}" if others else last
-
-    def check(name: str, value: object) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise InputError.expected(name, listed, value, "choose one")
-        return value
-
-    return check
+    return OneOf(choices)
 
 
 def text(

@@ -21,6 +21,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import sys
 import threading
 import time
 import weakref
@@ -367,6 +368,10 @@ def _registered(
             instance.move_to(workspace)
         instance.signals = signals
         instance.adopt(con)
+    if "ipykernel" in sys.modules:
+        from rasteret_sql.progress import shown_in_notebooks
+
+        shown_in_notebooks()
     return instance, is_changed
 
 

@@ -46,6 +46,7 @@ from rasteret_sql.duck.names import quote_text as quote_text
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
+from rasteret_sql.ingest import progress
 from rasteret_sql.reading.columns import copied_views, select_rows, without_views
 from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.remote.waiting import listening
@@ -542,12 +543,16 @@ class Runtime:
         try:
             stop = threading.Event()
             self._pulled.add(stop)
-            with self._started(stop, call.caller.connection):
-                scan, started = Scan(needed, stop, parts), datetime.now(UTC)
+            scan, started = Scan(needed, stop, parts), datetime.now(UTC)
+            with (
+                self._started(stop, call.caller.connection),
+                progress.reading(call.name, lambda: _counted(scan)) as work,
+            ):
                 for batch in _listened(stream.run(scan), stop):
                     scan.check()
                     remaining = scan.remaining
                     kept = batch if remaining is None else select_rows(batch, remaining)
+                    work.counts["rows"] += kept.num_rows
                     if kept.num_rows:
                         chosen = kept.select(columns)
                         yield chosen if IS_DUCKDB_2 else copied_views(chosen)
@@ -555,6 +560,14 @@ class Runtime:
                     self._note(call, scan.counters, started)
         except RasteretError as error:
             raise _named(error, call.name) from error
+
+
+def _counted(scan: Scan) -> dict[progress.Count, int]:
+    """What a read of pixels has asked for so far."""
+    counters = scan.counters
+    if counters is None:
+        return {}
+    return {"requests": counters.requests, "bytes": counters.fetched_bytes}
 
 
 def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batches:

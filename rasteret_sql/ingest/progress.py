@@ -1,37 +1,51 @@
-"""How far the builds of this process are, for whoever shows it."""
+"""How far the builds and reads of this process are, for whoever shows it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-Count = Literal["records listed", "records done", "headers", "unreadable"]
+Count = Literal[
+    "records listed", "records done", "headers", "unreadable", "rows", "requests", "bytes"
+]
+
+_RESUME_SECONDS = 2.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Progress:
-    """Counts of one build, which only grow.
+    """Counts of one build or read, which only grow.
 
     Attributes:
-        name: Of the collection.
+        name: Of the collection, or of the function that reads.
         began: `time.monotonic` at the start, seconds.
         counts: ``records listed`` by the source, all of them before the first is ``done``;
-            ``headers`` read, and assets that were ``unreadable``.
+            ``headers`` read, and assets that were ``unreadable``; ``rows`` given.
+        more: Counts that are kept elsewhere.
+        is_whole: Whether ``records listed`` are all that will come.
+        ended: `time.monotonic` at the end of the last piece of work that comes in pieces.
     """
 
     name: str
     began: float = field(default_factory=time.monotonic)
     counts: Counter[Count] = field(default_factory=Counter)
+    more: Callable[[], Mapping[Count, int]] = dict
+    is_whole: bool = True
+    ended: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Time since the start."""
         return time.monotonic() - self.began
+
+    def current(self) -> Counter[Count]:
+        """All counts, as they are now."""
+        return self.counts + Counter(dict(self.more()))
 
 
 class _Here(threading.local):
@@ -40,18 +54,66 @@ class _Here(threading.local):
 
 _here = _Here()
 _running: list[Progress] = []
+_paused: dict[object, Progress] = {}
+_listeners: list[Callable[[], None]] = []
+
+
+def on_begin(listener: Callable[[], None]) -> None:
+    """Call a function whenever work begins; on any thread."""
+    if listener not in _listeners:
+        _listeners.append(listener)
 
 
 @contextmanager
-def watched(name: str) -> Iterator[Progress]:
-    """Count what this thread does as the build of a collection."""
-    before, _here.progress = _here.progress, Progress(name)
-    _running.append(_here.progress)
+def watched(name: str, *, resume: object = None) -> Iterator[Progress]:
+    """Count what this thread does as the build of a collection.
+
+    Args:
+        name: Of the collection.
+        resume: Work that comes in pieces goes on counting where the last piece of the same
+            key ended, up to two seconds before.
+    """
+    before, own = _here.progress, _resumed(name, resume)
+    _here.progress = own
     try:
-        yield _here.progress
+        with _listed(own):
+            yield own
     finally:
-        _running.remove(_here.progress)
         _here.progress = before
+        if resume is not None:
+            own.ended = time.monotonic()
+            _paused[resume] = own
+
+
+@contextmanager
+def reading(name: str, more: Callable[[], Mapping[Count, int]]) -> Iterator[Progress]:
+    """List a read, which threads take turns at.
+
+    Args:
+        name: Of the function.
+        more: What it has counted so far.
+    """
+    with _listed(Progress(name, more=more)) as own:
+        yield own
+
+
+@contextmanager
+def _listed(own: Progress) -> Iterator[Progress]:
+    _running.append(own)
+    for listener in _listeners:
+        listener()
+    try:
+        yield own
+    finally:
+        _running.remove(own)
+
+
+def _resumed(name: str, key: object) -> Progress:
+    now = time.monotonic()
+    for old in [old for old, one in _paused.items() if now - one.ended > _RESUME_SECONDS]:
+        _paused.pop(old, None)
+    found = _paused.pop(key, None) if key is not None else None
+    return Progress(name, is_whole=key is None) if found is None else found
 
 
 def add(what: Count, n: int = 1) -> None:
@@ -69,5 +131,8 @@ def add(what: Count, n: int = 1) -> None:
 
 
 def running() -> list[Progress]:
-    """The builds of all threads that have not ended."""
-    return list(_running)
+    """The builds and reads of all threads that have not ended, the latest last.
+
+    What a build reads by itself comes before it.
+    """
+    return sorted(_running, key=lambda work: "records listed" in work.counts)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,13 +22,21 @@ from pathlib import Path
 
 import duckdb
 
+from rasteret_sql.duck.attached import attach_read_only, collections_in, give_plain_names
 from rasteret_sql.duck.connection import connect
-from rasteret_sql.errors import InputError, RasteretWarning, UnknownCollectionError
+from rasteret_sql.duck.names import quote_identifier
+from rasteret_sql.errors import (
+    InputError,
+    RasteretError,
+    RasteretWarning,
+    UnknownCollectionError,
+)
 from rasteret_sql.maps.app import App
 from rasteret_sql.maps.connections import Connections
 from rasteret_sql.maps.server import LOCAL_NAMES, MapServer
 from rasteret_sql.maps.sources import Source, source_of
 from rasteret_sql.remote.waiting import until_signalled
+from rasteret_sql.secrets import redact_words
 
 __all__ = ["DEFAULT_PORT", "address_of", "serve_map", "serving"]
 
@@ -49,9 +58,11 @@ def serve_map(
     """Serve until SIGINT or SIGTERM; prints the address to open when it listens.
 
     Args:
-        collections: Names, tables, SELECT text, Parquet or rasters; none: all of the workspace.
+        collections: Names, tables, SELECT text, Parquet or rasters; none: all of the workspace
+            and of the database.
         workspace: Folder of collections, as in `rasteret_sql.connect`.
-        database: A DuckDB file, which is opened read-only.
+        database: A DuckDB file, which is opened read-only. What it holds may be named with the
+            file's name before it, and without.
         host: Name or address to listen on.
         port: TCP port; 0 for any that is free.
         needs_token: Ask for a token, made anew, which is part of the address printed.
@@ -67,9 +78,10 @@ def serve_map(
         raise InputError.expected(
             "host", "127.0.0.1", host, "allow_network (--allow-network) permits it"
         )
-    is_file = str(database) != ":memory:"
-    con = connect(database, workspace, read_only=is_file, signals=False)
+    con = connect(workspace=workspace, signals=False)
     try:
+        if str(database) != ":memory:":
+            _add_file(con, database)
         con.execute("SET enable_progress_bar = false")
         con.execute("SET threads = 1")  # tiles are small, and several are made at once
         tokens = [secrets.token_urlsafe(24)] if needs_token else []
@@ -97,6 +109,7 @@ def serving(
     con: duckdb.DuckDBPyConnection,
     collections: Sequence[str] = (),
     *,
+    database: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     tokens: Sequence[str],
@@ -108,6 +121,7 @@ def serving(
     Args:
         con: A registered connection.
         collections: As in `serve_map`.
+        database: Name of an attached one, whose collections are shown too where none is named.
         host: Address to listen on.
         port: 0 for any that is free.
         tokens: One of them a client must show; without any nothing is asked for.
@@ -115,18 +129,15 @@ def serving(
         is_public: Whether other machines may ask.
     """
     run = Connections(con, max(4, os.cpu_count() or 1), time_limit_seconds)
-    names = list(collections) or [
-        f'"{name}"' if not name.isidentifier() else name
-        for (name,) in con.sql("SELECT name FROM rasteret_collections() ORDER BY 1").fetchall()
-    ]
-    if not names:
+    found = [source_of(con, run, text) for text in collections] or _all(con, run, database)
+    if not found:
         raise UnknownCollectionError.expected(
             "collection", "one or more", "none in the workspace", "build one, or name a table"
         )
     sources: list[Source] = []
-    for text in names:
-        source, taken = source_of(con, run, text), {one.name for one in sources}
-        numbered = (f"{source.name}_{number}" for number in range(2, len(names) + 2))
+    for source in found:
+        taken = {one.name for one in sources}
+        numbered = (f"{source.name}_{number}" for number in range(2, len(found) + 2))
         name = next(one for one in (source.name, *numbered) if one not in taken)
         sources.append(replace(source, name=name))
     server = MapServer(
@@ -147,6 +158,44 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _all(con: duckdb.DuckDBPyConnection, run: Connections, database: str | None) -> list[Source]:
+    """Collections of the workspace, of the current database and of an attached one.
+
+    Stderr tells of tables and views that can't be read; they are left out.
+    """
+    rows = con.sql("SELECT name FROM rasteret_collections() WHERE kind <> 'view' ORDER BY 1")
+    kept = [name for (name,) in rows.fetchall()]
+    found = [source_of(con, run, quote_identifier(name)) for name in kept]
+    ((current,),) = con.sql("SELECT current_database()").fetchall()
+    for place in dict.fromkeys((current, database or current)):
+        for schema, name in collections_in(con, place):
+            if schema == "main" and name in kept:
+                continue  # the view of a collection of the workspace
+            parts = [] if place == current else [place]
+            parts += [] if place == current and schema == "main" else [schema]
+            text = ".".join(map(quote_identifier, (*parts, name)))
+            try:
+                found.append(source_of(con, run, text))
+            except (duckdb.Error, RasteretError) as error:
+                line = redact_words(" ".join(str(error).split()))
+                print(f"map: {text} is left out: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    return found
+
+
+def _add_file(con: duckdb.DuckDBPyConnection, path: str | Path) -> None:
+    """Attach a file, whose tables and views have plain names too.
+
+    Raises:
+        InputError: it is no DuckDB file that can be read.
+    """
+    try:
+        name = attach_read_only(con, path)
+    except duckdb.Error as error:
+        first = redact_words(str(error).splitlines()[0])
+        raise InputError.expected("database", "a DuckDB file", str(path), first) from error
+    give_plain_names(con, name)
 
 
 def address_of(server: MapServer, host: str, token: str = "") -> str:

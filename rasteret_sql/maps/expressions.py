@@ -1,7 +1,9 @@
 """SQL that a user of the map types: an expression over named columns, and nothing more.
 
 DuckDB's own parser, in an instance of its own, turns the text into a tree. Only what is
-listed here may stand in it, so a subquery, a statement, a file or a setting can't.
+listed here may stand in it, so a subquery, a statement, a file or a setting can't. Nothing
+listed makes a value much larger than those it is made from: ``replace`` in ``replace``, or a
+cast to ``INTEGER[100000]``, would take all memory.
 """
 
 from __future__ import annotations
@@ -24,10 +26,9 @@ _CLASSES = frozenset(
     {"BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT"}
     | {"FUNCTION", "OPERATOR", "TYPE"}
 )
-_FUNCTIONS = frozenset(
+_NUMERIC = frozenset(
     # operators, and what the parser makes of them
-    "+ - * / // % ** ^ & | ~ << >> || @ !~~ ~~ ~~* !~~* ~~~ <> "  # noqa: SIM905
-    "list_value struct_pack like_escape not_like_escape ilike_escape not_ilike_escape "
+    "+ - * / // % ** ^ & | ~ << >> @ <> "  # noqa: SIM905
     # numbers
     "abs acos add asin atan atan2 cbrt ceil ceiling cos cot degrees divide even exp fdiv floor "
     "fmod gamma greatest isfinite isinf isnan least lgamma ln log log10 log2 mod multiply "
@@ -35,9 +36,19 @@ _FUNCTIONS = frozenset(
     "subtract tan tanh sinh cosh trunc xor bit_count "
     # no data
     "coalesce if ifnull "
+    # of this package
+    "rasteret_evi rasteret_ndvi rasteret_normalized_difference rasteret_qa_bit "
+    "rasteret_scl_clear".split()
+)
+"""Functions of numbers, of fixed size."""
+
+_OF_COLUMNS = frozenset(
+    # operators, and what the parser makes of them
+    "|| !~~ ~~ ~~* !~~* ~~~ list_value struct_pack "  # noqa: SIM905
+    "like_escape not_like_escape ilike_escape not_ilike_escape "
     # text and lists
     "concat contains ends_with left length len lower prefix regexp_extract regexp_full_match "
-    "regexp_matches replace right starts_with strip_accents strpos substr substring suffix trim "
+    "regexp_matches right starts_with strip_accents strpos substr substring suffix trim "
     "ltrim rtrim upper split_part array_contains list_contains list_has list_position element_at "
     "struct_extract array_extract map_extract json_extract json_extract_string "
     # time
@@ -47,10 +58,24 @@ _FUNCTIONS = frozenset(
     "quarter second strftime strptime to_days to_hours to_minutes to_months to_seconds to_weeks "
     "to_years time_bucket week weekday weekofyear year yearweek "
     # of this package
-    "rasteret_bbox_intersects rasteret_evi rasteret_ndvi rasteret_normalized_difference "
-    "rasteret_qa_bit rasteret_scl_clear rasteret_solar_day rasteret_split".split()
+    "rasteret_bbox_intersects rasteret_solar_day rasteret_split".split()
 )
-"""Functions that compute from their arguments alone, in time that grows as these do."""
+"""Functions of text, lists and times: no result is longer than a few times its arguments."""
+
+_NUMBERS = frozenset(
+    "BOOLEAN BOOL TINYINT SMALLINT INTEGER INT BIGINT HUGEINT UTINYINT USMALLINT "  # noqa: SIM905
+    "UINTEGER UBIGINT UHUGEINT INT1 INT2 INT4 INT8 SHORT LONG FLOAT FLOAT4 FLOAT8 REAL DOUBLE "
+    "DECIMAL NUMERIC".split()
+)
+_TYPES_OF_COLUMNS = frozenset(
+    "VARCHAR TEXT STRING DATE TIME TIMESTAMP DATETIME TIMESTAMPTZ TIMESTAMP_S "  # noqa: SIM905
+    "TIMESTAMP_MS TIMESTAMP_NS INTERVAL UUID".split()
+) | {"TIMESTAMP WITH TIME ZONE"}
+_RULES = {
+    "bands": (_NUMERIC, _NUMBERS, "numbers"),
+    "columns": (_NUMERIC | _OF_COLUMNS, _NUMBERS | _TYPES_OF_COLUMNS, "a value"),
+}
+"""Of what is read: functions, types that a CAST may name, and what they compute."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +99,7 @@ def checked(argument: str, text: str, names: Sequence[str], what: str) -> Expres
         argument: What the user calls it, for errors.
         text: SQL.
         names: Columns that it may read, a tuple; their case counts.
-        what: What the columns are, for errors.
+        what: ``bands``, which are numbers, or ``columns``, which hold text and times too.
 
     Raises:
         InputError: it is not.
@@ -132,12 +157,36 @@ def _value_of(argument: str, sql: str, what: str) -> dict[str, Any]:
         if "class" in part and part["class"] not in _CLASSES:
             got = f"a {part['class'].lower().replace('_', ' ')}"
             raise InputError(f"{argument}: expected an expression over {what}, got {got}")
-        name = part.get("function_name")
-        if name is not None and (name.lower() not in _FUNCTIONS or _is_qualified(part)):
-            raise InputError(
-                f"{argument}: expected functions that compute a value, got {name}; leave it out"
-            )
+        _check_call(argument, part, what)
     return value
+
+
+def _check_call(argument: str, node: dict[str, Any], what: str) -> None:
+    """Refuse a function or a type that is not listed.
+
+    Raises:
+        InputError: it is one.
+    """
+    functions, types, result = _RULES[what]
+    name = node.get("function_name")
+    if name is not None and (name.lower() not in functions or _is_qualified(node)):
+        raise InputError(
+            f"{argument}: expected functions that compute {result}, got {name}; leave it out"
+        )
+    kind = _cast_type(node) if node.get("class") == "CAST" else None
+    if kind is not None and kind.upper() not in types:
+        raise InputError(
+            f"{argument}: expected a CAST to {'a number' if what == 'bands' else 'a plain type'}, "
+            f"got {kind}; leave it out"
+        )
+
+
+def _cast_type(cast: dict[str, Any]) -> str:
+    """The type that a CAST names; DuckDB 1.5 has resolved it, 2.0 has its name."""
+    if "cast_type" in cast:
+        return str(cast["cast_type"]["id"])
+    named = cast["type_expr"]
+    return ".".join(one for one in (named["catalog"], named["schema"], named["type_name"]) if one)
 
 
 def _is_qualified(function: dict[str, Any]) -> bool:

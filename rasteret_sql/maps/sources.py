@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from rasteret_sql.duck.relations import parse_name
 from rasteret_sql.duck.table_function import quote_identifier, quote_text
 from rasteret_sql.errors import InputError, UnknownBandError, UnknownCollectionError
 from rasteret_sql.ingest.rasters import is_raster_name
@@ -26,6 +27,7 @@ from rasteret_sql.schema import bands_of
 Mask = NDArray[np.bool_]
 
 _QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b)", re.IGNORECASE)
+_QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 _HIDDEN: Final = ("BLOB", "STRUCT", "MAP", "GEOMETRY", "UNION", "VARIANT")
 _KEPT_FILTERS = 64
 _IS_INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
@@ -214,7 +216,8 @@ def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> So
     Args:
         con: Gets a table of the headers of rasters.
         run: Runs the statements.
-        text: A collection, view or table, SELECT text, Parquet, or rasters.
+        text: A collection, view or table, with its schema and database where it needs them;
+            SELECT text, Parquet, or rasters.
 
     Raises:
         UnknownCollectionError: it names none, or what has no scenes or bands.
@@ -255,18 +258,23 @@ def _named(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str, str, st
     if _QUERY.match(text):
         query = text.strip().rstrip(";")
         return "query", query, f"({query})", None
-    if is_raster_name(text):
+    is_quoted = '"' in text and parse_name(text) is not None  # then a sign in it means nothing
+    if is_raster_name(text) and not is_quoted:
         table = _free_name(con, "files")
         relation = quote_identifier(table)
         con.execute(f"CREATE TABLE {relation} AS FROM rasteret_files({quote_text(text)})")
         return table, relation, relation, None
-    if "/" in text or text.endswith(".parquet"):
+    if not is_quoted and ("/" in text or text.endswith(".parquet")):
         stem = re.sub(r"\W+", "_", text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet"))
         return stem, text, f"rasteret_records({quote_text(text)})", None
     folders = dict(con.sql("SELECT name, path FROM rasteret_collections()").fetchall())
-    relation = text if text.startswith('"') else quote_identifier(text)
-    argument = text if re.fullmatch(r"\w+", text) else relation
-    return text.strip('"'), argument, relation, folders.get(text.strip('"'))
+    full = quote_identifier(text) if text in folders else parse_name(text)
+    if full is None:
+        raise UnknownCollectionError.expected("collection", "a name", text, "quote its parts")
+    parts = [part.replace('""', '"') for part in _QUOTED.findall(full)]
+    name = ".".join(parts)
+    argument = name if re.fullmatch(r"\w+", name) else full
+    return name, argument, full, folders.get(name)
 
 
 def _free_name(con: duckdb.DuckDBPyConnection, name: str) -> str:

@@ -27,9 +27,10 @@ import duckdb
 from rasteret_sql import maps
 from rasteret_sql.duck import functions as functions  # declares them
 from rasteret_sql.duck import macros
+from rasteret_sql.duck.attached import attach_read_only
 from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS
-from rasteret_sql.duck.table_function import Runtime, quote_identifier, quote_text
+from rasteret_sql.duck.table_function import Runtime, quote_text
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote import stores
 from rasteret_sql.remote.waiting import until_signalled
@@ -68,7 +69,8 @@ def serve(
             a proxy with TLS in front.
         allow_building: Permit the functions that write the workspace. They fetch from
             anywhere, so readers are no longer held to the collections' own servers.
-        http_port: Serve the map of `rasteret_sql.maps` on this port too, to the same users;
+        http_port: Serve the map of `rasteret_sql.maps` on this port too, to the same users: of
+            all collections of the workspace and the database;
             0 for any that is free.
 
     Raises:
@@ -89,7 +91,8 @@ def serve(
             )
     con = connect(workspace=workspace)
     try:
-        runtime = _prepare(con, database, list(users.values()), allow_building=allow_building)
+        name = None if database is None else attach_read_only(con, database)
+        runtime = _prepare(con, list(users.values()), allow_building=allow_building)
         with (
             until_signalled() as stop,
             _listening(con, host, port, public=allow_network) as uri,
@@ -101,6 +104,7 @@ def serve(
                     con,
                     host=host,
                     port=http_port,
+                    database=name,
                     tokens=[*users.values()],
                     is_public=allow_network,
                 )
@@ -122,7 +126,6 @@ def serve(
 
 def _prepare(
     con: duckdb.DuckDBPyConnection,
-    database: str | Path | None,
     tokens: list[str],
     *,
     allow_building: bool,
@@ -132,13 +135,6 @@ def _prepare(
     _load_extensions(con)
     with con.cursor() as cursor:
         macros.load(cursor)  # sessions of Quack see no TEMP macros
-    if database is not None:
-        name = Path(database).stem
-        taken = con.execute(
-            "SELECT 1 FROM duckdb_databases() WHERE database_name = $n", {"n": name}
-        )
-        name = "data" if taken.fetchall() else name
-        con.execute(f"ATTACH {quote_text(str(database))} AS {quote_identifier(name)} (READ_ONLY)")
     runtime = instance.runtime
     gate = Gate(con)
     runtime.check_query = gate.check

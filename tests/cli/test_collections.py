@@ -8,11 +8,15 @@ import pty
 import re
 import subprocess
 import sys
+import threading
+import time
 
 import duckdb
 import pytest
 
-from rasteret_sql.cli import progress
+import rasteret_sql
+from rasteret_sql import progress
+from rasteret_sql.ingest import progress as counted
 
 
 def listed(command, workspace):
@@ -281,6 +285,91 @@ def test_a_build_shows_how_far_it_is(items, tmp_path, server):
     assert process.returncode == 0
     assert b"building s2: 6 records listed" in shown
     assert shown.endswith(b"\x1b[K")
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_progress_is_off_where_nobody_wants_it(monkeypatch, way, command, built):
+    screen = Screen(terminal=True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "_PERIOD_S", 0.001)
+    try:
+        if way == "option":
+            command("--no-progress", "collections", "info", "s2", "--workspace-dir", built)
+        else:
+            monkeypatch.setenv("RASTERET_PROGRESS", "0")
+        with progress.shown("building s2"):
+            time.sleep(0.05)
+    finally:
+        progress.wanted(None)
+    assert screen.text == ""
+    monkeypatch.setenv("RASTERET_PROGRESS", "0")
+    progress.wanted(True)
+    try:
+        with progress.shown("building s2"):
+            wait_until(lambda: "building s2" in screen.text)
+    finally:
+        progress.wanted(None)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_build_counts_what_failed_and_tells_rates_and_the_time_left(monkeypatch):
+    screen = Screen(terminal=True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "_PERIOD_S", 0.01)
+    with progress.shown("building s2"), counted.watched("s2"):
+        for what, n in (
+            ("records listed", 8),
+            ("records done", 2),
+            ("headers", 5),
+            ("unreadable", 1),
+        ):
+            counted.add(what, n)
+        wait_until(lambda: " left" in screen.text)
+    last = screen.text.rstrip("\r\x1b[K").rsplit("\r", 1)[-1]
+    found = re.search(
+        r"building s2: \[#####-+\] 2 of 8 records, 5 headers, [\d,]+/s, 1 unreadable, \d+ s left",
+        last,
+    )
+    assert found, last
+
+
+def test_a_read_counts_rows_requests_and_bytes(items, tmp_path, server, command):
+    """The server takes half a second for each answer."""
+    workspace = tmp_path / "w"
+    command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", workspace)
+    query = (
+        "FROM rasteret_read('SELECT * REPLACE ({B04: {href: "
+        f"''{server.origin}/slow/scenes/'' || id || ''/B04.tif'', band_index: 0}}}} AS assets) "
+        "FROM s2', bands := ['B04'])"
+    )
+    seen = []
+    with rasteret_sql.connect(workspace=workspace) as con:
+        thread = threading.Thread(target=lambda: con.execute(query).fetchall())
+        thread.start()
+        while thread.is_alive():
+            seen += [(work.name, progress.line(work)) for work in counted.running()]
+            time.sleep(0.02)
+    assert {name for name, _ in seen} == {"rasteret_read"}
+    assert re.search(r"\d+ requests, [\d.]+ [kM]?B, [\d.]+ [kM]?B/s", seen[-1][1]), seen[-1]
+    assert counted.running() == []
+
+
+def test_what_comes_in_pieces_goes_on_counting():
+    for n in (3, 4):
+        with counted.watched("rasteret_enrich", resume="1") as work:
+            for what in ("records listed", "records done", "headers"):
+                counted.add(what, n)
+            shown = progress.line(work)
+    assert shown.startswith("7 records, 7 headers, ")
+    assert "left" not in shown
+    with counted.watched("rasteret_enrich", resume="2") as other:
+        assert other.counts["headers"] == 0
 
 
 def test_refresh_adds_what_is_new_and_reports(command, items, tmp_path):

@@ -69,6 +69,7 @@ class Kernel:
         self.client = self.manager.blocking_client()
         self.client.start_channels()
         self.folder = folder
+        self.shown = []
         self.connect()
 
     def connect(self):
@@ -93,6 +94,8 @@ class Kernel:
             kind, content = got["msg_type"], got["content"]
             if kind == "stream":
                 text += content["text"]
+            elif kind in ("display_data", "update_display_data"):
+                self.shown.append(content["data"]["text/plain"])
             elif kind == "error":
                 error = content["ename"]
             elif kind == "status" and content["execution_state"] == "idle":
@@ -123,6 +126,51 @@ def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(kernel, s
         assert error is not None
         assert time.monotonic() - began < MOST_SECONDS / 2
         assert kernel.run("print(con.execute('SELECT 42').fetchall()[0][0])") == ("42\n", None)
+
+
+LONG = (
+    "import time\n"
+    "from rasteret_sql.ingest import progress\n"
+    "with progress.watched('s2'):\n"
+    "    for n in range(6):\n"
+    "        progress.add('records listed', 0 if n else 10)\n"
+    "        progress.add('records done')\n"
+    "        progress.add('headers', 3)\n"
+    "        time.sleep(0.5)\n"
+    "time.sleep(2)"
+)
+
+
+def test_a_kernel_shows_how_far_long_work_is(kernel):
+    assert kernel.run("con.sql('FROM s2').fetchall(); 1")[1] is None
+    assert kernel.shown == []  # it was short
+    assert kernel.run(LONG) == ("", None)
+    assert "s2  [####------" in kernel.shown[0]
+    assert "2 of 10 records, 6 headers" in kernel.shown[0]
+    assert " s left" in kernel.shown[0]
+    assert len(kernel.shown) > 2
+    assert kernel.shown[-1] == ""
+
+
+def test_a_kernel_shows_a_read_that_takes_long(kernel, silent):
+    query, server = silent
+    server.reset()
+    cell = kernel.client.execute(f"con.execute({query!r}).fetchall()")
+    wait_for_requests(server)
+    time.sleep(2)
+    kernel.manager.interrupt_kernel()
+    assert kernel.finish(cell)[1] == "KeyboardInterrupt"
+    assert kernel.shown[0].startswith("rasteret_pixels")
+
+
+@pytest.mark.parametrize(
+    "off", ["import os; os.environ['RASTERET_PROGRESS'] = '0'",
+            "import rasteret_sql.progress; rasteret_sql.progress.wanted(False)"],
+)  # fmt: skip
+def test_a_kernel_shows_nothing_where_it_is_switched_off(kernel, off):
+    kernel.run(off)
+    assert kernel.run(LONG) == ("", None)
+    assert kernel.shown == []
 
 
 def test_a_kernel_restarts_in_the_middle_of_a_read(kernel, silent):

@@ -42,6 +42,10 @@ REFUSED = {
     "query('SELECT 1')": "query",
     "nextval('s')": "nextval",
     "other.places.abs(B04)": "abs",
+    "length(replace(replace('aaaa', 'a', 'aaaa'), 'a', 'aaaa'))": "replace",
+    "(NULL::INTEGER[100000][100000]) IS NULL": "a CAST to a plain type, got array",
+    "CAST(B04 AS STRUCT(a INTEGER))": "a CAST to a plain type, got struct",
+    "B04::other.kind": "a CAST to a plain type",
     "repeat('x', 1000000000)": "repeat",
     "range(1000000000)": "range",
     "list_transform([B04], lambda x: x)": "list_transform",
@@ -75,6 +79,31 @@ def test_anything_else_is_refused(text):
     with pytest.raises(InputError, match=r"^where: expected ") as refused:
         checked("where", text, NAMES, "columns")
     assert REFUSED[text].lower() in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("length(replace(B04, '1', '11'))", "functions that compute numbers, got length; leave it"),
+        ("B04 || B08", "functions that compute numbers, got ||; leave it out"),
+        ("B04 LIKE '1%'", "functions that compute numbers, got ~~; leave it out"),
+        ("list_contains([1, 2], B04)", "functions that compute numbers, got list_contains"),
+        ("B04::VARCHAR < '2'", "a CAST to a number, got VARCHAR; leave it out"),
+        ("(NULL::INTEGER[100000]) IS NULL", "a CAST to a number, got array"),
+        ("year(DATE '2024-01-01') + B04", "functions that compute numbers, got year"),
+    ],
+)
+def test_bands_are_numbers_and_so_is_what_is_computed_from_them(text, told):
+    with pytest.raises(InputError) as refused:
+        checked("expression", text, NAMES, "bands")
+    assert f"expression: expected {told}".lower() in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    "text", ["B04::INT8 + B08::float", "'nan'::DOUBLE + B04", "CAST(B04 AS DECIMAL(9, 2)) + pi()"]
+)
+def test_numbers_may_be_cast_to_numbers(text):
+    assert "B04" in checked("expression", text, NAMES, "bands").names
 
 
 @pytest.mark.parametrize("text", ["NOT " * 480 + "true", "-(" * 600 + "1" + ")" * 600])

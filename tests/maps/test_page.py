@@ -63,6 +63,11 @@ def text(page, selector):
     return page.run(f"document.querySelector('{selector}').textContent")
 
 
+def box(page, selector):
+    script = f"document.querySelector('{selector}').getBoundingClientRect().toJSON()"
+    return page.run(script)
+
+
 def show_ndvi(page):
     page.run("document.querySelector('input[value=expression]').click()")
     drawn(page)
@@ -95,6 +100,17 @@ def test_a_click_draws_values_over_time(page):
     page.wait("document.querySelector('#plot canvas')")
     assert "rasteret_ndvi(B04, B08)" in text(page, "#chart h2")
     assert page.run("document.querySelectorAll('#plot .u-series').length") == 2
+    values = "[...document.querySelectorAll('#plot .u-value')].map((one) => one.textContent)"
+    day, value = page.run(values)
+    assert day == "2024-03-10 05:22"  # of the day that is shown, without the pointer
+    assert -1 <= float(value) <= 1
+    page.run("document.getElementById('previous').click()")
+    page.run("document.getElementById('previous').click()")
+    drawn(page)
+    assert page.run(values)[0] == "2024-01-10 05:22"
+    page.run("document.getElementById('next').click()")
+    page.run("document.getElementById('next').click()")
+    drawn(page)
     page.run("document.getElementById('chart-close').click()")
     assert page.run("document.getElementById('chart').hidden")
 
@@ -112,6 +128,7 @@ def test_a_polygon_is_drawn_and_its_sql_is_shown(page, client):
     statements = page.run(
         "[...document.querySelectorAll('#sql pre')].map((one) => one.textContent)"
     )
+    assert box(page, "#sql")["bottom"] < box(page, "#chart")["top"]
     series, tile = (client.con.sql(statement).to_arrow_table() for statement in statements)
     assert series.num_rows == 6
     assert series.column("count").to_pylist()[0] > 1000
@@ -153,12 +170,27 @@ def test_what_is_wrong_is_told(page):
     put(page, "expression", "(SELECT 1)")
     page.wait("!document.getElementById('error').hidden")
     assert text(page, "#error span").startswith("expression: expected an expression over bands")
+    invalid = "document.getElementById('expression').getAttribute('aria-invalid')"
+    assert page.run(invalid) == "true"
+    assert page.run("document.getElementById('legend').hidden")
     put(page, "expression", "rasteret_ndvi(B04, B08)")
     page.wait("document.getElementById('error').hidden")
-    put(page, "expression", "B04 || ' x'")
+    assert page.run(invalid) == "false"
+    put(page, "expression", "B04 = 'x'")
     page.wait("!document.getElementById('error').hidden")
     assert "Could not convert" in text(page, "#error span")
     put(page, "expression", "rasteret_ndvi(B04, B08)")
+
+
+def test_labels_of_the_grid_leave_the_scale_free(page):
+    scale = box(page, ".maplibregl-ctrl-scale")
+    labels = page.run(
+        "[...document.querySelectorAll('#grid-labels span')].map((one) => "
+        "one.getBoundingClientRect().toJSON())"
+    )
+    assert len(labels) > 6
+    for one in labels:
+        assert one["right"] < scale["left"] or one["bottom"] < scale["top"]
 
 
 def test_no_other_server_was_asked_and_nothing_was_refused(page, client):
@@ -168,6 +200,24 @@ def test_no_other_server_was_asked_and_nothing_was_refused(page, client):
     assert hosts == {f"127.0.0.1:{client.server.port}"}
     assert len(page.requests) > 30
     assert [one for one in page.complaints if not any(part in one for part in EXPECTED)] == []
+
+
+def test_a_collection_of_a_qualified_name_is_chosen(page, workspace):
+    con = rasteret_sql.connect(workspace=workspace)
+    con.execute('CREATE SCHEMA lake; CREATE TABLE lake."a b/{c}?" AS FROM s2')
+    with serving(con, ["s2", 'lake."a b/{c}?"'], tokens=[TOKEN]) as server:
+        page.open(f"http://127.0.0.1:{server.port}/?token={TOKEN}")
+        page.wait("document.body.dataset.ready === 'yes'")
+        drawn(page)
+        put(page, "collection", "lake.a b/{c}?")
+        page.wait("document.getElementById('count').textContent.startsWith('2 scenes')")
+        drawn(page)
+        tiles = [one for one in page.requests if "/tiles/lake.a%20b%2F%7Bc%7D%3F/" in one]
+        assert len(tiles) > 3
+        page.wait("[...document.querySelectorAll('#scenes img')].every((one) => one.naturalWidth)")
+        assert page.run("document.getElementById('error').hidden")
+        page.open("about:blank")
+    con.close()
 
 
 def test_rasters_without_dates_are_drawn(page, scenes, tmp_path):

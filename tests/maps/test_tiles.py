@@ -175,7 +175,16 @@ def test_a_tile_that_the_client_has_is_not_made_again(client, monkeypatch):
         ({"expression": "(FROM s2)"}, "expression: expected an expression over bands"),
         ({"expression": '"eo:cloud_cover"'}, "expression: expected one of bands B04, B08, SCL"),
         ({"expression": "1 + 1"}, "expression: expected a band in it"),
-        ({"expression": "B04 || 'x'"}, "Could not convert string"),
+        (
+            {"expression": "B04 || 'x'"},
+            "expression: expected functions that compute numbers, got ||",
+        ),
+        (
+            {"expression": "length(replace(replace('aa', 'a', 'aa'), 'a', 'aa')) + B04"},
+            "expression: expected functions that compute numbers, got length; leave it out",
+        ),
+        ({"expression": "B04 = 'x'"}, "Could not convert string"),
+        ({"where": "replace(id, 'S', 'SS') = id"}, "where: expected functions that compute a va"),
         ({"where": "B04 > 1"}, "where: expected one of columns id"),
         ({"where": "id = (SELECT 1)"}, "where: expected an expression over columns"),
         ({"rescale": "5,1"}, "rescale: expected LOW,HIGH with LOW < HIGH, got '5,1'"),

@@ -60,6 +60,40 @@ def test_stacked_arrays_of_a_batch_are_its_memory(s2):
         assert not array.flags.writeable
 
 
+class Importer:
+    """What torch.from_dlpack asks of an array: where it is, and a capsule of DLPack 1."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+    def __dlpack__(self, **options):
+        assert options.setdefault("max_version", (1, 0)) >= (1, 0)
+        return self._array.__dlpack__(**options)
+
+
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="DLPack 1 is of NumPy 2.1"
+)
+def test_arrays_are_given_on_by_dlpack_without_a_copy(s2):
+    array = rasteret_sql.to_numpy(reading(s2))["B04"]
+    given = np.from_dlpack(Importer(array))
+    assert np.shares_memory(given, array)
+    assert not given.flags.writeable
+    assert given.dtype == np.uint16
+    assert (given == array).all()
+
+
+def test_torch_shares_the_memory_of_arrays(s2):
+    torch = pytest.importorskip("torch")
+    array = rasteret_sql.to_numpy(reading(s2))["B04"]
+    tensor = torch.from_dlpack(array)
+    assert tensor.data_ptr() == array.ctypes.data
+    assert tensor.to(torch.float64).numpy().sum() == array.sum(dtype=float)
+
+
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()], ids=str)
 @pytest.mark.parametrize("n_before", [0, 1])
 def test_arrays_of_each_row_are_arrow_s_memory(kind, n_before):

@@ -98,6 +98,7 @@ def database(tmp_path_factory, workspace):
     path = tmp_path_factory.mktemp("served") / "farm.duckdb"
     con = rasteret_sql.connect(path, workspace=workspace)
     con.execute("CREATE TABLE plots AS SELECT 7 AS plot")
+    con.execute("CREATE SCHEMA lake; CREATE TABLE lake.some AS FROM s2 LIMIT 1")
     con.close()
     return path
 
@@ -296,6 +297,17 @@ def test_the_map_is_served_beside_quack_to_the_same_users(start):
     with urllib.request.urlopen(f"{address}tiles/s2/0/0/0.png?bands=B08&token={ANN}") as answer:
         assert answer.read().startswith(b"\x89PNG")
     assert shell.query("SELECT 1")[0] == [["1"]]
+    assert server.stop() == (0, "")
+
+
+@with_quack
+def test_the_map_shows_collections_of_the_database_too(start, database):
+    server, _ = start(http_port=0, database=str(database))
+    _, address = server.process.stdout.readline().split()
+    with urllib.request.urlopen(f"{address}api/collections?token={ANN}") as answer:
+        assert json.load(answer) == {"collections": ["s2", "farm.lake.some"]}
+    with urllib.request.urlopen(f"{address}api/collections/farm.lake.some?token={ANN}") as answer:
+        assert json.load(answer)["records"] == 1
     assert server.stop() == (0, "")
 
 

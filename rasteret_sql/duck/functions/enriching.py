@@ -51,6 +51,7 @@ from rasteret_sql.ingest.bands import RASTER_SUFFIXES
 from rasteret_sql.ingest.build import strict
 from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.ingest.headers import Headers
+from rasteret_sql.ingest.progress import watched
 from rasteret_sql.ingest.rasters import KEPT, file_name
 from rasteret_sql.ingest.samples import ReadHeaders, SampleSurvey, header_reader
 from rasteret_sql.ingest.table.assets import AssetReader
@@ -259,7 +260,11 @@ def make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
             return pa.array([], fallible(RASTER_HEADERS))
         caller = callers[0].as_py()
         try:
-            with runtime.stop_event(caller) as stop, listening(stop):
+            with (
+                runtime.stop_event(caller) as stop,
+                listening(stop),
+                watched("rasteret_enrich", resume=caller),
+            ):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
         except RasteretError as error:
             return failed(runtime, error, ("rasteret_enrich", caller), RASTER_HEADERS, len(rows))
@@ -281,7 +286,11 @@ def make_header(runtime: Runtime) -> Callable[..., pa.Array]:
             rows = pa.RecordBatch.from_arrays(
                 [pa.StructArray.from_arrays([whole], ["band"])], ["assets"]
             )
-            with runtime.stop_event(caller) as stop, listening(stop):
+            with (
+                runtime.stop_event(caller) as stop,
+                listening(stop),
+                watched("rasteret_enrich", resume=caller),
+            ):
                 found = _headers_of(rows, stop, **given)
         except RasteretError as error:
             return failed(runtime, error, ("rasteret_enrich", caller), BAND_METADATA, len(assets))

@@ -65,6 +65,7 @@ function api(path, parameters, options) {
 function complain(message) {
   $('error').hidden = !message;
   $('error').firstElementChild.textContent = message ?? '';
+  $('expression').setAttribute('aria-invalid', String(Boolean(message?.startsWith('expression:'))));
 }
 
 function latest(work) { // of several calls only the last one's answer counts
@@ -176,7 +177,7 @@ function showRange() {
   const limits = state.limits[JSON.stringify(shown())] ?? [];
   $('low').value = limits.map((pair) => pair[0]).join(', ');
   $('high').value = limits.map((pair) => pair[1]).join(', ');
-  const isRamp = hasColours() && hasRange();
+  const isRamp = hasColours() && hasRange() && limits.length > 0;
   $('legend').hidden = !isRamp;
   if (!isRamp) return;
   $('ramp').style.background = `linear-gradient(90deg, ${RAMPS[$('colormap').value].join(', ')})`;
@@ -313,7 +314,10 @@ function setDay(day) {
   drawTime();
   drawTiles();
   findScenes();
-  if (plot) plot.redraw();
+  if (plot) {
+    plot.redraw();
+    plot.setLegend({ idx: null }); // the values of the day
+  }
 }
 
 function step(by) {
@@ -412,7 +416,13 @@ function drawChart(kind, rows) {
   const times = [...new Set(dated.map((row) => row.datetime))].sort();
   const data = [times.map((time) => Date.parse(time) / 1000)];
   const columns = lines.map(({ values }) => times.map((time) => values.get(time) ?? null));
-  const size = () => ({ width: $('plot').clientWidth, height: 190 });
+  const size = () => ({ width: $('plot').clientWidth, height: Math.max(130, Math.min(190, $('map').clientHeight * 0.3)) });
+  const told = (n, index, text) => { // in the legend: under the pointer, else of the day, else the last
+    const ofDay = index ?? times.findLastIndex((time, at) => time.slice(0, 10) === state.day && (n < 0 || columns[n][at] !== null));
+    const at = ofDay >= 0 ? ofDay : n < 0 ? times.length - 1 : columns[n].findLastIndex((value) => value !== null);
+    const value = n < 0 ? times[at] : columns[n][at];
+    return value == null ? '–' : text(value);
+  };
   plot = new uPlot({
     ...size(),
     legend: { live: true },
@@ -421,14 +431,14 @@ function drawChart(kind, rows) {
     tzDate: (time) => uPlot.tzDate(new Date(time * 1000), 'Etc/UTC'),
     axes: [{ grid: { stroke: '#eceff2' }, space: 78, values: (_, times) => times.map((time) => new Date(time * 1000).toISOString().slice(0, 10)) }, { grid: { stroke: '#eceff2' }, size: 62 }],
     series: [
-      { label: 'date', value: (_, time) => (time == null ? '' : new Date(time * 1000).toISOString().slice(0, 16).replace('T', ' ')) },
-      ...lines.map(({ label, colour, isEdge }) => ({
+      { label: 'date', value: (_chart, _time, _series, index) => told(-1, index, (time) => time.slice(0, 16).replace('T', ' ')) },
+      ...lines.map(({ label, colour, isEdge }, n) => ({
         label,
         stroke: isEdge ? 'transparent' : colour,
         width: isEdge ? 0 : 1.5,
         points: { show: !isEdge, size: 6, fill: colour },
         spanGaps: true,
-        value: (_, value) => (value == null ? '' : Number(value.toPrecision(5))),
+        value: (_chart, _value, _series, index) => told(n, index, (value) => String(Number(value.toPrecision(5)))),
       })),
     ],
     bands: lines.flatMap(({ isEdge, colour }, n) => (isEdge === 'upper' ? [{ series: [n + 1, n + 2], fill: `${colour}22` }] : [])),
@@ -603,6 +613,8 @@ function graticule() {
   const labels = [];
   const [south, north] = [Math.max(-85, bounds.getSouth()), Math.min(85, bounds.getNorth())];
   const height = $('map').clientHeight;
+  const scale = document.querySelector('.maplibregl-ctrl-scale');
+  const right = $('map').clientWidth - (scale?.offsetWidth ?? 0) - 24; // labels end left of the scale
   const every = (low, high, add) => {
     for (let n = Math.ceil(low / size); n <= high / size && lines.length < 400; n += 1) add(n * size);
   };
@@ -610,11 +622,13 @@ function graticule() {
     lines.push([[lon, south], [lon, north]]);
     const place = map.project([lon, map.getCenter().lat]);
     const turned = ((((lon + 180) % 360) + 360) % 360) - 180;
-    labels.push([`${Math.abs(turned).toFixed(digits)}° ${turned < 0 ? 'W' : 'E'}`, place.x + 3, height - 18]);
+    const text = `${Math.abs(turned).toFixed(digits)}° ${turned < 0 ? 'W' : 'E'}`;
+    if (place.x + 12 + 7 * text.length < right) labels.push([text, place.x + 3, height - 18]);
   });
   every(south, north, (lat) => {
     lines.push([[bounds.getWest(), lat], [bounds.getEast(), lat]]);
-    labels.push([`${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? 'S' : 'N'}`, 4, map.project([map.getCenter().lng, lat]).y + 1]);
+    const { y } = map.project([map.getCenter().lng, lat]);
+    if (y < height - 38) labels.push([`${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? 'S' : 'N'}`, 4, y + 1]);
   });
   map.getSource('graticule').setData({ type: 'Feature', properties: {}, geometry: { type: 'MultiLineString', coordinates: lines } });
   $('grid-labels').replaceChildren(...labels.map(([text, x, y]) => {
@@ -803,6 +817,8 @@ function listen() {
     if (event.key === 'Enter' && state.corners?.length) finishDrawing();
   });
   addEventListener('resize', drawTime);
+  const above = () => $('sql').style.setProperty('--chart', `${$('chart').offsetHeight}px`); // so ends the SQL
+  new ResizeObserver(above).observe($('chart'));
   map.on('click', clickMap);
   map.on('dblclick', () => state.corners && finishDrawing());
   map.on('mousemove', ({ lngLat }) => {
