@@ -52,6 +52,7 @@ from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
+    from rasteret_sql.remote.stores import Stores
 
 _EXTENSION_METADATA = b"ARROW:extension:metadata"
 
@@ -188,6 +189,11 @@ class Connections(Protocol):
         """Where collections are kept."""
         ...
 
+    @property
+    def stores(self) -> Stores:
+        """How files are reached."""
+        ...
+
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A new connection to the caller's database instance."""
         ...
@@ -248,6 +254,7 @@ class Runtime:
         check_query: Asked before query text in an argument is bound; raises to refuse it.
         on_work: Called before a statement is bound and before a scan starts, on the thread
             that does so.
+        stores: How files are reached, and which may be; `remote.stores`.
         on_idle: Called when the last scan has ended, on any thread.
     """
 
@@ -261,6 +268,7 @@ class Runtime:
         self.check_query: Callable[[str], None] = lambda _query: None
         self.on_work: Callable[[], None] = lambda: None
         self.on_idle: Callable[[], None] = lambda: None
+        self.stores = connections.stores
         self._is_closed = False
         self._numbers = itertools.count()
         self._lock = threading.RLock()  # a signal's handler may stop what holds it
@@ -354,6 +362,12 @@ class Runtime:
         event = threading.Event()
         with self._started(event, connection):
             yield event
+
+    @contextmanager
+    def working(self, connection: str) -> Iterator[threading.Event]:
+        """As `stop_event`; waits inside listen to it, and what is read comes from our stores."""
+        with self.stop_event(connection) as stop, listening(stop), self.stores.in_use():
+            yield stop
 
     @contextmanager
     def _started(self, event: threading.Event, connection: str) -> Iterator[None]:
@@ -467,11 +481,7 @@ class Runtime:
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         function = self.functions[call.name]
         try:
-            with (
-                self.stop_event(call.caller.connection) as stop,
-                listening(stop),
-                _interruptible(stop),
-            ):
+            with self.working(call.caller.connection) as stop, _interruptible(stop):
                 bound = function.bind(call, **function.checked(arguments))
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
@@ -544,7 +554,7 @@ class Runtime:
             self._pulled.add(stop)
             with self._started(stop, call.caller.connection):
                 scan, started = Scan(needed, stop, parts), datetime.now(UTC)
-                for batch in _listened(stream.run(scan), stop):
+                for batch in _listened(stream.run(scan), stop, self.stores):
                     scan.check()
                     remaining = scan.remaining
                     kept = batch if remaining is None else select_rows(batch, remaining)
@@ -557,14 +567,14 @@ class Runtime:
             raise _named(error, call.name) from error
 
 
-def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batches:
-    """The batches; what waits while one is made listens to the stop event.
+def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event, stores: Stores) -> Batches:
+    """The batches; what waits while one is made listens to the stop event, and uses the stores.
 
     Not the whole loop does: DuckDB may ask for each batch on another thread.
     """
     try:
         while True:
-            with listening(stop), _interruptible(stop):
+            with listening(stop), stores.in_use(), _interruptible(stop):
                 batch = next(batches, None)
             if batch is None:
                 return

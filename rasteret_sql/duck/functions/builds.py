@@ -67,7 +67,6 @@ from rasteret_sql.ingest.table.footprints import find_geometry
 from rasteret_sql.ingest.table.tables import check_table, records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
-from rasteret_sql.remote.waiting import listening
 from rasteret_sql.schema import REPORT_SCHEMA
 
 _N_NOTES = 2
@@ -441,8 +440,7 @@ def _staged(call: Call, request: BuildRequest, work: BuildWork) -> Sql:
 
     def finish(table: pa.Table) -> dict[str, Any]:
         with (
-            call.runtime.stop_event(call.caller.connection) as stop,
-            listening(stop),
+            call.runtime.working(call.caller.connection) as stop,
             watched(request.options.name),
         ):
             report = work(lambda: of_rows(table), stop)

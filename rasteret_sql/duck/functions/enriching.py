@@ -56,7 +56,6 @@ from rasteret_sql.ingest.samples import ReadHeaders, SampleSurvey, header_reader
 from rasteret_sql.ingest.table.assets import AssetReader
 from rasteret_sql.ingest.table.layout import plain
 from rasteret_sql.ingest.table.tables import records_from_table
-from rasteret_sql.remote.waiting import listening
 from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, metadata_column
 from rasteret_sql.tiff.layout import Header
 
@@ -259,7 +258,7 @@ def make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
             return pa.array([], fallible(RASTER_HEADERS))
         caller = callers[0].as_py()
         try:
-            with runtime.stop_event(caller) as stop, listening(stop):
+            with runtime.working(caller) as stop:
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
         except RasteretError as error:
             return failed(runtime, error, ("rasteret_enrich", caller), RASTER_HEADERS, len(rows))
@@ -281,7 +280,7 @@ def make_header(runtime: Runtime) -> Callable[..., pa.Array]:
             rows = pa.RecordBatch.from_arrays(
                 [pa.StructArray.from_arrays([whole], ["band"])], ["assets"]
             )
-            with runtime.stop_event(caller) as stop, listening(stop):
+            with runtime.working(caller) as stop:
                 found = _headers_of(rows, stop, **given)
         except RasteretError as error:
             return failed(runtime, error, ("rasteret_enrich", caller), BAND_METADATA, len(assets))
