@@ -16,7 +16,7 @@ from rasteret_sql.duck.connection import connect, register
 if TYPE_CHECKING:
     from rasteret_sql.arrays import to_geopandas, to_numpy, to_xarray
     from rasteret_sql.duck.results import sql
-    from rasteret_sql.remote.stores import storage
+    from rasteret_sql.duck.storage import storage
 
 __all__ = [
     "__version__",
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 
 _IMPORTED_WHEN_USED = {
     "sql": "rasteret_sql.duck.results",
-    "storage": "rasteret_sql.remote.stores",
+    "storage": "rasteret_sql.duck.storage",
     "to_geopandas": "rasteret_sql.arrays",
     "to_numpy": "rasteret_sql.arrays",
     "to_xarray": "rasteret_sql.arrays",

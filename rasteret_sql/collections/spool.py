@@ -24,8 +24,9 @@ class Spool:
 
     Args:
         schema: Of the rows.
-        path: The file, which the caller removes; without it a compressed file in the temporary
-            folder, which goes when this object does.
+        path: The file, which the caller removes; without it a compressed file that goes when
+            this object does, or with the next spool in its folder if the process is killed.
+        folder: Of such a file, made if need be; the temporary folder where None.
 
     Raises:
         CollectionError: if the disk is full or cannot be written; also from `append` and `close`.
@@ -39,11 +40,15 @@ class Spool:
         ([2, 2], [4, 1])
     """
 
-    def __init__(self, schema: pa.Schema, path: Path | None = None) -> None:
+    def __init__(
+        self, schema: pa.Schema, path: Path | None = None, *, folder: Path | None = None
+    ) -> None:
         self.schema = schema
         self._is_temporary = path is None
+        self._advice = "free space or set TMPDIR" if (path or folder) is None else None
         if path is None:
-            file = _LockedFile(".arrows")
+            with disk_errors(folder or Path(tempfile.gettempdir()), self._advice):
+                file = _LockedFile(".arrows", folder or Path(tempfile.gettempdir()))
             path = file.path
             weakref.finalize(self, file.remove)
         self._path = path
@@ -121,18 +126,18 @@ class Spool:
         return pa.memory_map(str(self._path))
 
     def _disk_errors(self) -> AbstractContextManager[None]:
-        return disk_errors(self._path, "free space or set TMPDIR" if self._is_temporary else None)
+        return disk_errors(self._path, self._advice)
 
 
 class _LockedFile:
-    """A new file in the temporary folder, locked while this object is not closed.
+    """A new file in a folder, locked while this object is not closed.
 
     A process that ends in whatever way lets go of its locks, so that an unlocked file is
     nobody's: making a new one removes those.
     """
 
-    def __init__(self, suffix: str) -> None:
-        folder = Path(tempfile.gettempdir())
+    def __init__(self, suffix: str, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         while True:
             self._lock, name = tempfile.mkstemp(suffix, _PREFIX, folder)

@@ -8,6 +8,7 @@
     .versions/s2_stac/8      a build on its way
     .versions/s2.lock        held by the builder
     .versions/s2_stac.headers    header bytes of a build that has not ended
+    .versions/rasteret-spool-*   rows that a build reads twice; a killed one's go with the next
 
 Moving the link is the only step that readers can see. A folder of rasteret's own is
 listed, read and replaced as well.
@@ -185,6 +186,11 @@ class Workspace:
             finally:
                 if not build.committed:
                     build.abandon()
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where the rows of a build wait on disk; see `collections.spool.Spool`."""
+        return self.root / _VERSIONS
 
     def collections(self) -> list[CollectionInfo]:
         """All collections, by name, from their footers; what can't be read is a problem."""

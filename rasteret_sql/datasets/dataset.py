@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from rasteret_sql.errors import InputError, redact
-from rasteret_sql.remote.stores import is_local, set_storage_defaults
+from rasteret_sql.remote.stores import is_local, stores_in_use
 
 ACCESS = ("open", "requester_pays", "signed")
 
@@ -130,8 +130,9 @@ class Dataset:
             if self.access == "requester_pays"
             else {"signer": "planetary_computer"}
         )
+        stores = stores_in_use()
         for prefix in self.access_prefixes:
-            set_storage_defaults(prefix, **options)
+            stores.set_defaults(prefix, options)
 
 
 def _text(name: str, value: object) -> str:

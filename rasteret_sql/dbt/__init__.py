@@ -26,9 +26,10 @@ from dbt.adapters.duckdb.plugins import BasePlugin
 from dbt_common.exceptions import DbtRuntimeError
 
 from rasteret_sql.duck.connection import instance_of, register
+from rasteret_sql.duck.storage import storage
 from rasteret_sql.duck.views import create_workspace_views
 from rasteret_sql.errors import InputError, RasteretError
-from rasteret_sql.remote.stores import storage
+from rasteret_sql.remote.config import Storage
 
 if TYPE_CHECKING:
     import duckdb
@@ -65,8 +66,9 @@ class Plugin(BasePlugin):
                 raise InputError.expected(
                     "plugin rasteret_sql.dbt", f"only {', '.join(_KEYS)}", min(others), "fix it"
                 )
-            for prefix, options in (plugin_config.get("storage") or {}).items():
-                storage(prefix, **options)
+            self._storage = dict(plugin_config.get("storage") or {})
+            for prefix, options in self._storage.items():
+                Storage().configure(prefix, options)  # raises what is wrong with them
         self._workspace = plugin_config.get("workspace")
         self._with_views = bool(plugin_config.get("views", True))
 
@@ -74,8 +76,12 @@ class Plugin(BasePlugin):
         """Add the functions and the views, once per database that dbt opens."""
         with _shown_by_dbt():
             register(conn, workspace=self._workspace)
+            for prefix, options in self._storage.items():
+                storage(conn, prefix, **options)
             if self._with_views:
-                create_workspace_views(conn, instance_of(conn).workspace)
+                instance = instance_of(conn)
+                with instance.stores.in_use():
+                    create_workspace_views(conn, instance.workspace)
 
     def configure_cursor(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Make the plain names work on each of dbt's cursors."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
     from rasteret_sql.duck.ctrl_c import CtrlC
     from rasteret_sql.duck.table_function import Runtime
+    from rasteret_sql.remote.stores import Stores
 
 _NUMBER = "_rasteret_instance"
 
@@ -76,7 +77,9 @@ class Instance:
         self.first_calls: set[int] = set()
         self._engine: Runtime | None = None
         self._workspace: Workspace | None = None
+        self._stores: Stores | None = None
         self._engine_lock = threading.Lock()
+        self._stores_lock = threading.Lock()
         self.udfs: list[object] = []
         self._members: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
         self._with_macros: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -106,6 +109,16 @@ class Instance:
 
             workspace = self._workspace = Workspace(self.folder)
         return workspace
+
+    @property
+    def stores(self) -> Stores:
+        """How files are reached, and which may be."""
+        if self._stores is None:
+            from rasteret_sql.remote.stores import Stores
+
+            with self._stores_lock:
+                self._stores = self._stores or Stores()
+        return self._stores
 
     def move_to(self, workspace: str | Path) -> None:
         """Have another folder of collections from now on."""
@@ -276,7 +289,8 @@ def connect(
     if instance.has_collections():
         from rasteret_sql.duck.views import create_workspace_views
 
-        create_workspace_views(con, instance.workspace)
+        with instance.stores.in_use():
+            create_workspace_views(con, instance.workspace)
     return con
 
 
@@ -329,7 +343,8 @@ def register(
     if is_changed and instance.has_collections():
         from rasteret_sql.datasets.registry import set_storage_defaults_of
 
-        set_storage_defaults_of(info.data_source for info in instance.workspace.collections())
+        with instance.stores.in_use():
+            set_storage_defaults_of(info.data_source for info in instance.workspace.collections())
 
 
 def _resize_cache(tile_cache_bytes: int | None) -> None:

@@ -53,6 +53,7 @@ from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
+    from rasteret_sql.remote.stores import Stores
 
 _EXTENSION_METADATA = b"ARROW:extension:metadata"
 
@@ -189,6 +190,11 @@ class Connections(Protocol):
         """Where collections are kept."""
         ...
 
+    @property
+    def stores(self) -> Stores:
+        """How files are reached."""
+        ...
+
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A new connection to the caller's database instance."""
         ...
@@ -249,6 +255,7 @@ class Runtime:
         check_query: Asked before query text in an argument is bound; raises to refuse it.
         on_work: Called before a statement is bound and before a scan starts, on the thread
             that does so.
+        stores: How files are reached, and which may be; `remote.stores`.
         on_idle: Called when the last scan has ended, on any thread.
     """
 
@@ -262,6 +269,7 @@ class Runtime:
         self.check_query: Callable[[str], None] = lambda _query: None
         self.on_work: Callable[[], None] = lambda: None
         self.on_idle: Callable[[], None] = lambda: None
+        self.stores = connections.stores
         self._is_closed = False
         self._numbers = itertools.count()
         self._lock = threading.RLock()  # a signal's handler may stop what holds it
@@ -355,6 +363,12 @@ class Runtime:
         event = threading.Event()
         with self._started(event, connection):
             yield event
+
+    @contextmanager
+    def working(self, connection: str) -> Iterator[threading.Event]:
+        """As `stop_event`; waits inside listen to it, and what is read comes from our stores."""
+        with self.stop_event(connection) as stop, listening(stop), self.stores.in_use():
+            yield stop
 
     @contextmanager
     def _started(self, event: threading.Event, connection: str) -> Iterator[None]:
@@ -468,11 +482,7 @@ class Runtime:
     def _bind_one(self, call: Call, arguments: Mapping[str, Any]) -> str:
         function = self.functions[call.name]
         try:
-            with (
-                self.stop_event(call.caller.connection) as stop,
-                listening(stop),
-                _interruptible(stop),
-            ):
+            with self.working(call.caller.connection) as stop, _interruptible(stop):
                 bound = function.bind(call, **function.checked(arguments))
         except RasteretError as error:
             raise self.remember(error, call.name, call.caller.connection) from error
@@ -548,7 +558,7 @@ class Runtime:
                 self._started(stop, call.caller.connection),
                 progress.reading(call.name, lambda: _counted(scan)) as work,
             ):
-                for batch in _listened(stream.run(scan), stop):
+                for batch in _listened(stream.run(scan), stop, self.stores):
                     scan.check()
                     remaining = scan.remaining
                     kept = batch if remaining is None else select_rows(batch, remaining)
@@ -570,14 +580,14 @@ def _counted(scan: Scan) -> dict[progress.Count, int]:
     return {"requests": counters.requests, "bytes": counters.fetched_bytes}
 
 
-def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event) -> Batches:
-    """The batches; what waits while one is made listens to the stop event.
+def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event, stores: Stores) -> Batches:
+    """The batches; what waits while one is made listens to the stop event, and uses the stores.
 
     Not the whole loop does: DuckDB may ask for each batch on another thread.
     """
     try:
         while True:
-            with listening(stop), _interruptible(stop):
+            with listening(stop), stores.in_use(), _interruptible(stop):
                 batch = next(batches, None)
             if batch is None:
                 return

@@ -75,7 +75,7 @@ def drop_view(con: duckdb.DuckDBPyConnection, name: str, path: str) -> None:
 def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
     """Make a view for each collection of the workspace whose name is free.
 
-    Files of those built from a data set are reached as that says.
+    Files of those built from a data set are reached as that says, by the stores in use.
     """
     _, read_only = _database(con)
     collections = workspace.collections()

@@ -26,7 +26,7 @@ from rasteret_sql.ingest.samples import SampleSurvey, header_reader
 from rasteret_sql.ingest.table.assets import of_samples
 from rasteret_sql.remote.listing import list_files
 from rasteret_sql.remote.ranges import stat
-from rasteret_sql.remote.stores import is_remote, locate, remember_signed
+from rasteret_sql.remote.stores import access_to, is_remote, locate, remember_signed
 from rasteret_sql.schema import (
     ASSET,
     BBOX,
@@ -356,8 +356,8 @@ class _Kept:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._records: OrderedDict[tuple[RasterFile, ...], RasterRecords] = OrderedDict()
-        self._found: OrderedDict[str, tuple[float, list[RasterFile]]] = OrderedDict()
+        self._records: OrderedDict[tuple[object, ...], RasterRecords] = OrderedDict()
+        self._found: OrderedDict[tuple[str, object], tuple[float, list[RasterFile]]] = OrderedDict()
 
     def find(self, pattern: object, argument: str = "pattern") -> list[RasterFile]:
         """As `find_rasters`; a store is not asked again within a second.
@@ -366,16 +366,16 @@ class _Kept:
         """
         if not isinstance(pattern, str) or not is_remote(pattern):
             return find_rasters(pattern, argument)
-        now = time.monotonic()
+        now, key = time.monotonic(), (pattern, access_to(pattern))
         with self._lock:
-            asked, files = self._found.get(pattern, (-_TRUSTED_SECONDS, []))
+            asked, files = self._found.get(key, (-_TRUSTED_SECONDS, []))
         if files and now - asked < _TRUSTED_SECONDS:
             locate(pattern)  # raises where it is not to be seen
             return files
         files = find_rasters(pattern, argument)
         with self._lock:
-            self._found[pattern] = now, files
-            self._found.move_to_end(pattern)
+            self._found[key] = now, files
+            self._found.move_to_end(key)
             if len(self._found) > _N_STATS:
                 self._found.popitem(last=False)
         return files
@@ -384,7 +384,7 @@ class _Kept:
         self, files: Sequence[RasterFile], max_concurrent: int, stop: threading.Event
     ) -> RasterRecords:
         """The records of files; headers are read again if a file has changed."""
-        key = tuple(files)
+        key = *files, *(access_to(file.href) for file in files)
         with self._lock:
             records = self._records.get(key)
             if records is not None:

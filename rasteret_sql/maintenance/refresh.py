@@ -283,7 +283,20 @@ class _Refresh:
         for folder in self._folders_of(comparison):
             if len(beside.get(folder, ())) >= MAX_PARTS:
                 numbers |= set(beside[folder])
+        if not self._keeps_dates(comparison, numbers):
+            return list(self._stored.files)  # for `write_collection` to make no partitions
         return [self._stored.files[number] for number in sorted(numbers)]
+
+    def _keeps_dates(self, comparison: Comparison, touched: set[int]) -> bool:
+        """Whether a record has a datetime afterwards, or there are no partitions anyway."""
+        if self._is_flat or _has_dates(comparison):
+            return True
+        for number, file in enumerate(self._stored.files):
+            rows = slice(file.first_row, file.first_row + file.records)
+            is_dated = not any(NULL_SEGMENT in part for part in file.path.parent.parts)
+            if is_dated and (number not in touched or comparison.kept[rows].any()):
+                return True
+        return False
 
     def _write(
         self, comparison: Comparison, headers: RefreshedHeaders | None, touched: list[StoredFile]

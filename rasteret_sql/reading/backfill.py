@@ -18,6 +18,7 @@ from rasteret_sql.errors import HeaderError, RasteretError, ReadError
 from rasteret_sql.reading.scenes import asset_columns
 from rasteret_sql.remote.headers import read_asset
 from rasteret_sql.remote.lanes import lanes
+from rasteret_sql.remote.stores import access_to
 from rasteret_sql.schema import BAND_METADATA, metadata_column
 from rasteret_sql.tiff.band_values import band_values
 from rasteret_sql.tiff.layout import Header
@@ -29,7 +30,7 @@ _KEPT_TILES = 4_000_000
 """Tiles in all tables of the headers that are kept; 64 MB."""
 _POLL_SECONDS = 0.1
 
-_kept: OrderedDict[str, Header] = OrderedDict()
+_kept: OrderedDict[tuple[str, object], Header] = OrderedDict()
 _n_tiles = 0
 _lock = threading.Lock()
 
@@ -126,20 +127,22 @@ def _headers(
 
 
 def _known(href: str) -> Header | None:
+    key = href, access_to(href)
     with _lock:
-        known = _kept.get(href)
+        known = _kept.get(key)
         if known is not None:
-            _kept.move_to_end(href)
+            _kept.move_to_end(key)
         return known
 
 
 def _read(href: str) -> Header:
-    """A file's header; kept for the process, as far as there is room."""
+    """A file's header; kept for all who may see it, as far as there is room."""
     global _n_tiles
+    key = href, access_to(href)
     header = read_asset(href).header
     with _lock:
-        if href not in _kept:
-            _kept[href] = header
+        if key not in _kept:
+            _kept[key] = header
             _n_tiles += _size(header)
         while _n_tiles > _KEPT_TILES and len(_kept) > 1:
             _n_tiles -= _size(_kept.popitem(last=False)[1])

@@ -16,6 +16,8 @@ Values = NDArray[Any]
 
 _EXTENSION_NAME = b"ARROW:extension:name"
 _INLINE_BYTES = 12
+_MOST_BYTES = (1 << 31) - 1
+"""Of a column whose offsets have 32 bits."""
 _zeros = np.zeros(1 << 20, np.int32)
 
 
@@ -148,13 +150,13 @@ def repeated(
     """
     if len(rows) == 1 and is_repeatable(field) and rows[0] >= 0:
         index = pa.Array.from_buffers(pa.int32(), counts[0], [None, _zero_buffer(counts[0])])
-        return pa.DictionaryArray.from_arrays(index, column.slice(rows[0], 1))
+        return pa.DictionaryArray.from_arrays(index, _of_type(column.slice(rows[0], 1), field.type))
     distinct, inverse = np.unique(np.asarray(rows, np.int64), return_inverse=True)
     indices = np.repeat(inverse.ravel(), counts).astype(np.int32)
-    place = pa.array(distinct, mask=distinct < 0)
+    values = _of_type(column.take(pa.array(distinct, mask=distinct < 0)), field.type)
     if is_repeatable(field):
-        return pa.DictionaryArray.from_arrays(pa.array(indices), column.take(place))
-    return column.take(place).take(pa.array(indices))
+        return pa.DictionaryArray.from_arrays(pa.array(indices), values)
+    return values.take(pa.array(indices))
 
 
 def _zero_buffer(n: int) -> pa.Buffer:
@@ -162,6 +164,41 @@ def _zero_buffer(n: int) -> pa.Buffer:
     if n > len(_zeros):
         _zeros = np.zeros(2 * n, np.int32)
     return pa.py_buffer(_zeros)
+
+
+def one_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """All rows of some batches of a schema; columns of 2 GiB or more get offsets of 64 bits.
+
+    Example:
+        >>> one_batch([pa.record_batch({"id": [name]}) for name in "abc"]).column("id").to_pylist()
+        ['a', 'b', 'c']
+    """
+    whole = pa.Table.from_batches(batches)
+    fields = [
+        field.with_type(_with_long_offsets(field.type)) if column.nbytes > _MOST_BYTES else field
+        for field, column in zip(whole.schema, whole.columns, strict=True)
+    ]
+    return pa.concat_batches([batch.cast(pa.schema(fields)) for batch in batches])
+
+
+def _with_long_offsets(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string(kind):
+        return pa.large_string()
+    if pa.types.is_binary(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        value = kind.value_field
+        return pa.large_list(value.with_type(_with_long_offsets(value.type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([one.with_type(_with_long_offsets(one.type)) for one in kind])
+    return kind
+
+
+def _of_type(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A few values of a column that `one_batch` may have given another type."""
+    if values.type == kind or isinstance(kind, pa.BaseExtensionType):
+        return values
+    return values.cast(kind)
 
 
 def select_rows(batch: pa.RecordBatch, keep: pc.Expression) -> pa.RecordBatch:

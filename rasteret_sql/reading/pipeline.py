@@ -31,6 +31,7 @@ from rasteret_sql.reading.streams import FETCH_BYTES, BlockStream
 from rasteret_sql.reading.tile_store import BUDGET_BYTES, STORE, Pixels, Tile, TileKey, TileStore
 from rasteret_sql.remote.lanes import Lanes, lanes
 from rasteret_sql.remote.ranges import get_range
+from rasteret_sql.remote.stores import access_to, stores_in_use
 from rasteret_sql.tiff.codecs import decode_block
 from rasteret_sql.tiff.rows import RowAccess, row_access
 from rasteret_sql.units import Window
@@ -149,7 +150,7 @@ class _Chunk:
         request_edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
         self._by_request = order.tolist()
         self._request_edges = request_edges.tolist()
-        self._versions: dict[tuple[int, int], str | None] = {}
+        self._versions: dict[tuple[int, int], tuple[str | None, object]] = {}
 
     def tile(self, number: int) -> Tile:
         tile = self._tiles[number]
@@ -170,14 +171,14 @@ class _Chunk:
         place = file, scene
         if place not in self._versions:
             name = self.plan.bands[band]
-            self._versions[place] = table.bands[name].version(scene)
-        version = self._versions[place]
+            self._versions[place] = table.bands[name].version(scene), access_to(href)
+        version, access = self._versions[place]
         streamed = is_streamed(block)
         tile = Tile(
             href=href,
             key=None
             if version is None or streamed
-            else TileKey(href, version, offset, count, part, block),
+            else TileKey(href, version, offset, count, part, block, access),
             format=block,
             rows=rows,
             first_row=first,
@@ -538,11 +539,15 @@ class Pipeline(Generic[D]):
 
 
 class _Gate:
-    """Lets some jobs of a run at a time into a pool that runs of the process share."""
+    """Lets some jobs of a run at a time into a pool that runs of the process share.
+
+    They use the stores of the run, whichever run's thread lets them in.
+    """
 
     def __init__(self, pool: Lanes, limit: int) -> None:
         self.limit = limit
         self._pool = pool
+        self._stores = stores_in_use()
         self._waiting: deque[Callable[[], None]] = deque()
         self._n_inside = 0
         self._lock = threading.Lock()
@@ -586,7 +591,8 @@ class _Gate:
 
     def _run(self, job: Callable[[], None]) -> None:
         while True:
-            job()
+            with self._stores.in_use():
+                job()
             with self._lock:
                 if not self._waiting or self._n_inside > self._share:
                     self._n_inside -= 1

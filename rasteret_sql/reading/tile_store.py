@@ -36,6 +36,7 @@ class TileKey(NamedTuple):
         byte_count: Its bytes.
         part: Part of a large block.
         format: How it is decoded.
+        access: Who may see it: `remote.stores.access_to`.
     """
 
     href: str
@@ -44,6 +45,7 @@ class TileKey(NamedTuple):
     byte_count: int
     part: int
     format: BlockFormat
+    access: object = None
 
 
 @dataclass(eq=False, slots=True)

@@ -1,4 +1,8 @@
-"""Threads that wait for bytes or decode them: pools of the whole process."""
+"""Threads that wait for bytes or decode them: pools of the whole process.
+
+A job runs in the context (`contextvars`) of whoever gave it: it uses the stores of the statement
+that it works for (`remote.stores.Stores.in_use`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import ParamSpec, TypeVar
 
@@ -54,8 +60,11 @@ class Lanes(Executor):
 
     def post(self, job: _Job) -> None:
         """Run a job that never raises and tells its result itself: a Future costs 15 us."""
+        self._put(partial(copy_context().run, job))
+
+    def _put(self, job: _Job) -> None:
         if self._heir is not None:
-            self._heir.post(job)
+            self._heir._put(job)  # noqa: SLF001 (of this class)
             return
         if self._n_threads == self.width:
             self._jobs.put(job)
@@ -64,7 +73,7 @@ class Lanes(Executor):
             return
         with self._lock:
             if self._heir is not None:  # retired meanwhile: its lanes end before this job
-                self._heir.post(job)
+                self._heir._put(job)  # noqa: SLF001
                 return
             self._jobs.put(job)
             if self._n_idle:
@@ -102,7 +111,7 @@ class Lanes(Executor):
             if job is _end:
                 n_ends += 1
             else:
-                heir.post(job)
+                heir._put(job)
         for _ in range(n_ends):
             self._jobs.put(_end)
 

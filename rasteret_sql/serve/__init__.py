@@ -32,7 +32,6 @@ from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.duck.table_function import Runtime, quote_text
 from rasteret_sql.errors import InputError, RasteretError
-from rasteret_sql.remote import stores
 from rasteret_sql.remote.waiting import until_signalled
 from rasteret_sql.serve.rules import Gate, Origins, confined, token_checker
 
@@ -118,7 +117,6 @@ def serve(
             _wait(stop, runtime, time_limit_seconds)
             runtime.stop()
     finally:
-        stores.guard(None)
         instance = instance_of(con)
         instance.close()
         instance.runtime.wait_until_released(_RELEASE_SECONDS)
@@ -143,7 +141,7 @@ def _prepare(
         name: confined(function, may_build=allow_building) for name, function in FUNCTIONS.items()
     }
     if not allow_building:
-        stores.guard(Origins(con).check)
+        instance.stores.check = Origins(con).check
     for function, name in (
         (gate.authorize, "authorization"),
         (token_checker(tokens), "authentication"),

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 import rasteret_sql
-from rasteret_sql.remote.stores import reload_storage
 
 KEYS = ["ok", "faults", "versions", "extensions", "workspace", "credentials", "urls"]
 
@@ -135,12 +134,7 @@ def test_a_bad_file_of_settings_is_a_fault(ask, tmp_path, monkeypatch):
 def test_a_bad_storage_file_is_a_fault(ask, tmp_path, monkeypatch):
     (tmp_path / "storage.toml").write_text('["s3://a/"]\nno_such_option = 1\n')
     monkeypatch.setenv("RASTERET_STORAGE", str(tmp_path / "storage.toml"))
-    reload_storage()
-    try:
-        code, report = ask("--workspace-dir", tmp_path / "workspace")
-    finally:
-        monkeypatch.delenv("RASTERET_STORAGE")
-        reload_storage()
+    code, report = ask("--workspace-dir", tmp_path / "workspace")
     assert code == 1
     assert [fault["subject"] for fault in report["faults"]] == ["storage"]
     assert "no_such_option" in report["faults"][0]["message"]

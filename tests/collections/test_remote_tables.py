@@ -20,9 +20,9 @@ from servers.emulators import (
     missing,
 )
 
+import rasteret_sql
 from rasteret_sql.collections.layout import write_collection
 from rasteret_sql.collections.parquet_source import ParquetSource
-from rasteret_sql.remote.stores import reload_storage, storage
 from rasteret_sql.schema import BBOX, DATETIME, GEOMETRY, ID, assets_type
 from rasteret_sql.units import BBox
 
@@ -36,9 +36,6 @@ def own_storage(monkeypatch, tmp_path):
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    reload_storage()
-    yield
-    reload_storage()
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +119,19 @@ KEYS = {"access_key_id": "me", "secret_access_key": "mine"}
 
 
 @pytest.fixture
-def cloud(request):
+def cloud(request, con):
     """The folder's URL in one of the clouds, reachable."""
     emulator = request.getfixturevalue(request.param)
     if request.param == "s3":
-        storage("s3://lake/", endpoint=emulator.origin, credentials=KEYS)
+        rasteret_sql.storage(con, "s3://lake/", endpoint=emulator.origin, credentials=KEYS)
         return "s3://lake/deep/far"
     if request.param == "azure":
         key = {"account_key": AZURE_KEY}
-        storage("az://lake/", account=AZURE_ACCOUNT, endpoint=emulator.endpoint, credentials=key)
+        rasteret_sql.storage(
+            con, "az://lake/", account=AZURE_ACCOUNT, endpoint=emulator.endpoint, credentials=key
+        )
         return "az://lake/deep/far/"
-    storage("gs://lake/", endpoint=emulator.origin, anonymous=True)
+    rasteret_sql.storage(con, "gs://lake/", endpoint=emulator.origin, anonymous=True)
     return "gs://lake/deep/far"
 
 
@@ -183,20 +182,20 @@ def test_a_view_over_a_remote_collection_is_one_like_others(rows, con, cloud):
         rows("FROM rasteret_load('far', $path, force := 'false')", {"path": cloud})
 
 
-def test_keys_decide_who_reads_and_no_secret_is_told(rows, s3):
+def test_keys_decide_who_reads_and_no_secret_is_told(con, rows, s3):
     with s3.checked() as (key, secret):
         wrong = {"access_key_id": key, "secret_access_key": "wrong-SECRET"}
-        storage("s3://lake/", endpoint=s3.origin, credentials=wrong, retries=0)
+        rasteret_sql.storage(con, "s3://lake/", endpoint=s3.origin, credentials=wrong, retries=0)
         with pytest.raises(duckdb.Error, match=r"s3://lake/deep/far.*403.*credentials") as caught:
             rows("FROM rasteret_records('s3://lake/deep/far')")
         assert "SECRET" not in str(caught.value)
         right = {"access_key_id": key, "secret_access_key": secret}
-        storage("s3://lake/", endpoint=s3.origin, credentials=right)
+        rasteret_sql.storage(con, "s3://lake/", endpoint=s3.origin, credentials=right)
         assert rows("SELECT count(*) FROM rasteret_records('s3://lake/deep/far')") == [(N_RECORDS,)]
 
 
-def test_what_is_no_collection_is_told_in_one_line(rows, s3, server):
-    storage("s3://lake/", endpoint=s3.origin, credentials=KEYS, retries=0)
+def test_what_is_no_collection_is_told_in_one_line(con, rows, s3, server):
+    rasteret_sql.storage(con, "s3://lake/", endpoint=s3.origin, credentials=KEYS, retries=0)
     (server.folder / "page.parquet").write_bytes(b"<html>" * 100)
     for source, words in {
         "s3://lake/deep/none": "s3://lake/deep/none: expected Parquet files, got 'none'",

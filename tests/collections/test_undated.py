@@ -84,3 +84,40 @@ def test_a_refresh_puts_all_into_partitions_once_a_record_is_dated(
     write_items(undated)
     assert build(rows, None, f"{refresh} WHERE $path IS NULL") == [(6, 2)]
     assert rows("SELECT count(*), count(year) FROM s2") == [(6, 1)]
+
+
+@pytest.mark.parametrize("undated_first", [0, 4])
+def test_a_refresh_takes_all_out_of_partitions_once_no_record_is_dated(
+    rows, items, write_items, tmp_path, paths, undated_first
+):
+    for item in items["features"][:undated_first]:
+        item["properties"]["datetime"] = None
+    path = write_items(items)
+    build(rows, path)
+    assert any(path.startswith("year=20") for path in paths())
+    for item in items["features"]:
+        item["properties"]["datetime"] = None
+    write_items(items)
+    refresh = "rasteret_refresh('s2')"
+    assert build(rows, None, f"{refresh} WHERE $path IS NULL") == [(6, 1)]
+    assert paths() == ["part-2.parquet"]
+    assert n_read(tmp_path / "workspace/s2_stac") == (6, 6, 6)
+    found = "SELECT count(*), count(DISTINCT id), count(year), any_value(typeof(year)) FROM s2"
+    assert rows(found) == [(6, 6, 0, "BIGINT")]
+    items["features"][0]["properties"]["datetime"] = "2024-05-06T00:00:00Z"
+    write_items(items)
+    assert build(rows, None, f"{refresh} WHERE $path IS NULL") == [(6, 2)]
+    assert rows("SELECT count(*), count(year) FROM s2") == [(6, 1)]
+
+
+def test_a_refresh_leaves_partitions_while_a_record_is_dated(rows, items, write_items, paths):
+    for item in items["features"][:4]:
+        item["properties"]["datetime"] = None
+    path = write_items(items)
+    build(rows, path)
+    items["features"][4]["properties"]["datetime"] = None
+    write_items(items)
+    assert build(rows, None, "rasteret_refresh('s2') WHERE $path IS NULL")[0][0] == 6
+    assert [path for path in paths() if path.startswith("year=20")]
+    assert [path for path in paths() if path.startswith("year=__HIVE")]
+    assert rows("SELECT count(*), count(datetime), count(year) FROM s2") == [(6, 1, 1)]

@@ -15,7 +15,8 @@ import rasteret_sql
 from rasteret_sql import errors
 from rasteret_sql.datasets import registry as catalog
 from rasteret_sql.datasets.dataset import Dataset
-from rasteret_sql.remote import stores
+from rasteret_sql.duck.connection import instance_of
+from rasteret_sql.remote.stores import Stores
 
 BUILT_IN = [one for one in catalog.datasets().values() if one.source == "built-in"]
 REGISTER = (
@@ -29,8 +30,7 @@ def own_file(tmp_path, monkeypatch):
     """A file for this test's data sets."""
     path = tmp_path / "own" / "datasets.json"
     monkeypatch.setenv("RASTERET_DATASETS", str(path))
-    yield path
-    stores.reload_storage()
+    return path
 
 
 @pytest.fixture
@@ -337,35 +337,36 @@ def test_processes_that_register_at_once_lose_nothing(own_file):
     }
 
 
-def options_of(href):
-    return stores._config.options_for(href)
+def options_of(con, href):
+    return instance_of(con).stores.options_of(href)[1]
 
 
 def test_a_build_reads_files_as_access_says_and_so_does_a_later_connection(
-    rows, scenes, tmp_path, monkeypatch
+    con, rows, scenes, tmp_path, monkeypatch
 ):
     rows(
         "FROM rasteret_register_dataset('mine/s2', stac_api := $items, "
         "access := 'requester_pays', access_prefixes := ['s3://payers/'])",
         {"items": str(scenes / "items.json")},
     )
-    assert not options_of("s3://payers/a.tif").requester_pays
+    assert not options_of(con, "s3://payers/a.tif").requester_pays
     rows("FROM rasteret_build('mine/s2')")
-    assert options_of("s3://payers/a.tif").requester_pays
-    assert not options_of("s3://others/a.tif").requester_pays
-    stores.reload_storage()
-    rasteret_sql.connect(workspace=tmp_path / "workspace").close()
-    assert options_of("s3://payers/a.tif").requester_pays
+    assert options_of(con, "s3://payers/a.tif").requester_pays
+    assert not options_of(con, "s3://others/a.tif").requester_pays
+    with rasteret_sql.connect(workspace=tmp_path / "workspace") as later:
+        assert options_of(later, "s3://payers/a.tif").requester_pays
 
 
 def test_what_the_user_said_stands():
     href = "https://nasademeuwest.blob.core.windows.net/nasadem-cog/a.tif"
     nasadem = catalog.find_dataset("pc/nasadem")
-    nasadem.set_storage_defaults()
-    assert options_of(href).signer == "planetary_computer"
-    stores.storage("https://nasademeuwest.blob.core.windows.net/", anonymous=True)
-    nasadem.set_storage_defaults()
-    assert (options_of(href).signer, options_of(href).anonymous) == (None, True)
+    with Stores().in_use() as stores:
+        nasadem.set_storage_defaults()
+        assert stores.options_of(href)[1].signer == "planetary_computer"
+        stores.configure("https://nasademeuwest.blob.core.windows.net/", {"anonymous": True})
+        nasadem.set_storage_defaults()
+        found = stores.options_of(href)[1]
+    assert (found.signer, found.anonymous) == (None, True)
 
 
 def test_the_collection_names_the_data_set_in_its_footers(rows, registered, tmp_path):

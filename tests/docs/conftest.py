@@ -13,7 +13,6 @@ from scenes import ROOT
 
 import rasteret_sql
 from rasteret_sql.demo import write_scenes
-from rasteret_sql.remote.stores import reload_storage
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +43,6 @@ def reader(demo, tmp_path, monkeypatch):
         ),
     }
     monkeypatch.chdir(folder)
-    reload_storage()
     session = Session(folder, os.environ | paths)
     yield session
     session.close()
-    reload_storage()

@@ -7,7 +7,7 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql import errors
-from rasteret_sql.remote import stores
+from rasteret_sql.duck.connection import instance_of
 
 LOST = "/nowhere/a.tif"
 
@@ -57,13 +57,11 @@ def test_register_reads_files_as_their_data_set_says(rows, scenes, tmp_path, mon
     )
     rows("FROM rasteret_build('mine/s2')")
     for folders in ([tmp_path / "workspace"], [tmp_path / "none", tmp_path / "workspace"]):
-        stores.reload_storage()
-        assert not stores._config.options_for("s3://payers/a.tif").requester_pays
         with duckdb.connect() as con:
             for folder in folders:
                 rasteret_sql.register(con, workspace=folder)
-        assert stores._config.options_for("s3://payers/a.tif").requester_pays
-    stores.reload_storage()
+            stores = instance_of(con).stores
+        assert stores.options_of("s3://payers/a.tif")[1].requester_pays
 
 
 @pytest.mark.parametrize(

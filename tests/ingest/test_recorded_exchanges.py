@@ -148,14 +148,10 @@ def test_a_built_in_data_set_is_built_from_a_mirror_of_its_api(play, con, rows):
         origin: {"headers": {"x-api-key": "secret"}},
     }
     for prefix, values in options.items():
-        rasteret_sql.storage(prefix, **values)
-    try:
-        report = con.execute(
-            "FROM rasteret_build('earthsearch/cop-dem-glo-30', name := 'dem', max_items := 10)"
-        ).fetchall()[0]
-    finally:
-        for prefix in options:
-            rasteret_sql.storage(prefix)
+        rasteret_sql.storage(con, prefix, **values)
+    report = con.execute(
+        "FROM rasteret_build('earthsearch/cop-dem-glo-30', name := 'dem', max_items := 10)"
+    ).fetchall()[0]
     assert report[3:8] == (10, ["DEM"], 10, 0, 10)
     assert {headers.get("x-api-key") for *_, headers in log} == {"secret"}
     pages = [answer for *_, answer in interactions(EARTH_SEARCH) if "features" in answer]

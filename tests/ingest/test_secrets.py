@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import rasteret_sql
-from rasteret_sql.remote.stores import reload_storage, storage
 
 PLANTED = "PLANTED"
 PARAMETERS = [
@@ -25,9 +24,6 @@ PARAMETERS = [
 @pytest.fixture(autouse=True)
 def own_storage(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    reload_storage()
-    yield
-    reload_storage()
 
 
 @pytest.fixture
@@ -176,7 +172,7 @@ def test_a_view_over_a_signed_address_does_not_hold_the_signature(told, served_i
 
 def test_a_parameter_that_is_no_secret_is_kept_where_the_user_says_so(told, items, server):
     plain = server.url("scenes", f"built/{items['features'][0]['id']}/B04.tif")
-    storage(server.origin, keep_query=["code"])
+    rasteret_sql.storage(told.con, server.origin, keep_query=["code"])
     told.con.execute(
         "CREATE TABLE mine AS SELECT 'a' AS id, $h AS url", {"h": f"{plain}?code=7&token={PLANTED}"}
     )
@@ -184,8 +180,8 @@ def test_a_parameter_that_is_no_secret_is_kept_where_the_user_says_so(told, item
     assert told("SELECT assets.b1.href FROM t") == [(f"{plain}?code=7",)]
 
 
-def test_keep_query_is_a_list_of_names():
+def test_keep_query_is_a_list_of_names(con):
     with pytest.raises(rasteret_sql.errors.InputError, match="keep_query"):
-        storage("https://host/", keep_query="code")
+        rasteret_sql.storage(con, "https://host/", keep_query="code")
     with pytest.raises(rasteret_sql.errors.InputError, match="keep_query"):
-        storage("https://host/", keep_query=[1])
+        rasteret_sql.storage(con, "https://host/", keep_query=[1])

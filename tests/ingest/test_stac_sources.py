@@ -14,7 +14,7 @@ import pytest
 import shapely
 from servers.emulators import S3Emulator, missing
 
-from rasteret_sql.remote.stores import reload_storage, storage
+import rasteret_sql
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_stac_geoparquet_of_every_age_gives_the_items_back(
     assert [row[:2] for row in rows(query)] == [row[:2] for row in wanted]
 
 
-def test_a_folder_of_stac_geoparquet_in_a_cloud(rows, paths, write_items, tmp_path):
+def test_a_folder_of_stac_geoparquet_in_a_cloud(con, rows, paths, write_items, tmp_path):
     if reason := missing("s3"):
         pytest.skip(reason)
     wanted = build(rows, write_items(paths))
@@ -150,13 +150,12 @@ def test_a_folder_of_stac_geoparquet_in_a_cloud(rows, paths, write_items, tmp_pa
     whole = pq.read_table(tmp_path / "items.parquet")
     with S3Emulator() as s3:
         keys = {"access_key_id": "me", "secret_access_key": "mine"}
-        storage("s3://lake/", endpoint=s3.origin, credentials=keys)
+        rasteret_sql.storage(con, "s3://lake/", endpoint=s3.origin, credentials=keys)
         for number in range(2):
             pq.write_table(whole.slice(3 * number, 3), tmp_path / "part.parquet")
             data = (tmp_path / "part.parquet").read_bytes()
             s3.put("lake", f"items/year={number}/part.parquet", data)
         found = build(rows, "s3://lake/items/", "allow_local := true,")
-    reload_storage()
     assert [row[:2] for row in found] == [row[:2] for row in wanted]
 
 

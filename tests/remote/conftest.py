@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from servers.range_server import RangeServer
+from storages import storage
 
-from rasteret_sql.remote.stores import reload_storage, storage
+from rasteret_sql.remote.stores import Stores
 
 CONTENT = bytes(range(256)) * 400
 ODD_NAMES = ["a b.tif", "a+b.tif", "a#b.tif", "a?b.tif", "a%2Bb.tif", "ä^[1]{2}|'.tif"]
@@ -47,9 +48,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "PC_SDK_", "EARTHDATA_", "RASTERET_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    reload_storage()
-    yield
-    reload_storage()
+    with Stores().in_use():
+        yield
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ from servers.emulators import (
     missing,
 )
 from servers.range_server import RangeServer
+from storages import storage
 
 from rasteret_sql.errors import AccessDeniedError, InputError, NotFoundError
 from rasteret_sql.remote import clouds
 from rasteret_sql.remote.clouds import Bucket, parse_object
 from rasteret_sql.remote.exact import ExactUrl
 from rasteret_sql.remote.ranges import get_range, get_start, stat
-from rasteret_sql.remote.stores import locate, reload_storage, storage
+from rasteret_sql.remote.stores import Stores, locate
 
 CONTENT = bytes(range(256)) * 400
 ODD = "d/ä b+c#d?%2B.tif"
@@ -255,10 +256,10 @@ def test_azure_keys_come_from_the_environment(
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY)
     assert stat(href)[0] == len(CONTENT)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "V1JPTkdTRUNSRVQ=")
-    reload_storage()
-    storage("https://", endpoint=azure.endpoint)
-    with pytest.raises(AccessDeniedError) as caught:
-        stat(href)
+    with Stores().in_use():
+        storage("https://", endpoint=azure.endpoint)
+        with pytest.raises(AccessDeniedError) as caught:
+            stat(href)
     assert "V1JPTkdTRUNSRVQ" not in "".join(traceback.format_exception(caught.value))
 
 

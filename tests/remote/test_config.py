@@ -8,7 +8,7 @@ import pytest
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.remote.config import Storage
-from rasteret_sql.remote.stores import locate, reload_storage
+from rasteret_sql.remote.stores import Stores
 
 
 @pytest.fixture
@@ -74,21 +74,18 @@ def test_a_rewrite_replaces_what_the_prefix_stands_for() -> None:
 def test_the_environment_names_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('["https://a.org/"]\nurl_rewrite = "/data/"')
     monkeypatch.setenv("RASTERET_STORAGE", str(file))
-    reload_storage()
-    assert locate("https://a.org/x/a.tif").path == "/data/x/a.tif"
+    assert Stores().locate("https://a.org/x/a.tif").path == "/data/x/a.tif"
     monkeypatch.setenv("RASTERET_STORAGE", str(file) + ".none")
-    reload_storage()
     with pytest.raises(InputError, match="RASTERET_STORAGE: expected a TOML file"):
-        locate("https://a.org/x/a.tif")
+        Stores().locate("https://a.org/x/a.tif")
 
 
 def test_the_users_own_file_is_read_if_there_is_one(tmp_path: Path) -> None:
-    assert locate("https://a.org/x/a.tif").store is not None
+    assert Stores().locate("https://a.org/x/a.tif").store is not None
     own = tmp_path / ".config/rasteret_sql/storage.toml"  # HOME is tmp_path here
     own.parent.mkdir(parents=True)
     own.write_text('["https://a.org/"]\nurl_rewrite = "/data/"')
-    reload_storage()
-    assert locate("https://a.org/x/a.tif").store is None
+    assert Stores().locate("https://a.org/x/a.tif").store is None
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers.range_server import RangeServer
+from storages import storage
 
 from rasteret_sql.errors import AccessDeniedError, InputError, NotFoundError, ReadError
 from rasteret_sql.remote.ranges import get_range, get_start, merge_ranges, stat
-from rasteret_sql.remote.stores import storage
 
 CONTENT = bytes(range(256)) * 400
 SECRET = "?X-Amz-Signature=SECRET"

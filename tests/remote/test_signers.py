@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from servers.range_server import RangeServer
+from storages import storage
 
 from rasteret_sql.errors import AccessDeniedError, InputError, ReadError
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range, get_start, stat
 from rasteret_sql.remote.signers import CachedSecret, ExpiringSecret
-from rasteret_sql.remote.stores import locate, storage
+from rasteret_sql.remote.stores import locate
 
 CONTENT = bytes(range(256)) * 400
 BLOB = "https://acct.blob.core.windows.net/data/a.tif"

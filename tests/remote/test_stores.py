@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers.range_server import RangeServer
+from storages import storage
 
 from rasteret_sql.errors import InputError, ReadError
 from rasteret_sql.remote import stores
@@ -24,9 +25,7 @@ from rasteret_sql.remote.stores import (
     is_local,
     is_remote,
     locate,
-    reload_storage,
     rewrite,
-    storage,
 )
 
 ODD_NAMES = ["a b.tif", "a+b.tif", "a#b.tif", "a?b.tif", "a%2Bb.tif", "ä^[1]{2}|'.tif"]
@@ -266,7 +265,7 @@ def test_a_forked_child_reads_public_buckets_by_their_web_address(
 ) -> None:
     href = "https://sentinel-cogs.s3.us-west-2.amazonaws.com/a/B04.tif"
     assert not isinstance(locate(href).store, ExactUrl)
-    reload_storage()
+    stores.stores_in_use().start_over()
     monkeypatch.setattr(stores, "_forked", True)
     assert isinstance(locate(href).store, ExactUrl)
     storage("s3://sentinel-cogs/", credentials={"access_key_id": "a", "secret_access_key": "b"})

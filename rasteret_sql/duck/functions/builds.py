@@ -67,7 +67,6 @@ from rasteret_sql.ingest.table.footprints import find_geometry
 from rasteret_sql.ingest.table.tables import check_table, records_from_table
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
-from rasteret_sql.remote.waiting import listening
 from rasteret_sql.schema import REPORT_SCHEMA
 
 _N_NOTES = 2
@@ -216,6 +215,7 @@ def stac_request(
 ) -> BuildRequest:
     """Records of STAC items; `is_partial` is for a band map that is not the caller's own."""
     options, search = _split(rest)
+    place = workspace_of(call, options["workspace"])
     if isinstance(search.get("intersects"), bytes):  # WKB, which JSON can't hold
         search["intersects"] = wkb_as_text(search["intersects"])
     source = StacSource(location=stac_api, **search)
@@ -251,13 +251,14 @@ def stac_request(
             is_partial=is_partial,
             has_headers=options["enrich"],
             warnings=warnings,
+            spool_folder=place.spool_folder,
         )
 
     def check() -> None:
         source.check_place()
         checked_indices(band_index_map)
 
-    return BuildRequest(build, workspace_of(call, options["workspace"]), records, check=check)
+    return BuildRequest(build, place, records, check=check)
 
 
 def table_request(
@@ -296,7 +297,11 @@ def table_request(
             if not IS_DUCKDB_2:
                 table = pa.Table.from_batches(map(without_geometry_crs, table.to_batches()))
             return records_from_table(
-                table.to_reader, geo_metadata=None, has_headers=has_headers, **shape
+                table.to_reader,
+                geo_metadata=None,
+                has_headers=has_headers,
+                spool_folder=place.spool_folder,
+                **shape,
             )
 
         return BuildRequest(build, place, None, caller_sql(source) + condition, of_rows)
@@ -315,6 +320,7 @@ def table_request(
             geo_metadata=relation.geo_metadata,
             is_remote=from_afar,
             has_headers=has_headers,
+            spool_folder=place.spool_folder,
             **shape,
         )
 
@@ -441,8 +447,7 @@ def _staged(call: Call, request: BuildRequest, work: BuildWork) -> Sql:
 
     def finish(table: pa.Table) -> dict[str, Any]:
         with (
-            call.runtime.stop_event(call.caller.connection) as stop,
-            listening(stop),
+            call.runtime.working(call.caller.connection) as stop,
             watched(request.options.name),
         ):
             report = work(lambda: of_rows(table), stop)

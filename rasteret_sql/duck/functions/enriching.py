@@ -57,7 +57,6 @@ from rasteret_sql.ingest.samples import ReadHeaders, SampleSurvey, header_reader
 from rasteret_sql.ingest.table.assets import AssetReader
 from rasteret_sql.ingest.table.layout import plain
 from rasteret_sql.ingest.table.tables import records_from_table
-from rasteret_sql.remote.waiting import listening
 from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, metadata_column
 from rasteret_sql.tiff.layout import Header
 
@@ -261,8 +260,7 @@ def make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
         caller = callers[0].as_py()
         try:
             with (
-                runtime.stop_event(caller) as stop,
-                listening(stop),
+                runtime.working(caller) as stop,
                 watched("rasteret_enrich", resume=caller),
             ):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
@@ -287,8 +285,7 @@ def make_header(runtime: Runtime) -> Callable[..., pa.Array]:
                 [pa.StructArray.from_arrays([whole], ["band"])], ["assets"]
             )
             with (
-                runtime.stop_event(caller) as stop,
-                listening(stop),
+                runtime.working(caller) as stop,
                 watched("rasteret_enrich", resume=caller),
             ):
                 found = _headers_of(rows, stop, **given)

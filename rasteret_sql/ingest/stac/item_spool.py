@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,9 @@ _SCHEMA = pa.schema([("json", pa.string())])
 class ItemSpool:
     """JSON values in a temporary file, which goes when the object does.
 
+    Args:
+        folder: Of the file, as `Spool` has it.
+
     Example:
         >>> spool = ItemSpool()
         >>> spool.append([1, "a"])
@@ -25,8 +29,8 @@ class ItemSpool:
         [[1, 'a']]
     """
 
-    def __init__(self) -> None:
-        self._spool = Spool(_SCHEMA)
+    def __init__(self, folder: Path | None = None) -> None:
+        self._spool = Spool(_SCHEMA, folder=folder)
         self._pending: list[str] = []
         self._pending_bytes = 0
 

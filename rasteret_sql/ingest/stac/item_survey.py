@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,12 @@ class ItemProperty:
         return DATETIME.type if self.is_time else self.type.arrow()
 
 
-def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | None) -> ItemSurvey:
+def survey_items(
+    items: Iterable[Item],
+    notes: Notes,
+    wanted_keys: set[str] | None,
+    spool_folder: Path | None = None,
+) -> ItemSurvey:
     """Read all items once.
 
     Args:
@@ -194,8 +200,9 @@ def survey_items(items: Iterable[Item], notes: Notes, wanted_keys: set[str] | No
         notes: is told what is odd.
         wanted_keys: the assets to keep, whatever they are; None keeps rasters, and as long
             as there were none, all that have an href.
+        spool_folder: where the items wait on disk; the temporary folder where None.
     """
-    found = ItemSurvey(ItemSpool(), BandSurvey(), {}, {}, array("q"))
+    found = ItemSurvey(ItemSpool(spool_folder), BandSurvey(), {}, {}, array("q"))
     declared: dict[str, pa.DataType] | None = None
     for item in items:
         found.keys |= dict.fromkeys(item["assets"])

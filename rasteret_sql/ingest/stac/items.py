@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -68,6 +69,7 @@ def records_from_items(
     is_partial: bool = False,
     has_headers: bool = False,
     warnings: list[str] | None = None,
+    spool_folder: Path | None = None,
 ) -> Records:
     """Records of STAC items, one each, every property a column typed over all items.
 
@@ -84,13 +86,15 @@ def records_from_items(
         has_headers: whether headers are going to be read, so that they tell of samples that
             the items do not, see `Records.of_headers`.
         warnings: lines of the reader of the items, which the result goes on with.
+        spool_folder: of the temporary file, which a killed build leaves to the next one there;
+            the system's where None.
 
     Raises:
         InputError: if a map or a band does not fit the items, or no asset has an href.
         CollectionError: from the items.
     """
     notes = Notes([] if warnings is None else warnings)
-    survey = survey_items(items, notes, set(band_map.values()) if band_map else None)
+    survey = survey_items(items, notes, set(band_map.values()) if band_map else None, spool_folder)
     surveyed = survey.bands
     has_rasters = bool(surveyed) or not survey.others
     if not has_rasters:

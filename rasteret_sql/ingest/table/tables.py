@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ def records_from_table(
     allow_local: bool = False,
     has_headers: bool = False,
     samples: Mapping[str, int] | None = None,
+    spool_folder: Path | None = None,
 ) -> Records:
     """Records of a table, one a row; the table is read once, through a temporary file.
 
@@ -116,6 +118,8 @@ def records_from_table(
         has_headers: whether headers are going to be read; the bands of an `href_column`
             without `band_index_map` then follow from them, see `Records.of_headers`.
         samples: with `has_headers`, the bands and their samples; a file may have fewer.
+        spool_folder: of the temporary file, which a killed build leaves to the next one there;
+            the system's where None.
 
     Raises:
         InputError: if a column is missing or can't be understood; says which argument helps.
@@ -129,7 +133,7 @@ def records_from_table(
     assets = AssetReader(href_column, indices, dict(url_rewrite or {}), wanted)
     geometry = find_geometry(layout.schema, geo_metadata, geometry_crs)
     reading = _Reading(layout, geometry, assets, is_foreign=is_remote and not allow_local)
-    spool = reading.spool(source)
+    spool = reading.spool(source, spool_folder)
     chosen = assets.bands()
     if reading.n_rows and not chosen:
         raise InputError.expected(
@@ -191,9 +195,9 @@ class _Reading:
     _disagree: dict[str, None] = field(default_factory=dict)
     n_rows: int = 0
 
-    def spool(self, source: pa.RecordBatchReader) -> Spool:
+    def spool(self, source: pa.RecordBatchReader, folder: Path | None) -> Spool:
         """Read the source; canonical columns are made, `ENTRIES` stands for the assets."""
-        spool = Spool(self._spool_schema())
+        spool = Spool(self._spool_schema(), folder=folder)
         with source:
             for whole in source:
                 for start in range(0, whole.num_rows, BATCH_ROWS):

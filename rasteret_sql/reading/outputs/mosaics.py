@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.reading.columns import one_batch
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.outputs.common import Read, Records, check_max_bytes
 from rasteret_sql.reading.patches import Patch
@@ -254,7 +255,7 @@ def all_scenes(records: Records, read: Read) -> SceneTable | None:
         batches.append(table.batch)
         faults |= {(first + scene, band): e for (scene, band), e in table.faults.items()}
         first += table.n_scenes
-    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    whole = one_batch(batches)
     read.check()
     return scene_table(whole, list(found[0].bands), faults)
 
