@@ -483,7 +483,7 @@ CREATE OR REPLACE MACRO rasteret_zonal_stats(
     weights := 'center', weight_band := NULL, min_coverage := 0, bbox := NULL, geometry := NULL,
     geometry_crs := NULL, date_range := NULL, ids := NULL, record_columns := NULL,
     on_error := 'error', max_bytes := NULL, max_concurrent := NULL, geometry_column := NULL,
-    level := 0, scaled := false
+    level := 0, scaled := false, mask_band := NULL, mask_values := NULL
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_zonal_stats',
@@ -493,7 +493,7 @@ CREATE OR REPLACE MACRO rasteret_zonal_stats(
          geometry_crs: geometry_crs, date_range: date_range, ids: ids,
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, geometry_column: geometry_column, level: level,
-         scaled: scaled}
+         scaled: scaled, mask_band: mask_band, mask_values: mask_values}
     ));
 
 COMMENT ON MACRO TABLE rasteret_zonal_stats IS $doc$
@@ -518,7 +518,9 @@ max_concurrent   INTEGER    requests under way at once; default: 64, more where 
 geometry_column  VARCHAR    column of zones that holds the geometries; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
 level            INTEGER    0 is full resolution, 1 the largest overview, …
 scaled           BOOLEAN    apply the file's scale and offset before anything else
+mask_band        VARCHAR    band that tells where pixels are not to be used: where it holds one of mask_values or no data. On another grid, its pixel that holds the centre of a pixel counts
+mask_values      DOUBLE[]   values of mask_band, as clouds
 returns          the record's columns, the zone's columns, band, one column per statistic. A zone that touches a raster, but no pixel with data, is a row with count 0; one outside is no row
-raises           collection, bands, level, stats: unknown; zones: no relation of geometries; bands of unlike grid; weight_band below 0; a tile that can't be read, unless on_error
+raises           collection, bands, level, stats: unknown; zones: no relation of geometries; weight_band: on another grid than the bands, or below 0; a tile that can't be read, unless on_error
 example          SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', 'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' AS geometry', bands := ['B04'], weights := 'fraction') ORDER BY ALL
 $doc$;

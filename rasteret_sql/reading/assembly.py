@@ -72,9 +72,13 @@ class Assembly:
         self._at_once = at_once
         self._kinds = KindColumns.of(table.kinds)
 
-    def blocks(self, windows: Jobs, kinds: Ints) -> Iterator[Jobs]:
-        """Windows cut where blocks of the first band end, a bounded number of them at a time."""
-        kind = kinds[windows.scene]
+    def blocks(self, windows: Jobs, kind: Ints) -> Iterator[Jobs]:
+        """Windows cut where blocks end, a bounded number of them at a time.
+
+        Args:
+            windows: Sorted by scene.
+            kind: Of each window, whose blocks are meant.
+        """
         n_blocks = self._kinds.count(kind, windows.window, is_delivery=True)
         runs = np.cumsum(n_blocks) // self._at_once
         scene_run = np.maximum.accumulate(_last_of(windows.scene, runs)) if len(runs) else runs
@@ -130,7 +134,7 @@ class Assembly:
             parts.append(windows.take(cells.job)._replace(window=cells.windows))
             numbers.append(np.full(len(cells.job), number, np.int64))
         if not parts:
-            parts, numbers = [_no_jobs()], [np.empty(0, np.int64)]
+            parts, numbers = [Jobs.none()], [np.empty(0, np.int64)]
         tiles = Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         band = np.concatenate(numbers)
         # Several targets may need the same tile, which is one unit.
@@ -400,8 +404,3 @@ def _appended(units: Units, more: Units) -> Units:
 
 def _pairs_of(jobs: Jobs) -> list[tuple[int, int]]:
     return list(zip(jobs.scene.tolist(), jobs.target.tolist(), strict=True))
-
-
-def _no_jobs() -> Jobs:
-    nothing = np.empty(0, np.int64)
-    return Jobs(nothing, nothing, nothing, np.empty((0, 4), np.int64), np.empty(0, bool))

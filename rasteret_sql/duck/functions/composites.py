@@ -16,11 +16,11 @@ from rasteret_sql.duck.functions.read_parameters import (
     OUTPUT_GRID,
     READ_PARAMETERS,
     VALID,
+    check_masked_by,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, reading_columns
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
-from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import common_type
 from rasteret_sql.reading.outputs.composites import (
     METHODS,
@@ -92,11 +92,7 @@ def composite(
     **arguments: Any,  # noqa: ANN401
 ) -> Stream | Sql:
     """Read composites."""
-    if (mask_band is None) != (mask_values is None):
-        given, missing = (
-            ("mask_band", "mask_values") if mask_values is None else ("mask_values", "mask_band")
-        )
-        raise InputError.expected(missing, f"a value, as {given} has one", "none", "give both")
+    check_masked_by(mask_band, mask_values)
     options = CompositeOptions(
         method, period, mask_band, mask_values or (), valid, format == "list"
     )

@@ -19,6 +19,7 @@ from rasteret_sql.duck.checks import (
 )
 from rasteret_sql.duck.declarations import Parameter
 from rasteret_sql.duck.functions.parameters import COLLECTION
+from rasteret_sql.errors import InputError
 
 __all__ = [
     "ALL_TOUCHED",
@@ -32,6 +33,7 @@ __all__ = [
     "READ_PARAMETERS",
     "SCALED",
     "VALID",
+    "check_masked_by",
 ]
 
 READ_PARAMETERS = (
@@ -187,3 +189,20 @@ OUTPUT_GRID = (
     ),
 )
 """Where pixels are read onto a grid of the caller's."""
+
+
+def check_masked_by(band: str | None, values: tuple[float, ...] | None) -> None:
+    """Refuse one of `MASKED_BY` without the other.
+
+    Raises:
+        InputError: naming the one that is missing.
+
+    Example:
+        >>> check_masked_by("SCL", (8.0, 9.0))
+    """
+    if (band is None) == (values is None):
+        return
+    given, missing = (
+        ("mask_band", "mask_values") if values is None else ("mask_values", "mask_band")
+    )
+    raise InputError.expected(missing, f"a value, as {given} has one", "none", "give both")

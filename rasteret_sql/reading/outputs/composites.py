@@ -32,7 +32,7 @@ from rasteret_sql.reading.outputs.mosaics import (
     side_of,
 )
 from rasteret_sql.reading.outputs.windows import columns_of, transform_of
-from rasteret_sql.reading.patches import Patch
+from rasteret_sql.reading.patches import Patch, used_pixels
 from rasteret_sql.reading.plan import TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.reading.tile_store import Pixels
@@ -168,9 +168,7 @@ class _CompositeLayers(LayerOutput):
         found = warped(self.read.footprints, self._mask_request, plan, place, name, patches[name])
         if found is None:
             return nothing
-        values, valid = found
-        used: Mask = ~np.isin(values, np.array(self._options.mask_values))
-        return used if valid is None else used & valid
+        return used_pixels(*found, self._options.mask_values)
 
     @staticmethod
     def _layer(
