@@ -280,7 +280,8 @@ CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
     max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, masked := true,
-    resolution := NULL, crs := NULL, resampling := 'nearest', overview := 'auto'
+    resolution := NULL, crs := NULL, resampling := 'nearest', overview := 'auto',
+    reads := 'windows', period := NULL, mask_band := NULL, size := NULL, stride := NULL
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_plan',
@@ -290,7 +291,8 @@ CREATE OR REPLACE MACRO rasteret_plan(
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
          masked: masked, resolution: resolution, crs: crs, resampling: resampling,
-         overview: overview}
+         overview: overview, reads: reads, period: period, mask_band: mask_band, size: size,
+         stride: stride}
     ));
 
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
@@ -315,6 +317,11 @@ resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [wi
 crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
 resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
 overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
+reads            VARCHAR    what is planned: 'windows' (rasteret_read, rasteret_pixels, and with zones as aois rasteret_zonal_stats), 'composite' (rasteret_composite), 'chips' or 'stacks' (rasteret_chips, without and with stack)
+period           VARCHAR    as of the composite
+mask_band        VARCHAR    as of the composite
+size             INTEGER    as of the chips; default: 256
+stride           INTEGER    as of the chips
 returns          the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count (of a deflated tile whose first rows are needed, the bytes that hold them by estimate), decoded_bytes, request (number of the merged request), role ('data' or 'mask')
 raises           collection, bands, level: unknown; bbox, geometry: malformed; a band without header, a raster without CRS, unless on_error
 example          SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])

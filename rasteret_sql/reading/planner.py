@@ -49,6 +49,9 @@ class Planner:
         per_band: Whether failures are told for each band; else one for each record.
         at_once: Tiles, about, in a plan.
         lattice: Instead of the window of a target, the whole squares that the target meets.
+
+    Attributes:
+        whole_tiles: Whether plans take all rows of their tiles, since others need them too.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Planner:
         self._per_band = per_band or granularity is Granularity.TILE
         self.at_once = at_once
         self.lattice = lattice
+        self.whole_tiles = False
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -152,6 +156,7 @@ class Planner:
             usable,
             whole_windows=self.whole_windows,
             at_once=self.at_once,
+            whole_tiles=self.whole_tiles,
         )
 
     def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:

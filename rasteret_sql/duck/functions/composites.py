@@ -14,6 +14,7 @@ from rasteret_sql.duck.functions.read_parameters import (
     FORMAT,
     MASKED_BY,
     OUTPUT_GRID,
+    PERIOD,
     READ_PARAMETERS,
     VALID,
     check_masked_by,
@@ -27,7 +28,6 @@ from rasteret_sql.reading.outputs.composites import (
     CompositeOptions,
     composite_rows,
     composite_schema,
-    parse_period,
 )
 
 
@@ -46,14 +46,7 @@ from rasteret_sql.reading.outputs.composites import (
                 "'median'",
                 one_of(*METHODS),
             ),
-            Parameter(
-                "period",
-                "VARCHAR",
-                "days, weeks, months, quarters or years, as '1 month' or '2 weeks', which begin as "
-                "those of time_bucket; default: one composite of all records",
-                "NULL",
-                parse_period,
-            ),
+            PERIOD,
             *MASKED_BY,
             *OUTPUT_GRID,
             VALID,

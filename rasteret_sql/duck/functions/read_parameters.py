@@ -20,18 +20,23 @@ from rasteret_sql.duck.checks import (
 from rasteret_sql.duck.declarations import Parameter
 from rasteret_sql.duck.functions.parameters import COLLECTION
 from rasteret_sql.errors import InputError
+from rasteret_sql.reading.outputs.composites import parse_period
 
 __all__ = [
     "ALL_TOUCHED",
     "AREAS",
+    "CHIP_SIZE",
     "COLLECTION",
     "FORMAT",
     "LEVEL",
     "MASKED",
     "MASKED_BY",
     "OUTPUT_GRID",
+    "PERIOD",
     "READ_PARAMETERS",
     "SCALED",
+    "SIZE",
+    "STRIDE",
     "VALID",
     "check_masked_by",
 ]
@@ -189,6 +194,23 @@ OUTPUT_GRID = (
     ),
 )
 """Where pixels are read onto a grid of the caller's."""
+PERIOD = Parameter(
+    "period",
+    "VARCHAR",
+    "days, weeks, months, quarters or years, as '1 month' or '2 weeks', which begin as those of "
+    "time_bucket; default: one composite of all records",
+    "NULL",
+    parse_period,
+)
+CHIP_SIZE = 256
+SIZE = Parameter("size", "INTEGER", "rows and columns of a chip", str(CHIP_SIZE), at_least(1))
+STRIDE = Parameter(
+    "stride",
+    "INTEGER",
+    "pixels from one chip to the next; default: size, so that chips don't overlap",
+    "NULL",
+    at_least(1),
+)
 
 
 def check_masked_by(band: str | None, values: tuple[float, ...] | None) -> None:

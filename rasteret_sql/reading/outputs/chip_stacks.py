@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,17 @@ from rasteret_sql.reading.outputs.mosaics import (
     LayerOutput,
     MosaicPlanner,
     all_scenes,
-    common_grid,
     errors_of,
     failed_row,
     layers_by_place,
     moments_of,
+    on_common_grid,
     side_of,
 )
 from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, fill_value
 from rasteret_sql.reading.plan import Lattice, TilePlan
-from rasteret_sql.reading.scenes import Ints
+from rasteret_sql.reading.scenes import Ints, SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 
 STACK_FIELDS = (
@@ -115,14 +114,11 @@ def stack_rows(
     table = all_scenes(records, read)
     if table is None:
         return
-    read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
+    read = on_common_grid(read, table)
     moments = moments_of(table)
-    side = max(side_of(table), lattice.size)
 
     def planner() -> MosaicPlanner:
-        return MosaicPlanner(
-            read.request, read.footprints, moments, side=side, bands=bands, lattice=lattice
-        )
+        return stack_planner(read, table, bands, lattice)
 
     for layers in layers_by_place(_StackLayers(read, bands), planner, table):
         told = failed_row(read, layers)
@@ -131,6 +127,23 @@ def stack_rows(
             yield told
         elif enough:
             yield _stack(read, bands, moments, enough)
+
+
+def stack_planner(
+    read: Read, table: SceneTable, bands: Sequence[str], lattice: Lattice
+) -> MosaicPlanner:
+    """Plans stacks of chips.
+
+    Args:
+        read: The execution; its request names the output grid.
+        table: All scenes.
+        bands: Bands that are wanted.
+        lattice: Where the chips lie.
+    """
+    side = max(side_of(table), lattice.size)
+    return MosaicPlanner(
+        read.request, read.footprints, moments_of(table), side=side, bands=bands, lattice=lattice
+    )
 
 
 def stack_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Schema:

@@ -24,17 +24,17 @@ from rasteret_sql.reading.outputs.mosaics import (
     LayerOutput,
     MosaicPlanner,
     all_scenes,
-    common_grid,
     errors_of,
     failed_row,
     layers_by_place,
     moments_of,
+    on_common_grid,
     side_of,
 )
 from rasteret_sql.reading.outputs.windows import columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, used_pixels
 from rasteret_sql.reading.plan import TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import warped
 from rasteret_sql.units import Window
@@ -249,23 +249,40 @@ def composite_rows(
     table = all_scenes(records, read)
     if table is None:
         return
-    read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
-    fetched = [*bands, *([options.mask_band] if options.mask_band else [])]
-    fetched = list(dict.fromkeys(fetched))
-    moments = moments_of(table)
-    periods = _periods(options.period, moments)
-    side = side_of(table, periods)
+    read = on_common_grid(read, table)
+    periods = _periods(options.period, moments_of(table))
 
     def planner() -> MosaicPlanner:
-        return MosaicPlanner(
-            read.request, read.footprints, moments, periods, side=side, bands=fetched
-        )
+        return composite_planner(read, table, bands, options.period, options.mask_band)
 
     for layers in layers_by_place(_CompositeLayers(read, bands, options), planner, table):
         told = failed_row(read, layers)
         if told is None:
             told = _block(read, bands, options, int(periods[layers[0].scene]), layers)
         yield told
+
+
+def composite_planner(
+    read: Read,
+    table: SceneTable,
+    bands: Sequence[str],
+    period: Period | None,
+    mask_band: str | None,
+) -> MosaicPlanner:
+    """Plans composites.
+
+    Args:
+        read: The execution; its request names the output grid.
+        table: All scenes.
+        bands: Bands that are wanted.
+        period: Of a composite; None for one of all records.
+        mask_band: A band that is fetched too.
+    """
+    moments = moments_of(table)
+    periods = _periods(period, moments)
+    fetched = list(dict.fromkeys([*bands, *([mask_band] if mask_band else [])]))
+    side = side_of(table, periods)
+    return MosaicPlanner(read.request, read.footprints, moments, periods, side=side, bands=fetched)
 
 
 def composite_schema(
