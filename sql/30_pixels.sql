@@ -280,7 +280,9 @@ CREATE OR REPLACE MACRO rasteret_plan(
     collection, bands := NULL, bbox := NULL, geometry := NULL, geometry_crs := NULL,
     date_range := NULL, ids := NULL, record_columns := NULL, on_error := 'error', max_bytes := NULL,
     max_concurrent := NULL, aois := NULL, geometry_column := NULL, level := 0, masked := true,
-    resolution := NULL, crs := NULL, resampling := 'nearest', overview := 'auto'
+    resolution := NULL, crs := NULL, resampling := 'nearest', overview := 'auto',
+    reads := 'windows', method := NULL, period := NULL, mask_band := NULL, size := NULL,
+    stride := NULL
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_plan',
@@ -290,7 +292,8 @@ CREATE OR REPLACE MACRO rasteret_plan(
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, aois: aois, geometry_column: geometry_column, level: level,
          masked: masked, resolution: resolution, crs: crs, resampling: resampling,
-         overview: overview}
+         overview: overview, reads: reads, method: method, period: period, mask_band: mask_band,
+         size: size, stride: stride}
     ));
 
 COMMENT ON MACRO TABLE rasteret_plan IS $doc$
@@ -315,6 +318,12 @@ resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [wi
 crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
 resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
 overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
+reads            VARCHAR    what is planned: 'windows' (rasteret_read, rasteret_pixels, and with zones as aois rasteret_zonal_stats), 'composite' (rasteret_composite), 'chips' or 'stacks' (rasteret_chips, without and with stack)
+method           VARCHAR    as of the composite; default: 'median'
+period           VARCHAR    as of the composite
+mask_band        VARCHAR    as of the composite
+size             INTEGER    as of the chips; default: 256
+stride           INTEGER    as of the chips
 returns          the record's columns, band, level, tile_row, tile_col, href, byte_offset, byte_count (of a deflated tile whose first rows are needed, the bytes that hold them by estimate), decoded_bytes, request (number of the merged request), role ('data' or 'mask')
 raises           collection, bands, level: unknown; bbox, geometry: malformed; a band without header, a raster without CRS, unless on_error
 example          SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])
@@ -483,7 +492,7 @@ CREATE OR REPLACE MACRO rasteret_zonal_stats(
     weights := 'center', weight_band := NULL, min_coverage := 0, bbox := NULL, geometry := NULL,
     geometry_crs := NULL, date_range := NULL, ids := NULL, record_columns := NULL,
     on_error := 'error', max_bytes := NULL, max_concurrent := NULL, geometry_column := NULL,
-    level := 0, scaled := false
+    level := 0, scaled := false, mask_band := NULL, mask_values := NULL
 ) AS TABLE
     FROM query(_rasteret_bind(
         'rasteret_zonal_stats',
@@ -493,7 +502,7 @@ CREATE OR REPLACE MACRO rasteret_zonal_stats(
          geometry_crs: geometry_crs, date_range: date_range, ids: ids,
          record_columns: record_columns, on_error: on_error, max_bytes: max_bytes,
          max_concurrent: max_concurrent, geometry_column: geometry_column, level: level,
-         scaled: scaled}
+         scaled: scaled, mask_band: mask_band, mask_values: mask_values}
     ));
 
 COMMENT ON MACRO TABLE rasteret_zonal_stats IS $doc$
@@ -518,7 +527,9 @@ max_concurrent   INTEGER    requests under way at once; default: 64, more where 
 geometry_column  VARCHAR    column of zones that holds the geometries; default: the one of type GEOMETRY, or named geometry, geom or wkb_geometry
 level            INTEGER    0 is full resolution, 1 the largest overview, …
 scaled           BOOLEAN    apply the file's scale and offset before anything else
+mask_band        VARCHAR    band that tells where pixels are not to be used: where it holds one of mask_values or no data. On another grid, its pixel that holds the centre of a pixel counts
+mask_values      DOUBLE[]   values of mask_band, as clouds
 returns          the record's columns, the zone's columns, band, one column per statistic. A zone that touches a raster, but no pixel with data, is a row with count 0; one outside is no row
-raises           collection, bands, level, stats: unknown; zones: no relation of geometries; bands of unlike grid; weight_band below 0; a tile that can't be read, unless on_error
+raises           collection, bands, level, stats: unknown; zones: no relation of geometries; weight_band: on another grid than the bands, or below 0; a tile that can't be read, unless on_error
 example          SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', 'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' AS geometry', bands := ['B04'], weights := 'fraction') ORDER BY ALL
 $doc$;

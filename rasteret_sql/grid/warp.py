@@ -304,6 +304,46 @@ def plan_window(target: Grid, window: Window, source: Grid, kernel: str, scale: 
     return _with_reach(box, source, kernel, scale)
 
 
+def nearest_windows(target: Grid, windows: _Ints, source: Grid) -> _Ints:
+    """The source pixels that hold the centres of the pixels of some blocks.
+
+    Args:
+        target: The grid of the blocks.
+        windows: Rows and columns of each, (n, 4); none is empty.
+        source: Another grid.
+
+    Returns:
+        Rows and columns of each, (n, 4); those outside of the source are empty.
+
+    Example:
+        >>> utm = pyproj.CRS(32643)
+        >>> source = Grid(utm, Affine(20, 0, 0, 0, -20, 0), 50, 50)
+        >>> target = Grid(utm, Affine(10, 0, 40, 0, -10, 0), 90, 90)
+        >>> nearest_windows(target, np.array([[2, 5, 0, 1], [0, 1, 96, 97]]), source).tolist()
+        [[1, 3, 2, 3], [0, 1, 50, 50]]
+    """
+    move = _mover(target, source)
+    ends = np.array([0.5, 0.5, -0.5, -0.5])
+    rows, cols = windows[:, [0, 0, 1, 1]] + ends, windows[:, [2, 3, 2, 3]] + ends[[0, 2, 0, 2]]
+    corners = move(cols, rows)
+    centres = move(cols.mean(axis=1), rows.mean(axis=1))
+    is_straight = target.affine.is_rectilinear and source.affine.is_rectilinear
+    pad = 0.0 if is_straight else 1e-6
+    found, is_plain = [], np.full(len(windows), is_same(target.crs, source.crs))
+    for at, centre, size in zip(
+        corners[::-1], centres[::-1], (source.height, source.width), strict=True
+    ):
+        is_plain &= np.abs(at.mean(axis=1) - centre) < 0.25
+        low, high = at.min(axis=1) - pad, at.max(axis=1) + pad
+        found += [np.floor(low + _EDGE), np.floor(high + _EDGE) + 1]
+        found[-2:] = [np.clip(edge, 0, size) for edge in found[-2:]]
+    around = np.column_stack(found).astype(np.int64)
+    for number in np.flatnonzero(~is_plain).tolist():
+        window = Window(*windows[number].tolist())
+        around[number] = plan_window(target, window, source, "nearest", Scale(1.0, 1.0))
+    return around
+
+
 def warp_block(
     values: _Values,
     valid: _Bools | None,

@@ -50,6 +50,7 @@ class Assembly:
         usable: In which scenes each band can be read.
         whole_windows: Whether tiles of a window that its target does not touch are read too.
         at_once: Tiles, about, in a plan.
+        whole_tiles: Whether all rows of a tile are needed, as other plans need the others.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Assembly:
         *,
         whole_windows: bool,
         at_once: int,
+        whole_tiles: bool = False,
     ) -> None:
+        self._whole_tiles = whole_tiles
         self._request = request
         self._footprints = footprints
         self._bands = bands
@@ -72,9 +75,13 @@ class Assembly:
         self._at_once = at_once
         self._kinds = KindColumns.of(table.kinds)
 
-    def blocks(self, windows: Jobs, kinds: Ints) -> Iterator[Jobs]:
-        """Windows cut where blocks of the first band end, a bounded number of them at a time."""
-        kind = kinds[windows.scene]
+    def blocks(self, windows: Jobs, kind: Ints) -> Iterator[Jobs]:
+        """Windows cut where blocks end, a bounded number of them at a time.
+
+        Args:
+            windows: Sorted by scene.
+            kind: Of each window, whose blocks are meant.
+        """
         n_blocks = self._kinds.count(kind, windows.window, is_delivery=True)
         runs = np.cumsum(n_blocks) // self._at_once
         scene_run = np.maximum.accumulate(_last_of(windows.scene, runs)) if len(runs) else runs
@@ -130,7 +137,7 @@ class Assembly:
             parts.append(windows.take(cells.job)._replace(window=cells.windows))
             numbers.append(np.full(len(cells.job), number, np.int64))
         if not parts:
-            parts, numbers = [_no_jobs()], [np.empty(0, np.int64)]
+            parts, numbers = [Jobs.none()], [np.empty(0, np.int64)]
         tiles = Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         band = np.concatenate(numbers)
         # Several targets may need the same tile, which is one unit.
@@ -171,8 +178,9 @@ class Assembly:
                 of = chosen if unit is None else unit[chosen]
                 found.append(self._needs(number, name, role, level, own, of))
         return _plan_of(
-            self._table, self._bands, self._request.level, units, found, failures, self._kinds
-        )
+            self._table, self._bands, self._request.level, units, found, failures, self._kinds,
+            whole_tiles=self._whole_tiles,
+        )  # fmt: skip
 
     def _needs(
         self, number: int, name: str, role: int, level: LevelTable, jobs: Jobs, unit: Ints
@@ -287,6 +295,8 @@ def _plan_of(
     found: list[_Pieces],
     failures: list[Failure],
     kinds: KindColumns,
+    *,
+    whole_tiles: bool,
 ) -> TilePlan:
     """Sort the needs by unit, tell tiles apart, number requests."""
     if not found:
@@ -300,7 +310,7 @@ def _plan_of(
     elif len(joined.unit) and (np.diff(joined.unit) < 0).any():
         order = np.argsort(joined.unit, kind="stable")
         joined = _Pieces(*(column[order] for column in joined))
-    tile, tiles = _tiles_of(joined, kinds)
+    tile, tiles = _tiles_of(joined, kinds, whole_tiles=whole_tiles)
     needs = Needs(
         joined.unit,
         joined.band,
@@ -314,7 +324,7 @@ def _plan_of(
     return TilePlan(table, bands, level, units, needs, tiles, tuple(failures))
 
 
-def _tiles_of(pieces: _Pieces, kinds: KindColumns) -> tuple[Ints, Tiles]:
+def _tiles_of(pieces: _Pieces, kinds: KindColumns, *, whole_tiles: bool) -> tuple[Ints, Tiles]:
     """Number of the tile of each piece, -1 of a sparse one; and the tiles."""
     tile = np.full(len(pieces.unit), -1, np.int64)
     stored = np.flatnonzero(pieces.byte_count > 0)
@@ -335,6 +345,9 @@ def _tiles_of(pieces: _Pieces, kinds: KindColumns) -> tuple[Ints, Tiles]:
     at = at[first]
     kind, offset, count = pieces.kind[at], pieces.offset[at], pieces.byte_count[at]
     is_random, is_streamed_ = kinds.is_random[kind], kinds.is_streamed[kind]
+    if whole_tiles:
+        is_one = kinds.part[kind] >= kinds.tile_height[kind]
+        start, stop = np.where(is_one, 0, start), np.where(is_one, pieces.rows[at], stop)
     start = np.where(is_random | is_streamed_, start, 0)
     fetch_start, fetch_stop = offset.copy(), offset + count
     size = kinds.row_bytes[kind]
@@ -400,8 +413,3 @@ def _appended(units: Units, more: Units) -> Units:
 
 def _pairs_of(jobs: Jobs) -> list[tuple[int, int]]:
     return list(zip(jobs.scene.tolist(), jobs.target.tolist(), strict=True))
-
-
-def _no_jobs() -> Jobs:
-    nothing = np.empty(0, np.int64)
-    return Jobs(nothing, nothing, nothing, np.empty((0, 4), np.int64), np.empty(0, bool))

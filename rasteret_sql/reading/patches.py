@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -100,6 +101,17 @@ def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
                 valid = np.ones(values.shape, np.bool_)
             valid[_within(piece.window, patch.window)] = False
     return None if valid is None or valid.all() else valid
+
+
+def used_pixels(values: Pixels, valid: Mask | None, hidden: Sequence[float]) -> Mask:
+    """Where a mask band lets pixels through: it holds data, and none of some values.
+
+    Example:
+        >>> used_pixels(np.array([4, 8, 0]), np.array([True, True, False]), [8, 9])
+        array([ True, False, False])
+    """
+    used: Mask = ~np.isin(values, np.array(hidden))
+    return used if valid is None else used & valid
 
 
 def _gather(

@@ -225,6 +225,12 @@ class Jobs(NamedTuple):
         """Some of them."""
         return Jobs(*(column[chosen] for column in self))
 
+    @classmethod
+    def none(cls) -> Jobs:
+        """No window."""
+        nothing = np.empty(0, np.int64)
+        return cls(nothing, nothing, nothing, np.empty((0, 4), np.int64), np.empty(0, bool))
+
 
 class Asked(NamedTuple):
     """Windows of one band that units need.

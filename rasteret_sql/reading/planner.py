@@ -49,6 +49,9 @@ class Planner:
         per_band: Whether failures are told for each band; else one for each record.
         at_once: Tiles, about, in a plan.
         lattice: Instead of the window of a target, the whole squares that the target meets.
+
+    Attributes:
+        whole_tiles: Whether plans take all rows of their tiles, since others need them too.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Planner:
         self._per_band = per_band or granularity is Granularity.TILE
         self.at_once = at_once
         self.lattice = lattice
+        self.whole_tiles = False
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -102,9 +106,7 @@ class Planner:
             wanted = np.unique(grids[grids >= 0])
             pairs, errors = self.footprints.pairs(table.grids, wanted)
             failures += self._errors_of_grids(table, grids, errors, band)
-            readings.append(
-                _Reading(band, names, grids, pairs, *_ranges(pairs.grid, len(table.grids)))
-            )
+            readings.append(Reading.of(band, names, grids, pairs, len(table.grids)))
         for start, stop in self._slices(table, usable, readings):
             own = [one for one in failures if start <= one.scene < stop]
             yield from self._slice(table, usable, readings, np.arange(start, stop), own)
@@ -154,6 +156,7 @@ class Planner:
             usable,
             whole_windows=self.whole_windows,
             at_once=self.at_once,
+            whole_tiles=self.whole_tiles,
         )
 
     def windows(self, table: SceneTable, grids: Ints) -> tuple[Jobs, dict[int, InputError]]:
@@ -163,11 +166,11 @@ class Planner:
             The windows, and the errors of grids that have no place on the map of the targets.
         """
         pairs, errors = self.footprints.pairs(table.grids, np.unique(grids[grids >= 0]))
-        reading = _Reading(None, [], grids, pairs, *_ranges(pairs.grid, len(table.grids)))
+        reading = Reading.of(None, [], grids, pairs, len(table.grids))
         return self._jobs(table, reading, np.arange(table.n_scenes)), errors
 
     def _slices(
-        self, table: SceneTable, usable: dict[str, Usable], readings: list[_Reading]
+        self, table: SceneTable, usable: dict[str, Usable], readings: list[Reading]
     ) -> Iterator[tuple[int, int]]:
         """Runs of scenes with a bounded number of windows and tiles."""
         kinds = KindColumns.of(table.kinds)
@@ -196,7 +199,7 @@ class Planner:
         self,
         table: SceneTable,
         usable: dict[str, Usable],
-        readings: list[_Reading],
+        readings: list[Reading],
         scenes: Ints,
         failures: list[Failure],
     ) -> Iterator[TilePlan]:
@@ -212,15 +215,14 @@ class Planner:
             yield plan.of_windows(windows, more, failures)
             return
         told = False
-        for blocks in plan.blocks(
-            windows, self._reference(usable, self.request.bands, table.n_scenes)
-        ):
+        kinds = self._reference(usable, self.request.bands, table.n_scenes)
+        for blocks in plan.blocks(windows, kinds[windows.scene]):
             yield plan.of_blocks(blocks, [] if told else failures)
             told = True
         if failures and not told:
             yield plan.of_blocks(windows, failures)
 
-    def _jobs(self, table: SceneTable, one: _Reading, scenes: Ints) -> Jobs:
+    def _jobs(self, table: SceneTable, one: Reading, scenes: Ints) -> Jobs:
         """The windows of some scenes: of a scene, in the order of tiles."""
         grids = one.grids[scenes]
         there = grids >= 0
@@ -308,14 +310,14 @@ class Planner:
             for own, other in {
                 (int(level.grid[s]), int(grids[s])) for s in np.flatnonzero(differs)
             }:
-                if _is_same_grid(table.grids[own], table.grids[other]):
+                if is_same_grid(table.grids[own], table.grids[other]):
                     continue
                 scene = int(np.flatnonzero(differs & (level.grid == own) & (grids == other))[0])
                 first = next(n for n in self.request.bands if usable[n].is_usable[scene])
                 raise InputError.expected(
                     f"record {table.id_of(scene)}, band {name}",
-                    f"the grid of band {first} ({_grid_text(table.grids[other])})",
-                    _grid_text(table.grids[own]),
+                    f"the grid of band {first} ({grid_text(table.grids[other])})",
+                    grid_text(table.grids[own]),
                     "read bands of unlike resolution in separate calls, "
                     "or with rasteret_read(…, align := 'band')",
                 )
@@ -378,7 +380,7 @@ class Planner:
         return failures
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """Windows of all targets for some bands, which share a grid in each scene.
 
     Attributes:
@@ -397,13 +399,17 @@ class _Reading(NamedTuple):
     first: Ints
     n_pairs: Ints
 
+    @classmethod
+    def of(
+        cls, band: str | None, names: list[str], grids: Ints, pairs: Pairs, n_grids: int
+    ) -> Reading:
+        """The windows of some pairs of so many grids."""
+        edges = np.searchsorted(pairs.grid, np.arange(n_grids + 1))
+        return cls(band, names, grids, pairs, edges[:-1], np.diff(edges))
 
-def _ranges(grid: Ints, n_grids: int) -> tuple[Ints, Ints]:
-    edges = np.searchsorted(grid, np.arange(n_grids + 1))
-    return edges[:-1], np.diff(edges)
 
-
-def _is_same_grid(a: Grid, b: Grid) -> bool:
+def is_same_grid(a: Grid, b: Grid) -> bool:
+    """Whether pixels of two grids of a scene fall together."""
     return (a.width, a.height) == (b.width, b.height) and _is_close(a.affine, b.affine)
 
 
@@ -414,5 +420,6 @@ def _is_close(a: Affine | None, b: Affine | None) -> bool:
     return bool(np.allclose(a, b, rtol=0, atol=limit))
 
 
-def _grid_text(grid: Grid) -> str:
+def grid_text(grid: Grid) -> str:
+    """A grid in an error message."""
     return f"{grid.width} x {grid.height} px"

@@ -317,20 +317,48 @@ def warped(
     level = plan.table.bands[name].level(max(int(plan.levels[name][scene]), 0))
     if level is None or plan.levels[name][scene] < 0:
         return None
-    kind = plan.table.kinds[int(level.kind[scene])]
     source, kernel = plan.table.grids[int(level.grid[scene])], request.output_grid.kernel
-    shape = window.height, window.width
     if not patch.pieces:
+        kind = plan.table.kinds[int(level.kind[scene])]
+        shape = window.height, window.width
         return np.zeros(shape, value_dtype(kind.dtype)), np.zeros(shape, bool)
-    read = Window(*_around([piece.window for piece in patch.pieces]))
-    whole = replace(patch, window=read)
-    values = pixels_of(whole)
-    valid = valid_pixels(whole, values) if request.masked else None
     at = footprints.once(
         (target, window, source, "located", kernel == "average"),
         lambda: warp.locate(_placed(target), window, _placed(source), kernel),
     )
     scale = _scale(footprints, target, source)
+    return _moved(patch, at, kernel, scale, masked=request.masked)
+
+
+def nearest_windows(target: Grid, windows: Ints, source: Grid) -> Ints:
+    """The pixels of a raster that `nearest` needs for windows of another grid, (n, 4)."""
+    return warp.nearest_windows(_placed(target), windows, _placed(source))
+
+
+def nearest(patch: Patch, target: Grid, window: Window, source: Grid) -> tuple[Pixels, Mask | None]:
+    """The pixels of a raster that hold the centres of those of a window of another grid.
+
+    Args:
+        patch: What was read of the raster, one piece or more.
+        target: The other grid.
+        window: Of it.
+        source: The grid of the raster.
+
+    Returns:
+        Values of the raster's type, 0 where there is no data, and which pixels hold data
+        (None: all).
+    """
+    at = warp.locate(_placed(target), window, _placed(source))
+    return _moved(patch, at, "nearest", warp.Scale(1.0, 1.0), masked=True)
+
+
+def _moved(
+    patch: Patch, at: warp.Positions, kernel: str, scale: warp.Scale, *, masked: bool
+) -> tuple[Pixels, Mask | None]:
+    read = Window(*_around([piece.window for piece in patch.pieces]))
+    whole = replace(patch, window=read)
+    values = pixels_of(whole)
+    valid = valid_pixels(whole, values) if masked else None
     values, valid = warp.warp_block(values, valid, read, at, kernel, scale)
     return values, None if valid.all() else valid
 

@@ -34,6 +34,7 @@ from reading.agreements.plans import plans
 from reading.agreements.points import sample_points
 from reading.agreements.summaries import histograms, previews
 from reading.agreements.windows import read_tiles, read_windows
+from reading.agreements.zone_kinds import grids_and_masks, lines_and_points, scaled_values
 from reading.agreements.zones import zonal_stats
 
 import rasteret_sql
@@ -68,6 +69,9 @@ COMPARISONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "output grids": output_grids,
     "points": sample_points,
     "zones": zonal_stats,
+    "lines": lines_and_points,
+    "masks": grids_and_masks,
+    "scaled": scaled_values,
     "composites": composites,
     "chips": chips,
     "histograms": histograms,

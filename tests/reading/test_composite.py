@@ -13,6 +13,7 @@ import shapely
 from affine import Affine
 from reading.read_oracle import build_files, call_of, numpy_type, rows_of, warped
 
+from rasteret_sql.reading.outputs import composites
 from rasteret_sql.reading.outputs.combining import METHODS, Combined
 from rasteret_sql.reading.outputs.composites import parse_period
 from rasteret_sql.units import Window
@@ -265,3 +266,18 @@ def test_the_crs_is_that_of_most_records_and_its_pixels_are_multiples(s2):
         assert pyproj.CRS(row["crs"]).axis_info[0].unit_name == "metre"
         assert row["transform"][0] == 10
         assert row["transform"][2] % 10 == 0
+
+
+def test_rows_are_the_same_whatever_is_selected(s2, monkeypatch):
+    """Blocks are as small as all bands of a call need them."""
+    monkeypatch.setattr(composites, "_BLOCKS", ((400, 400), (100, 100)))
+    monkeypatch.setattr(composites, "_STACK_BYTES", 400 * 400 * 40)
+    for method, n_rows in (("median", 36), ("max", 4)):
+        call = call_of("rasteret_composite", "s2", bands=["B04", "B08"], method=method)
+        place = "row_off, col_off, height, width"
+        every = s2.execute(f"SELECT {place}, B04, B08 FROM {call}").fetchall()
+        assert len(every) >= n_rows
+        for selected in ("", ", B08"):
+            found = s2.execute(f"SELECT {place} {selected} FROM {call}").fetchall()
+            assert [row[:4] for row in found] == [row[:4] for row in every]
+        assert s2.execute(f"SELECT count(*) FROM {call}").fetchall() == [(len(every),)]

@@ -15,6 +15,8 @@ from affine import Affine
 from reading.read_oracle import build_files, call_of, make_areas, random_polygon
 
 import rasteret_sql
+from rasteret_sql.errors import RasteretError
+from rasteret_sql.reading.outputs import chip_stacks, composites
 from rasteret_sql.reading.tile_store import STORE
 
 BANDS = ("r", "g", "b")
@@ -208,3 +210,91 @@ def test_rows_of_a_plan_are_unlike_and_inside_their_files(kinds, server):
         assert len(set(rows)) == len(rows), kind
         size = (server.folder / "plans" / f"{kind}.tif").stat().st_size
         assert all(row[4] > 0 and row[4] + row[5] <= size for row in rows)
+
+
+AREA = {"bbox": [77.97, 13.0, 78.03, 13.03]}
+MOSAICS = {
+    "composite": ("rasteret_composite", {}),
+    "months": ("rasteret_composite", {"period": "1 month", "method": "max"}),
+    "masked": ("rasteret_composite", {"mask_band": "SCL", "period": "2 months"}),
+    "coarse": ("rasteret_composite", {"resolution": 4e-4, "crs": "EPSG:4326"}),
+    "fine": ("rasteret_composite", {"resolution": 7, "resampling": "cubic"}),
+    "area": ("rasteret_composite", AREA),
+    "dates": ("rasteret_composite", AREA | {"date_range": ["2024-02-01", None]}),
+    "stacks": ("rasteret_chips", {"size": 100}),
+    "far": ("rasteret_chips", {"size": 60, "stride": 150, "resolution": 20}),
+    "few stacks": ("rasteret_chips", AREA | {"size": 64, "stride": 32}),
+    "stacks of areas": ("rasteret_chips", {"aois": "fields", "size": 80}),
+}
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("case", list(MOSAICS))
+@pytest.mark.parametrize("bands", [["B04"], ["B08", "B04"]])
+def test_composites_and_stacks_request_their_plan(s2, server, monkeypatch, case, bands):
+    """Each range once, though blocks and squares share tiles."""
+    if len(bands) == 1:
+        monkeypatch.setattr(chip_stacks, "_SIDES", (100,))
+        monkeypatch.setattr(composites, "_BLOCKS", ((100, 150),))
+    make_areas(s2, "fields", {
+        "a": shapely.box(77.98, 13.0, 77.99, 13.012), "b": shapely.box(78.0, 13.01, 78.02, 13.03),
+    })  # fmt: skip
+    function, options = MOSAICS[case]
+    options = options | {"bands": bands}
+    stacks = function == "rasteret_chips"
+    plan = planned(s2, server, "s2", reads="stacks" if stacks else "composite", **options)
+    more = {"stack": "time"} if stacks else {}
+    if "mask_band" in options:
+        more = {"mask_values": [8, 9]}
+    read = requested(s2, server, function, "s2", **options, **more)
+    assert read == plan
+    assert len(plan) > 3
+    assert set(plan.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": 100},
+        {"size": 64, "stride": 200, "level": 1},
+        AREA | {"size": 70, "stride": 60},
+        {"aois": "fields", "size": 32},
+        AREA | {"size": 48, "resolution": 15},
+    ],
+    ids=str,
+)
+def test_chips_request_their_plan(s2, server, options):
+    make_areas(s2, "fields", {"a": shapely.box(77.98, 13.0, 77.99, 13.012)})
+    options = options | {"bands": ["B04", "SCL"]}
+    plan = planned(s2, server, "s2", reads="chips", **options)
+    assert requested(s2, server, "rasteret_chips", "s2", **options) == plan
+    assert len(plan) > 3
+
+
+def test_a_plan_of_a_composite_has_the_same_rows_under_a_predicate(s2):
+    """A record less must not be another grid."""
+    call = call_of("rasteret_plan", "s2", reads="composite", bands=["B04"], period="1 month")
+    rows = s2.execute(f"SELECT id, level, tile_row, tile_col, byte_count FROM {call}").fetchall()
+    some = s2.execute(
+        f"SELECT id, level, tile_row, tile_col, byte_count FROM {call} WHERE id LIKE '%44PKV%'"
+    ).fetchall()
+    assert sorted(some) == sorted(row for row in rows if "44PKV" in row[0])
+    assert 0 < len(some) < len(rows)
+    assert len(set(rows)) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("reads := 'all'", "reads: expected 'windows', 'composite', 'chips' or 'stacks'"),
+        ("period := '1 month'", "period: expected reads := 'composite' beside it, got 'windows'"),
+        ("size := 9", "size: expected reads := 'chips' or 'stacks' beside it, got 'windows'"),
+        ("reads := 'chips', mask_band := 'SCL'", "mask_band: expected reads := 'composite'"),
+        ("reads := 'stacks', level := 1", "level: expected none with reads := 'stacks', got 1"),
+        ("reads := 'composite', masked := false", "masked: expected none with reads"),
+        ("reads := 'composite', mask_band := 'no'", "no"),
+    ],
+)
+def test_arguments_of_other_reads_are_checked(s2, arguments, told):
+    with pytest.raises(RasteretError, match=re.escape(told)):
+        rasteret_sql.sql(s2, f"FROM rasteret_plan('s2', {arguments})")

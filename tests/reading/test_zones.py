@@ -605,10 +605,10 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
 
 def test_the_page_says_what_comes_out(s2):
     page = (Path(__file__).parents[2] / "docs" / "zones.md").read_text(encoding="utf-8")
-    areas, roads = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    areas, clear, roads = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     table, query = areas.strip().split(";\n\n")
     s2.execute(table)
-    for statement, n_rows in ((query, 4), (roads, 1)):
+    for statement, n_rows in ((query, 4), (clear, 3), (roads, 1)):
         rows = s2.execute(statement).fetchall()
         lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
         assert len(lines) == n_rows

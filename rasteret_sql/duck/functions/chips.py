@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import at_least, one_of, share
+from rasteret_sql.duck.checks import one_of, share
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     AREAS,
@@ -17,6 +17,8 @@ from rasteret_sql.duck.functions.read_parameters import (
     OUTPUT_GRID,
     READ_PARAMETERS,
     SCALED,
+    SIZE,
+    STRIDE,
     VALID,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
@@ -39,14 +41,8 @@ from rasteret_sql.reading.request import OutputGrid
             *AREAS,
             LEVEL,
             SCALED.with_doc("apply the file's scale and offset; values become DOUBLE"),
-            Parameter("size", "INTEGER", "rows and columns of a chip", "256", at_least(1)),
-            Parameter(
-                "stride",
-                "INTEGER",
-                "pixels from one chip to the next; default: size, so that chips don't overlap",
-                "NULL",
-                at_least(1),
-            ),
+            SIZE,
+            STRIDE,
             Parameter(
                 "min_valid",
                 "DOUBLE",

@@ -7,27 +7,26 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.duck.checks import one_of
-from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
+from rasteret_sql.duck.declarations import table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     COLLECTION,
     FORMAT,
     MASKED_BY,
+    METHOD,
     OUTPUT_GRID,
+    PERIOD,
     READ_PARAMETERS,
     VALID,
+    check_masked_by,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, reading_columns
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
-from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import common_type
-from rasteret_sql.reading.outputs.combining import METHODS
 from rasteret_sql.reading.outputs.composites import (
     CompositeOptions,
     composite_rows,
     composite_schema,
-    parse_period,
 )
 
 
@@ -39,21 +38,8 @@ from rasteret_sql.reading.outputs.composites import (
         (
             COLLECTION,
             *(one for one in READ_PARAMETERS if one.name != "record_columns"),
-            Parameter(
-                "method",
-                "VARCHAR",
-                "'median', 'mean', 'min', 'max', 'first', 'last' (by datetime) or 'count'",
-                "'median'",
-                one_of(*METHODS),
-            ),
-            Parameter(
-                "period",
-                "VARCHAR",
-                "days, weeks, months, quarters or years, as '1 month' or '2 weeks', which begin as "
-                "those of time_bucket; default: one composite of all records",
-                "NULL",
-                parse_period,
-            ),
+            METHOD,
+            PERIOD,
             *MASKED_BY,
             *OUTPUT_GRID,
             VALID,
@@ -92,11 +78,7 @@ def composite(
     **arguments: Any,  # noqa: ANN401
 ) -> Stream | Sql:
     """Read composites."""
-    if (mask_band is None) != (mask_values is None):
-        given, missing = (
-            ("mask_band", "mask_values") if mask_values is None else ("mask_values", "mask_band")
-        )
-        raise InputError.expected(missing, f"a value, as {given} has one", "none", "give both")
+    check_masked_by(mask_band, mask_values)
     options = CompositeOptions(
         method, period, mask_band, mask_values or (), valid, format == "list"
     )

@@ -19,19 +19,28 @@ from rasteret_sql.duck.checks import (
 )
 from rasteret_sql.duck.declarations import Parameter
 from rasteret_sql.duck.functions.parameters import COLLECTION
+from rasteret_sql.errors import InputError
+from rasteret_sql.reading.outputs.combining import METHODS
+from rasteret_sql.reading.outputs.composites import parse_period
 
 __all__ = [
     "ALL_TOUCHED",
     "AREAS",
+    "CHIP_SIZE",
     "COLLECTION",
     "FORMAT",
     "LEVEL",
     "MASKED",
     "MASKED_BY",
+    "METHOD",
     "OUTPUT_GRID",
+    "PERIOD",
     "READ_PARAMETERS",
     "SCALED",
+    "SIZE",
+    "STRIDE",
     "VALID",
+    "check_masked_by",
 ]
 
 READ_PARAMETERS = (
@@ -187,3 +196,44 @@ OUTPUT_GRID = (
     ),
 )
 """Where pixels are read onto a grid of the caller's."""
+METHOD = Parameter(
+    "method",
+    "VARCHAR",
+    "'median', 'mean', 'min', 'max', 'first', 'last' (by datetime) or 'count'",
+    "'median'",
+    one_of(*METHODS),
+)
+PERIOD = Parameter(
+    "period",
+    "VARCHAR",
+    "days, weeks, months, quarters or years, as '1 month' or '2 weeks', which begin as those of "
+    "time_bucket; default: one composite of all records",
+    "NULL",
+    parse_period,
+)
+CHIP_SIZE = 256
+SIZE = Parameter("size", "INTEGER", "rows and columns of a chip", str(CHIP_SIZE), at_least(1))
+STRIDE = Parameter(
+    "stride",
+    "INTEGER",
+    "pixels from one chip to the next; default: size, so that chips don't overlap",
+    "NULL",
+    at_least(1),
+)
+
+
+def check_masked_by(band: str | None, values: tuple[float, ...] | None) -> None:
+    """Refuse one of `MASKED_BY` without the other.
+
+    Raises:
+        InputError: naming the one that is missing.
+
+    Example:
+        >>> check_masked_by("SCL", (8.0, 9.0))
+    """
+    if (band is None) == (values is None):
+        return
+    given, missing = (
+        ("mask_band", "mask_values") if values is None else ("mask_values", "mask_band")
+    )
+    raise InputError.expected(missing, f"a value, as {given} has one", "none", "give both")

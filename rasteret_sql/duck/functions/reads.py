@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,20 +14,36 @@ from rasteret_sql.duck.estimates import n_pixels
 from rasteret_sql.duck.functions.read_parameters import (
     ALL_TOUCHED,
     AREAS,
+    CHIP_SIZE,
     COLLECTION,
     FORMAT,
     LEVEL,
     MASKED,
+    MASKED_BY,
+    METHOD,
     OUTPUT_GRID,
+    PERIOD,
     READ_PARAMETERS,
     SCALED,
+    SIZE,
+    STRIDE,
     VALID,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
+from rasteret_sql.duck.relations import check_bands, reading_columns
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
+from rasteret_sql.reading.outputs.chip_stacks import stack_planner
+from rasteret_sql.reading.outputs.chips import chip_planner
+from rasteret_sql.reading.outputs.common import Read
+from rasteret_sql.reading.outputs.composites import composite_planner
 from rasteret_sql.reading.outputs.pixels import pixel_rows, pixel_schema
-from rasteret_sql.reading.outputs.plans import plan_rows, plan_schema
+from rasteret_sql.reading.outputs.plans import (
+    mosaic_plan_rows,
+    plan_rows,
+    plan_schema,
+    window_planner,
+)
 from rasteret_sql.reading.outputs.tiles import PLANNED, tile_rows, tile_schema
 from rasteret_sql.reading.outputs.windows import (
     WindowOptions,
@@ -34,7 +51,9 @@ from rasteret_sql.reading.outputs.windows import (
     window_rows,
     window_schema,
 )
-from rasteret_sql.reading.plan import Clip
+from rasteret_sql.reading.plan import Clip, Lattice
+from rasteret_sql.reading.planner import Planner
+from rasteret_sql.reading.scenes import SceneTable
 
 _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file's own values")
 
@@ -45,7 +64,28 @@ _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file'
     "no request is made.",
     file="30_pixels.sql",
     parameters=with_docs(
-        (COLLECTION, *READ_PARAMETERS, *AREAS, LEVEL, MASKED, *OUTPUT_GRID),
+        (
+            COLLECTION,
+            *READ_PARAMETERS,
+            *AREAS,
+            LEVEL,
+            MASKED,
+            *OUTPUT_GRID,
+            Parameter(
+                "reads",
+                "VARCHAR",
+                "what is planned: 'windows' (rasteret_read, rasteret_pixels, and with zones as "
+                "aois rasteret_zonal_stats), 'composite' (rasteret_composite), 'chips' or 'stacks' "
+                "(rasteret_chips, without and with stack)",
+                "'windows'",
+                one_of("windows", "composite", "chips", "stacks"),
+            ),
+            replace(METHOD, doc="as of the composite; default: 'median'", default="NULL"),
+            PERIOD.with_doc("as of the composite"),
+            MASKED_BY[0].with_doc("as of the composite"),
+            replace(SIZE, doc=f"as of the chips; default: {CHIP_SIZE}", default="NULL"),
+            STRIDE.with_doc("as of the chips"),
+        ),
         on_error="'error', 'null' (a row with NULL tile_row and tile_col for a band whose tiles "
         "are not known) or 'report' (and a column error says why)",
         max_concurrent="as of the read that is planned; a plan makes no request",
@@ -60,17 +100,72 @@ _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file'
     example="SELECT count(*), sum(byte_count) FROM rasteret_plan('s2', bands := ['B04'], "
     "bbox := [77.984, 13.004, 77.99, 13.01])",
 )
-def plan(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
+def plan(
+    call: Call,
+    *,
+    reads: str,
+    method: str | None,
+    period: Any,  # noqa: ANN401
+    mask_band: str | None,
+    size: int | None,
+    stride: int | None,
+    **arguments: Any,  # noqa: ANN401
+) -> Stream | Sql:
     """Plan a read without any request."""
+    own = {"method": method, "period": period, "mask_band": mask_band, "size": size}
+    _check_planned(reads, arguments, **own, stride=stride)
     bound = bind_read(call, arguments, shows_targets=False)
+    bands = read_bands = bound.request.bands
+    if mask_band is not None:
+        check_bands(bound.relation, [mask_band])
+        read_bands = tuple(dict.fromkeys([*bands, mask_band]))
+        reading_columns(bound.relation, read_bands, [])
+    lattice = Lattice(size or CHIP_SIZE, stride or size or CHIP_SIZE)
 
     def run(bound: BoundRead, scan: Scan) -> Iterator[pa.RecordBatch]:
-        # Numbers of requests must not depend on predicates: those are applied to the output.
-        push = "request" not in scan.columns
         read = bound.execution(scan)
-        yield from plan_rows(read, bound.records(scan, may_request=False, push=push))
+        if reads in ("windows", "chips"):
+            # Numbers of requests must not depend on predicates: those are applied to the output.
+            push = "request" not in scan.columns
+            records = bound.records(scan, may_request=False, push=push)
+            is_chips = reads == "chips"
+            planner = chip_planner(read, bands, lattice) if is_chips else window_planner(read)
+            yield from plan_rows(read, records, planner)
+            return
+
+        def mosaic(read: Read, table: SceneTable) -> Planner:
+            if reads == "stacks":
+                return stack_planner(read, table, bands, lattice)
+            return composite_planner(read, table, bands, method or "median", period, mask_band)
+
+        columns = [one for one in ("datetime",) if one in bound.relation.schema.names]
+        records = bound.records(
+            scan, may_request=False, push=False, bands=read_bands, columns=columns
+        )  # a record less may be another grid
+        yield from mosaic_plan_rows(read, records, mosaic)
 
     return expose_read(bound, plan_schema(bound.request.on_error), run)
+
+
+def _check_planned(reads: str, arguments: dict[str, Any], **own: Any) -> None:  # noqa: ANN401
+    """Refuse what the function that is planned does not take."""
+    takes = {"composite": ("method", "period", "mask_band"), "chips": ("size", "stride"),
+             "stacks": ("size", "stride"), "windows": ()}  # fmt: skip
+    for name, value in own.items():
+        if value is not None and name not in takes[reads]:
+            known = " or ".join(f"'{one}'" for one, names in takes.items() if name in names)
+            raise InputError.expected(
+                name, f"reads := {known} beside it", reads, "say what is planned"
+            )
+    for name, default, others in (
+        ("level", 0, ("composite", "stacks")),
+        ("aois", None, ("composite",)),
+        ("masked", True, ("composite", "chips", "stacks")),
+    ):
+        if reads in others and arguments[name] != default:
+            raise InputError.expected(
+                name, f"none with reads := '{reads}'", arguments[name], "leave it out"
+            )
 
 
 @table_function(

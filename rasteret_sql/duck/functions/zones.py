@@ -15,11 +15,13 @@ from rasteret_sql.duck.functions.read_parameters import (
     AREAS,
     COLLECTION,
     LEVEL,
+    MASKED_BY,
     READ_PARAMETERS,
     SCALED,
+    check_masked_by,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
-from rasteret_sql.duck.relations import check_bands, resolve
+from rasteret_sql.duck.relations import check_bands, reading_columns
 from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.zonal import STATISTICS
@@ -138,11 +140,18 @@ def _share(name: str, value: object) -> float:
         ),
         LEVEL,
         SCALED.with_doc("apply the file's scale and offset before anything else"),
+        *with_docs(
+            MASKED_BY,
+            mask_band="band that tells where pixels are not to be used: where it holds one of "
+            "mask_values or no data. On another grid, its pixel that holds the centre of a pixel "
+            "counts",
+        ),
     ),
     returns="the record's columns, the zone's columns, band, one column per statistic. A zone "
     "that touches a raster, but no pixel with data, is a row with count 0; one outside is no row",
-    raises="collection, bands, level, stats: unknown; zones: no relation of geometries; bands of "
-    "unlike grid; weight_band below 0; a tile that can't be read, unless on_error",
+    raises="collection, bands, level, stats: unknown; zones: no relation of geometries; "
+    "weight_band: on another grid than the bands, or below 0; a tile that can't be read, unless "
+    "on_error",
     example="SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', "
     "'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' "
     "AS geometry', bands := ['B04'], weights := 'fraction') ORDER BY ALL",
@@ -155,6 +164,8 @@ def zonal_stats(
     weights: Any,  # noqa: ANN401 (one of four words, checked)
     weight_band: str | None,
     min_coverage: float,
+    mask_band: str | None,
+    mask_values: tuple[float, ...] | None,
     **arguments: Any,  # noqa: ANN401
 ) -> Stream | Sql:
     """Read statistics of zones."""
@@ -162,19 +173,20 @@ def zonal_stats(
         raise InputError.expected(
             "min_coverage", "weights 'fraction' or 'area' beside it", f"'{weights}'", "add them"
         )
-    options = ZoneOptions(stats, weights, weight_band, min_coverage)
-    relation = resolve(call, collection)
-    bands = check_bands(relation, arguments.pop("bands"))
-    if weight_band is not None:
-        check_bands(relation, [weight_band])
-    read = [*bands, *([weight_band] if weight_band and weight_band not in bands else [])]
-    arguments |= {"collection": collection, "bands": read, "all_touched": weights == "touched"}
+    check_masked_by(mask_band, mask_values)
+    options = ZoneOptions(stats, weights, weight_band, min_coverage, mask_band, mask_values or ())
+    arguments |= {"collection": collection, "all_touched": weights == "touched"}
     shared = bind_read(call, arguments, areas_argument="zones")
+    bands = shared.request.bands
+    further = [one for one in (weight_band, mask_band) if one is not None]
+    check_bands(shared.relation, further or None)
+    read_bands = tuple(dict.fromkeys([*bands, *further]))
+    reading_columns(shared.relation, read_bands, [])
     known = {one.name: getattr(shared, one.name) for one in fields(BoundRead)}
     bound = BoundZones(**known, options=options)
 
     def run(bound: Any, scan: Scan) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
-        records = bound.records(scan)
+        records = bound.records(scan, bands=read_bands)
         names = chosen_bands(bands, scan.take({"band"}))
         yield from zone_rows(bound.execution(scan), names, options, records)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from rasteret_sql.reading.outputs.mosaics import (
     LayerOutput,
     MosaicPlanner,
     all_scenes,
-    common_grid,
     errors_of,
     failed_row,
     layers_by_place,
     moments_of,
+    on_common_grid,
 )
 from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, fill_value
@@ -124,14 +123,11 @@ def stack_rows(
     table = all_scenes(records, read)
     if table is None:
         return
-    read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
+    read = on_common_grid(read, table)
     moments = moments_of(table)
-    side = max(_side_of(table), lattice.size)
 
     def planner() -> MosaicPlanner:
-        return MosaicPlanner(
-            read.request, read.footprints, moments, block=(side, side), bands=bands, lattice=lattice
-        )
+        return stack_planner(read, table, bands, lattice)
 
     for layers in map(list, layers_by_place(_StackLayers(read, bands), planner, table)):
         if layers[0].unit < 0:
@@ -140,6 +136,28 @@ def stack_rows(
         enough = [layer for layer in layers if _is_enough(layer, min_valid)]
         if enough:
             yield _stack(read, bands, moments, enough)
+
+
+def stack_planner(
+    read: Read, table: SceneTable, bands: Sequence[str], lattice: Lattice
+) -> MosaicPlanner:
+    """Plans stacks of chips.
+
+    Args:
+        read: The execution; its request names the output grid.
+        table: All scenes.
+        bands: Bands that are wanted.
+        lattice: Where the chips lie.
+    """
+    side = max(_side_of(table), lattice.size)
+    return MosaicPlanner(
+        read.request,
+        read.footprints,
+        moments_of(table),
+        block=(side, side),
+        bands=bands,
+        lattice=lattice,
+    )
 
 
 def stack_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Schema:

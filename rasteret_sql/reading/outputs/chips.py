@@ -111,13 +111,16 @@ def chip_rows(
         valid: Whether the column ``valid`` is wanted.
         min_valid: Share of pixels, 0 to 1, that must hold data in all bands.
     """
-    if read.request.output_grid is not None:
-        planner: Planner = WarpPlanner(read.request, read.footprints, bands=bands, lattice=lattice)
-    else:
-        planner = Planner(
-            read.request, read.footprints, Granularity.WINDOW, bands=bands, lattice=lattice
-        )
+    planner = chip_planner(read, bands, lattice)
     yield from run(read, ChipRows(read, bands, valid=valid, min_valid=min_valid), planner, records)
+
+
+def chip_planner(read: Read, bands: Sequence[str], lattice: Lattice) -> Planner:
+    """Plans chips of each record."""
+    request, footprints = read.request, read.footprints
+    if request.output_grid is not None:
+        return WarpPlanner(request, footprints, bands=bands, lattice=lattice)
+    return Planner(request, footprints, Granularity.WINDOW, bands=bands, lattice=lattice)
 
 
 def chip_schema(bands: Sequence[str], *, valid: bool, on_error: str) -> pa.Schema:

@@ -21,13 +21,13 @@ from rasteret_sql.reading.outputs.mosaics import (
     LayerOutput,
     MosaicPlanner,
     all_scenes,
-    common_grid,
     failed_row,
     layers_by_place,
     moments_of,
+    on_common_grid,
 )
 from rasteret_sql.reading.outputs.windows import columns_of, transform_of
-from rasteret_sql.reading.patches import Patch, value_dtype
+from rasteret_sql.reading.patches import Patch, used_pixels, value_dtype
 from rasteret_sql.reading.plan import TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
 from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
@@ -167,9 +167,7 @@ class _CompositeLayers(LayerOutput):
         found = warped(self.read.footprints, self._mask_request, plan, place, name, patches[name])
         if found is None:
             return nothing
-        values, valid = found
-        used: Mask = ~np.isin(values, np.array(self._options.mask_values))
-        return used if valid is None else used & valid
+        return used_pixels(*found, self._options.mask_values)
 
     @staticmethod
     def _layer(
@@ -201,22 +199,16 @@ def composite_rows(
     table = all_scenes(records, read)
     if table is None:
         return
-    read = replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
-    fetched = [*bands, *([options.mask_band] if options.mask_band else [])]
-    fetched = list(dict.fromkeys(fetched))
-    moments = moments_of(table)
-    periods = _periods(options.period, moments)
-    pixel_bytes = _pixel_bytes(table, bands, options, periods)
-    block = next(
-        (one for one in _BLOCKS if one[0] * one[1] * pixel_bytes <= _STACK_BYTES), _BLOCKS[-1]
-    )
+    read = on_common_grid(read, table)
+    periods = _periods(options.period, moments_of(table))
 
     def planner() -> MosaicPlanner:
-        return MosaicPlanner(
-            read.request, read.footprints, moments, periods, block=block, bands=fetched
+        return composite_planner(
+            read, table, bands, options.method, options.period, options.mask_band
         )
 
-    left = BUDGET_BYTES - min(_STACK_BYTES, block[0] * block[1] * pixel_bytes)
+    (rows, cols), pixel_bytes = _block_of(table, read.request.bands, options.method, periods)
+    left = BUDGET_BYTES - min(_STACK_BYTES, rows * cols * pixel_bytes)
     output = _CompositeLayers(read, bands, options)
     for layers in layers_by_place(output, planner, table, budget_bytes=left):
         first = next(layers)
@@ -225,6 +217,33 @@ def composite_rows(
         else:
             start = int(periods[first.scene])
             yield _block(read, bands, options, start, itertools.chain([first], layers))
+
+
+def composite_planner(
+    read: Read,
+    table: SceneTable,
+    bands: Sequence[str],
+    method: str,
+    period: Period | None,
+    mask_band: str | None,
+) -> MosaicPlanner:
+    """Plans composites.
+
+    Args:
+        read: The execution; its request names the output grid.
+        table: All scenes.
+        bands: Bands that are wanted.
+        method: One of `METHODS`.
+        period: Of a composite; None for one of all records.
+        mask_band: A band that is fetched too.
+    """
+    moments = moments_of(table)
+    periods = _periods(period, moments)
+    fetched = list(dict.fromkeys([*bands, *([mask_band] if mask_band else [])]))
+    block, _ = _block_of(table, read.request.bands, method, periods)
+    return MosaicPlanner(
+        read.request, read.footprints, moments, periods, block=block, bands=fetched
+    )
 
 
 def composite_schema(
@@ -249,10 +268,13 @@ def composite_schema(
     )
 
 
-def _pixel_bytes(
-    table: SceneTable, bands: Sequence[str], options: CompositeOptions, periods: Ints
-) -> int:
-    """Bytes of a pixel of a composite while its scenes come, of the period that has most."""
+def _block_of(
+    table: SceneTable, bands: Sequence[str], method: str, periods: Ints
+) -> tuple[tuple[int, int], int]:
+    """Rows and columns of a block, and bytes of a pixel of it while its scenes come.
+
+    Of all bands that were asked for: rows are the same whatever is selected of them.
+    """
     chosen = np.ones(table.n_scenes, bool) if table.chosen is None else table.chosen
     most = int(np.unique(periods[chosen], return_counts=True)[1].max(initial=1))
     total = 0
@@ -260,8 +282,9 @@ def _pixel_bytes(
         level = table.bands[name].level(0)
         kinds = [] if level is None else np.unique(level.kind[level.kind >= 0]).tolist()
         dtypes = [value_dtype(table.kinds[kind].dtype) for kind in kinds] or [np.dtype("u1")]
-        total += Combined.bytes_per_pixel(options.method, np.result_type(*dtypes), most)
-    return total
+        total += Combined.bytes_per_pixel(method, np.result_type(*dtypes), most)
+    fitting = (block for block in _BLOCKS if block[0] * block[1] * total <= _STACK_BYTES)
+    return next(fitting, _BLOCKS[-1]), total
 
 
 def _block(

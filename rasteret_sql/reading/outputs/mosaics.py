@@ -83,6 +83,7 @@ class MosaicPlanner(WarpPlanner):
         for key in plans:
             new[1:] |= np.diff(key[order]) != 0
         edges = [*np.flatnonzero(new).tolist(), len(order)]
+        self.whole_tiles = len(edges) > 2
         for start, stop in itertools.pairwise(edges):
             yield self.plan_of(ready, order[start:stop], told)
             told = []
@@ -258,6 +259,11 @@ def all_scenes(records: Records, read: Read) -> SceneTable | None:
     whole = one_batch(batches)
     read.check()
     return scene_table(whole, list(found[0].bands), faults)
+
+
+def on_common_grid(read: Read, table: SceneTable) -> Read:
+    """The execution with the grid that all records are read onto."""
+    return replace(read, request=replace(read.request, output_grid=common_grid(read, table)))
 
 
 def common_grid(read: Read, table: SceneTable) -> OutputGrid:

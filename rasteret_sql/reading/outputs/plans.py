@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rasteret_sql.reading.blocks import item_bytes
+from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
-from rasteret_sql.reading.plan import MASK, Granularity, TilePlan
+from rasteret_sql.reading.outputs.mosaics import all_scenes, on_common_grid
+from rasteret_sql.reading.plan import MASK, Granularity, Needs, TilePlan
 from rasteret_sql.reading.planner import Planner
-from rasteret_sql.reading.scenes import Ints
+from rasteret_sql.reading.scenes import Ints, SceneTable
 from rasteret_sql.reading.warps import WarpPlanner
 
 PLAN_SCHEMA = pa.schema(
@@ -35,36 +37,100 @@ PLAN_SCHEMA = pa.schema(
 _ROWS_AT_ONCE = 1 << 18
 
 
-def plan_rows(read: Read, records: Records) -> Iterator[pa.RecordBatch]:
-    """Plan a read; nothing is requested.
+def window_planner(read: Read) -> Planner:
+    """Plans windows and rows of pixels.
 
     Without masks it is the plan of whole windows, as `rasteret_read` reads them; rows of
     pixels need only the tiles that a target touches.
+    """
+    if read.request.output_grid is not None:
+        return WarpPlanner(read.request, read.footprints, at_once=_ROWS_AT_ONCE)
+    return Planner(
+        read.request,
+        read.footprints,
+        Granularity.WINDOW,
+        aligned=False,
+        whole_windows=not read.request.masked,
+        per_band=True,
+        at_once=_ROWS_AT_ONCE,
+    )
+
+
+def plan_rows(
+    read: Read, records: Records, planner: Planner, fetched: Fetched | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Plan a read; nothing is requested.
 
     Args:
         read: The execution.
         records: Gives the scene tables.
+        planner: Makes the plans of the read.
+        fetched: Leaves out what a plan before has fetched.
     """
-    if read.request.output_grid is not None:
-        planner: Planner = WarpPlanner(read.request, read.footprints, at_once=_ROWS_AT_ONCE)
-    else:
-        planner = Planner(
-            read.request,
-            read.footprints,
-            Granularity.WINDOW,
-            aligned=False,
-            whole_windows=not read.request.masked,
-            per_band=True,
-            at_once=_ROWS_AT_ONCE,
-        )
     check_max_bytes(read, planner, records)
     first = 0
     for table in records():
         for plan in planner.plans(table):
             read.check()
             yield from _failed(read, plan)
-            yield _rows(read, plan, first)
+            yield _rows(read, plan, first, None if fetched is None else fetched.chosen(plan))
             first += int(plan.tiles.request.max()) + 1 if len(plan.tiles.request) else 0
+
+
+def mosaic_plan_rows(
+    read: Read, records: Records, planner: Callable[[Read, SceneTable], Planner]
+) -> Iterator[pa.RecordBatch]:
+    """Plan a read of all records onto one grid; nothing is requested.
+
+    Args:
+        read: The execution.
+        records: Gives the scene tables.
+        planner: Makes the plans, given the execution with its grid and all records.
+    """
+    table = all_scenes(records, read)
+    if table is not None:
+        read = on_common_grid(read, table)
+        yield from plan_rows(read, lambda: iter([table]), planner(read, table), Fetched())
+
+
+class Fetched:
+    """Which tiles the plans of a read have fetched; the next ones find them in memory."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._sparse: set[tuple[int, ...]] = set()
+
+    def chosen(self, plan: TilePlan) -> Mask:
+        """Which needs of a plan are of tiles that were not fetched before.
+
+        Files of which no version is known are fetched by each plan.
+        """
+        needs, tiles, table = plan.needs, plan.tiles, plan.table
+        versions: dict[tuple[int, int], bool] = {}
+        is_new = np.ones(len(tiles.file) + 1, bool)  # the last one stands for sparse tiles
+        columns = (tiles.file, tiles.band, tiles.scene, tiles.byte_offset, tiles.part,
+                   tiles.first_row, tiles.stop_row)  # fmt: skip
+        for number, (file, band, scene, offset, part, first, stop) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        ):
+            if (file, scene) not in versions:
+                known = table.bands[plan.bands[band]].version(scene)
+                versions[file, scene] = known is not None
+            if not versions[file, scene]:
+                continue
+            key = table.hrefs[file], offset, part
+            start, end = self._rows.get(key, (0, 0))
+            is_new[number] = not (start <= first and stop <= end)
+            if is_new[number]:
+                self._rows[key] = first, stop
+        chosen: Mask = is_new[needs.tile]
+        sparse = np.flatnonzero(needs.tile < 0)
+        scene = plan.units.scene[needs.unit]
+        places = (scene, needs.band, needs.role, needs.tile_row, needs.tile_col)
+        keys = [tuple(one) for one in np.column_stack([one[sparse] for one in places]).tolist()]
+        chosen[sparse] = [key not in self._sparse for key in keys]
+        self._sparse.update(keys)
+        return chosen
 
 
 def plan_schema(on_error: str) -> pa.Schema:
@@ -85,8 +151,10 @@ def _failed(read: Read, plan: TilePlan) -> Iterator[pa.RecordBatch]:
     yield read.batch(arrays, len(scenes))
 
 
-def _rows(read: Read, plan: TilePlan, first_request: int) -> pa.RecordBatch:
+def _rows(read: Read, plan: TilePlan, first_request: int, chosen: Mask | None) -> pa.RecordBatch:
     needs, tiles, units = plan.needs, plan.tiles, plan.units
+    if chosen is not None:
+        needs = Needs(*(column[chosen] for column in needs))
     scene = units.scene[needs.unit]
     keys = (needs.tile_col, needs.tile_row, needs.role, needs.band, scene)
     order = np.lexsort(keys)

@@ -9,8 +9,8 @@ import numpy as np
 
 from rasteret_sql.grid.zonal import ZonalStatistics
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.plan import TilePlan
 from rasteret_sql.reading.scenes import Ints
+from rasteret_sql.reading.zone_plans import ZonePlan
 
 
 @dataclass(eq=False)
@@ -18,7 +18,7 @@ class Layout:
     """How the units of a plan are put together.
 
     Attributes:
-        pair: Number of the scene and zone of each unit, in the order of scenes and zones.
+        pair: Number of the scene, group of bands and zone of each unit, in this order.
         piece: Number of the piece of each unit.
         last: Last unit of each pair.
         first: First unit of each pair.
@@ -46,7 +46,7 @@ class Partial:
         errors: By pair of the plan and band.
     """
 
-    plan: TilePlan
+    plan: ZonePlan
     stop: int
     pairs: Ints
     pixels: Ints
@@ -63,7 +63,7 @@ class Merged:
         is_done: Which pairs have their rows.
     """
 
-    plan: TilePlan
+    plan: ZonePlan
     layout: Layout
     stats: list[ZonalStatistics]
     areas: list[ZonalStatistics]
@@ -72,7 +72,7 @@ class Merged:
     errors: dict[tuple[int, int], str]
 
     @classmethod
-    def after(cls, before: Merged | None, plan: TilePlan, layout: Layout, like: Partial) -> Merged:
+    def after(cls, before: Merged | None, plan: ZonePlan, layout: Layout, like: Partial) -> Merged:
         """The state at the begin of a plan: zones that the plan before left open go on."""
         n_pairs = len(layout.last)
         state = cls(
@@ -112,6 +112,6 @@ class Merged:
             self.errors.setdefault(key, error)
 
 
-def _pair_names(plan: TilePlan, layout: Layout) -> list[tuple[int, int]]:
-    scenes, targets = plan.units.scene[layout.first], plan.units.target[layout.first]
-    return list(zip(scenes.tolist(), targets.tolist(), strict=True))
+def _pair_names(plan: ZonePlan, layout: Layout) -> list[tuple[int, int, int]]:
+    columns = (plan.units.scene, plan.group, plan.units.target)
+    return list(zip(*(column[layout.first].tolist() for column in columns), strict=True))

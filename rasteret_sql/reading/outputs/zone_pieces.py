@@ -16,10 +16,13 @@ from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import Read, with_record
 from rasteret_sql.reading.outputs.zone_partials import Partial
 from rasteret_sql.reading.outputs.zone_pixels import Floats, Rasterizer, ZoneOptions, ZonePixels
-from rasteret_sql.reading.patches import Patch, Piece, pixels_of, valid_pixels
+from rasteret_sql.reading.patches import Patch, Piece, pixels_of, used_pixels, valid_pixels
 from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import DATA, TilePlan
-from rasteret_sql.reading.scenes import BandKind, Grid, Ints
+from rasteret_sql.reading.planner import is_same_grid
+from rasteret_sql.reading.scenes import BandKind, Grid, Ints, LevelTable
+from rasteret_sql.reading.warps import nearest
+from rasteret_sql.reading.zone_plans import ZonePlan
 from rasteret_sql.units import Window
 
 _PIECE_PIXELS = 1 << 21
@@ -48,7 +51,8 @@ def pieces_of(plan: TilePlan) -> Ints:
     else:  # nothing is fetched: by place
         row, col = units.window[:, 0] >> 9, units.window[:, 2] >> 9
     new = np.ones(n, bool)
-    new[1:] = np.any([np.diff(column) != 0 for column in (units.scene, row, slab, col)], axis=0)
+    columns = (units.scene, units.grid, row, slab, col)
+    new[1:] = np.any([np.diff(column) != 0 for column in columns], axis=0)
     run_number = np.cumsum(new) - 1
     size = np.diff(units.window[:, :2])[:, 0] * np.diff(units.window[:, 2:])[:, 0]
     total = np.cumsum(size)
@@ -84,14 +88,13 @@ def bands_of(group: Group, units: range, union: Window) -> list[PieceBand]:
     plan, needs = group.plan, group.plan.needs
     scene = int(plan.units.scene[units[0]])
     start, stop = plan.first_need[[units.start, units.stop]].tolist()
-    columns = (needs.band, needs.role, needs.tile, needs.tile_row, needs.tile_col)
-    own = np.column_stack([column[start:stop] for column in columns])
+    key = (needs.band, needs.role, needs.tile, needs.tile_row, needs.tile_col)
+    own = np.column_stack([column[start:stop] for column in key])
     order = np.lexsort(own.T)
     is_new = np.append(True, (np.diff(own[order], axis=0) != 0).any(axis=1))[: len(order)]
     edges = [*np.flatnonzero(is_new).tolist(), len(order)]
     pieces: list[tuple[list[Piece], list[Piece]]] = [([], []) for _ in plan.bands]
     kinds: list[BandKind | None] = [None] * len(plan.bands)
-    has = np.zeros((len(plan.bands), len(units)), bool)
     errors: list[list[tuple[Mask, RasteretError]]] = [[] for _ in plan.bands]
     for first, last in itertools.pairwise(edges):
         at = start + order[first:last]
@@ -101,7 +104,6 @@ def bands_of(group: Group, units: range, union: Window) -> list[PieceBand]:
         tile = None if number < 0 else group.chunk.tile(number)
         if role == DATA:
             kinds[band] = kind
-            has[band, mine] = True
         if tile is not None and tile.error is not None:
             errors[band].append((_mask_of(mine, len(units)), tile.error))
             continue
@@ -113,11 +115,17 @@ def bands_of(group: Group, units: range, union: Window) -> list[PieceBand]:
         fault = plan.table.faults.get((scene, name))
         if fault is not None:
             errors[band].append((np.ones(len(units), bool), fault))
-        elif not has[band].all():
-            errors[band].append((~has[band], InputError("no header")))
+        elif level_of(plan, scene, name) is None:
+            errors[band].append((np.ones(len(units), bool), InputError("no header")))
         patch = Patch(union, kinds[band], tuple(data), tuple(masks)) if data else None
         found.append(PieceBand(name, len(units), patch, errors[band]))
     return found
+
+
+def level_of(plan: TilePlan, scene: int, name: str) -> LevelTable | None:
+    """The level that a band of a scene is read from; None where it has no such band."""
+    level = plan.table.bands[name].level(plan.level)
+    return None if level is None or level.kind[scene] < 0 else level
 
 
 def _mask_of(numbers: Ints, size: int) -> Mask:
@@ -146,6 +154,12 @@ def _negative(plan: TilePlan, scene: int, name: str, weights: Floats) -> InputEr
         float(lowest),
         "take another weight_band",
     )
+
+
+def _hidden(
+    values: NDArray[Any], valid: Mask | None, used: Mask
+) -> tuple[NDArray[Any], Mask | None]:
+    return values, used if valid is None else valid & used
 
 
 class Gatherer:
@@ -187,6 +201,7 @@ class Gatherer:
             RasteretError: what can't be read, unless errors may pass.
         """
         plan = group.plan
+        assert isinstance(plan, ZonePlan)  # noqa: S101
         first = units[0]
         scene, grid = int(plan.units.scene[first]), plan.table.grids[int(plan.units.grid[first])]
         windows = plan.units.window[units.start : units.stop]
@@ -201,7 +216,7 @@ class Gatherer:
         found = dict(zip(plan.bands, bands_of(group, units, union), strict=True))
         missing = self._missing_area(plan, scene, grid, cells)
         further = cells.area if self._options.weights == "area" else None
-        every = range(len(self._bands))
+        every = plan.numbers_of(first, self._bands)
         refused = np.zeros(len(units), bool)
         name = self._options.weight_band
         if name is not None and missing is None:
@@ -214,11 +229,33 @@ class Gatherer:
         if missing is not None:
             self._tell(plan, scene, missing, None, every, local, partial)
             return
-        for number, name in enumerate(self._bands):
+        used: Mask | None = None
+        name = self._options.mask_band
+        if name is not None:
+            refused = refused | self._refused(plan, scene, found[name], every, local, partial)
+            used = self._used(plan, first, union, found[name])
+        for number in every:
+            name = self._bands[number]
             values = self._values(plan, scene, name, found[name])
             own = refused | self._refused(plan, scene, found[name], [number], local, partial)
             if values is not None and not own.all():
+                values = values if used is None else _hidden(*values, used)
                 self._add_values(number, values, cells, further, own, local, partial)
+
+    def _used(self, plan: TilePlan, unit: int, union: Window, band: PieceBand) -> Mask:
+        """Where the mask band lets values through: by its pixel that holds a pixel's centre."""
+        scene, patch = int(plan.units.scene[unit]), band.patch
+        level = level_of(plan, scene, band.name)
+        if patch is None or level is None:  # none of its pixels is there, or can be read
+            return np.zeros((union.height, union.width), bool)
+        grids = plan.table.grids
+        grid, own = grids[int(plan.units.grid[unit])], grids[int(level.grid[scene])]
+        if is_same_grid(grid, own):
+            values = pixels_of(patch)
+            valid = valid_pixels(patch, values)
+        else:
+            values, valid = nearest(patch, grid, union, own)
+        return used_pixels(values, valid, self._options.mask_values)
 
     def _add_values(
         self,

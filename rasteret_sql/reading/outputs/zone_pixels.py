@@ -39,6 +39,8 @@ class ZoneOptions:
         weights: What a pixel counts: all where its centre is inside, all where it is touched,
             its share inside, or that times its area on the ellipsoid.
         weight_band: A band whose values are further weights.
+        mask_band: A band that tells where values are not to be used.
+        mask_values: Values of it that say so.
         min_coverage: Pixels with a smaller share inside are left out; of polygons.
     """
 
@@ -46,6 +48,8 @@ class ZoneOptions:
     weights: Weights = "center"
     weight_band: str | None = None
     min_coverage: float = 0.0
+    mask_band: str | None = None
+    mask_values: tuple[float, ...] = ()
 
     @property
     def is_exact(self) -> bool:

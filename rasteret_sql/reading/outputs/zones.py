@@ -27,9 +27,9 @@ from rasteret_sql.reading.outputs.zone_pieces import Gatherer, pieces_of
 from rasteret_sql.reading.outputs.zone_pixels import ZoneOptions
 from rasteret_sql.reading.patches import value_dtype
 from rasteret_sql.reading.pipeline import Group
-from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
-from rasteret_sql.reading.planner import Planner
+from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.zone_plans import ZonePlan, ZonePlanner
 
 _WHOLE_NUMBERS = ("variety", "pixel_count", "nodata_count")
 _PIXEL_BYTES = 40
@@ -74,18 +74,21 @@ class ZoneRows:
         """Whether anything is to be read."""
         return bool(self._stats) or self._read.reports_errors
 
-    def add_plan(self, plan: TilePlan, after: TilePlan | None) -> None:
+    def add_plan(self, plan: ZonePlan, after: ZonePlan | None) -> None:
         """Lay out a plan, given the next one of the table that has units."""
-        units = plan.units
-        n_targets = 1 + int(units.target.max(initial=-1))
-        key = units.scene * (n_targets + 1) + units.target + 1
-        keys, first, pair = np.unique(key, return_index=True, return_inverse=True)
+        n_targets = 1 + int(plan.units.target.max(initial=-1))
+        n_groups = len(self._read.request.bands)
+
+        def keys_of(one: ZonePlan) -> Ints:
+            group = one.units.scene * n_groups + one.group
+            return group * (n_targets + 1) + one.units.target + 1
+
+        keys, first, pair = np.unique(keys_of(plan), return_index=True, return_inverse=True)
         last = np.zeros(len(keys), np.int64)
         last[pair] = np.arange(len(pair))
         is_open = np.zeros(len(keys), bool)
         if after is not None:
-            later = after.units.scene * (n_targets + 1) + after.units.target + 1
-            is_open = np.isin(keys, later[after.units.target < n_targets])
+            is_open = np.isin(keys, keys_of(after)[after.units.target < n_targets])
         self._layouts[plan] = Layout(
             pair.ravel(), pieces_of(plan), first, last, is_open, self._dtypes(plan)
         )
@@ -121,6 +124,7 @@ class ZoneRows:
     def work(self, group: Group) -> pa.RecordBatch:
         """Gather the pixels of a group."""
         plan, layout = group.plan, self._layouts[group.plan]
+        assert isinstance(plan, ZonePlan)  # noqa: S101
         span = slice(group.start, group.stop)
         pairs, local = np.unique(layout.pair[span], return_inverse=True)
         partial = Partial(
@@ -158,10 +162,15 @@ class ZoneRows:
         if not len(complete) or not (scene_ends or len(complete) >= _ROWS_AT_ONCE):
             return
         state.is_done[complete] = True
-        for first in range(0, len(complete), _ROWS_AT_ONCE):
-            rows = self._rows(state, layout, complete[first : first + _ROWS_AT_ONCE])
-            if rows is not None:
-                yield rows
+        by_bands: dict[tuple[int, ...], list[int]] = {}
+        for pair, unit in zip(complete.tolist(), layout.first[complete].tolist(), strict=True):
+            by_bands.setdefault(plan.numbers_of(unit, self._bands), []).append(pair)
+        for bands, pairs in by_bands.items():
+            for first in range(0, len(pairs), _ROWS_AT_ONCE):
+                some = np.array(pairs[first : first + _ROWS_AT_ONCE], np.int64)
+                rows = self._rows(state, layout, some, bands)
+                if rows is not None:
+                    yield rows
 
     def _names(self, failure: Failure) -> Sequence[str]:
         return self._bands if failure.band is None else [failure.band]
@@ -187,25 +196,24 @@ class ZoneRows:
             found.append(np.result_type(*real))
         return found
 
-    def _rows(self, state: Merged, layout: Layout, pairs: Ints) -> pa.RecordBatch | None:
-        """Rows of complete zones, all bands of each."""
+    def _rows(
+        self, state: Merged, layout: Layout, pairs: Ints, bands: Sequence[int]
+    ) -> pa.RecordBatch | None:
+        """Rows of complete zones, of some bands of each."""
         plan = state.plan
-        popped = [one.pop(pairs) for one in state.stats]
-        areas = [one.pop(pairs) for one in state.areas]
+        popped = [state.stats[band].pop(pairs) for band in bands]
+        areas = [state.areas[band].pop(pairs) for band in bands if state.areas]
         keep = np.flatnonzero((state.pixels[pairs] > 0) | self._touch(plan, layout, pairs))
         if not len(keep):
             return None
-        n_rows, n_bands = len(keep) * len(self._bands), len(self._bands)
-        errors = [
-            state.errors.get((pair, band))
-            for pair in pairs[keep].tolist()
-            for band in range(n_bands)
-        ]
+        n_rows, n_bands = len(keep) * len(bands), len(bands)
+        errors = [state.errors.get((pair, band)) for pair in pairs[keep].tolist() for band in bands]
         refused = np.array([error is not None for error in errors], bool)
         units = layout.first[pairs[keep]]
         scenes, targets = plan.units.scene[units].tolist(), plan.units.target[units].tolist()
         arrays = self._read.records_of(plan, scenes, targets, [n_bands] * len(keep))
-        arrays["band"] = pa.array(np.tile(np.array(self._bands, object), len(keep)), pa.string())
+        names = np.array([self._bands[band] for band in bands], object)
+        arrays["band"] = pa.array(np.tile(names, len(keep)), pa.string())
         for name in self._stats:
             kind = self._read.field(name).type
             if name == "frac":
@@ -244,30 +252,34 @@ class ZoneRows:
         return touch
 
 
-class _ZonePlanner(Planner):
+class _LaidOut(ZonePlanner):
     """Lays plans out for the output, which must know whether a zone goes on in the next one."""
 
-    def __init__(self, output: ZoneRows, read: Read, bands: Sequence[str]) -> None:
+    def __init__(
+        self, output: ZoneRows, read: Read, bands: Sequence[str], options: ZoneOptions
+    ) -> None:
         targets = read.footprints.targets
         n_zones = 0 if targets is None else len(targets)
         at_once = max(1 << 14, min(4 * n_zones, 1 << 18))  # all zones of a scene in one plan
         super().__init__(
-            read.request, read.footprints, Granularity.BLOCK, bands=bands, at_once=at_once
-        )
+            read.request, read.footprints, bands=bands, weight_band=options.weight_band,
+            mask_band=options.mask_band, at_once=at_once,
+        )  # fmt: skip
         self._output = output
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """The plans, each when the next one with units is known."""
-        held: list[TilePlan] = []
+        held: list[ZonePlan] = []
         for plan in super().plans(table):
             made = plan if self._output.needs_values else without_needs(plan)
+            assert isinstance(made, ZonePlan)  # noqa: S101
             if len(made.units.scene) and held:
                 yield from self._laid_out(held, made)
                 held = []
             held.append(made)
         yield from self._laid_out(held, None)
 
-    def _laid_out(self, plans: list[TilePlan], after: TilePlan | None) -> Iterator[TilePlan]:
+    def _laid_out(self, plans: list[ZonePlan], after: ZonePlan | None) -> Iterator[TilePlan]:
         """Plans of which only the first has units."""
         for plan in plans:
             self._output.add_plan(plan, after)
@@ -284,17 +296,18 @@ def zone_rows(
 
     Args:
         read: The execution.
-        bands: Bands that get rows.
+        bands: Of the bands of the request, those that get rows.
         options: What is computed.
-        records: Gives the scene tables.
+        records: Gives the scene tables, of all bands that are read.
     """
     if not bands:
         return
     output = ZoneRows(read, bands, options)
-    more = options.weight_band
-    fetched = [*bands, *([more] if more is not None and more not in bands else [])]
-    planner = _ZonePlanner(output, read, fetched)
-    checked = Planner(read.request, read.footprints, Granularity.BLOCK, bands=fetched)
+    planner = _LaidOut(output, read, bands, options)
+    checked = ZonePlanner(
+        read.request, read.footprints, bands=bands, weight_band=options.weight_band,
+        mask_band=options.mask_band,
+    )  # fmt: skip
     for batch in run(read, output, planner, records, checked):
         yield from output.merged(batch)
 
