@@ -29,6 +29,9 @@ Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
 _KEPT_BYTES = 32 * 1024 * 1024
+_KEPT_GEOMETRIES = 1 << 15
+_ENTRY_BYTES = 512
+"""What a kept thing takes besides its arrays, about."""
 _PAIRS_AT_ONCE = 1 << 20
 _TOUCHING = 1e-6
 """Pixels: how far from an area a tile may lie and still count as touched by it."""
@@ -125,7 +128,7 @@ class Footprints:
             found = self._geometry(grid, target)
             if self.targets is not None and self.targets.snaps_lines and _is_line(found):
                 found = snapped(found)
-            if len(self._geometries) > 100_000:
+            if len(self._geometries) > _KEPT_GEOMETRIES:
                 self._geometries.clear()
             self._geometries[key] = found
         return found
@@ -149,7 +152,7 @@ class Footprints:
             if found is None:
                 found = shapely.transform(self.geometry(grid, target), lambda xy: xy)
                 shapely.prepare(found)
-                if len(self._prepared) > 100_000:
+                if len(self._prepared) > _KEPT_GEOMETRIES:
                     self._prepared.clear()
                 self._prepared[grid, target] = found
             yield found
@@ -170,7 +173,7 @@ class Footprints:
                 kept: T = self._kept[key][0]
                 return kept
         made = make()
-        size = _n_bytes(made)
+        size = _n_bytes(made) + _ENTRY_BYTES
         with self._lock:
             if key not in self._kept and size <= _KEPT_BYTES // 4:
                 self._kept[key] = made, size

@@ -172,9 +172,23 @@ def test_masks_that_are_kept_are_bounded(monkeypatch):
     for number in range(50):
         footprints.once((number,), lambda: np.zeros(1000, "uint8"))
     assert footprints._kept_bytes <= 10_000
-    assert len(footprints._kept) == 10
+    assert len(footprints._kept) == 10_000 // (1000 + footprints_module._ENTRY_BYTES) == 6
     footprints.once(("large",), lambda: np.zeros(9000, "uint8"))
     assert ("large",) not in footprints._kept
+    for number in range(100):  # without an array, as windows of rasters
+        footprints.once(("window", number), lambda: Window(0, 9, 0, 9))
+    assert len(footprints._kept) == 10_000 // footprints_module._ENTRY_BYTES
+
+
+def test_geometries_that_are_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr(footprints_module, "_KEPT_GEOMETRIES", 10)
+    areas = [shapely.Polygon([(n, 0), (n + 8, 1), (n, 9)]) for n in range(50)]
+    footprints = Footprints(Targets(areas, None))
+    box = np.array([[0, 0, 20.5, 20]])
+    met = [bool(footprints.touched(grid(), n, box)[0]) for n in range(50)]
+    assert met == [n <= 20 for n in range(50)]
+    assert len(footprints._geometries) <= 11
+    assert len(footprints._prepared) <= 11
 
 
 def test_pixels_of_an_overview_are_scaled():

@@ -465,8 +465,8 @@ function zoneLines(rows) {
     if (bands.length > 1) return [line];
     const edge = (sign) => averaged(own, (row) => row.mean + sign * row.stddev);
     return [
-      { label: '+ stddev', colour, isEdge: 'upper', values: edge(1) },
-      { label: '− stddev', colour, isEdge: 'lower', values: edge(-1) },
+      { label: 'mean + stddev', colour, isEdge: 'upper', values: edge(1) },
+      { label: 'mean − stddev', colour, isEdge: 'lower', values: edge(-1) },
       line,
     ];
   });
