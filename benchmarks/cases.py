@@ -5,6 +5,7 @@
 | a | one area of 512 x 512 px in 15 scenes, tiles of 1024 px: 30 tiles, 34 MB |
 | b | four such areas in 30 scenes, tiles of 1024 and 512 px: 320 tiles, 210 MB |
 | d | 13 whole scenes: 208 tiles of 1024 px, 213 MB |
+| e | 84 points, spread evenly, in 30 scenes: 800 tiles, 450 MB |
 | f | the headers of 1,000 COGs with URLs of their own, 4096 px and 10980 px wide |
 """
 
@@ -25,6 +26,7 @@ AREA_A = (1100, 800)
 AREAS_B = ((1100, 800), (300, 200), (2300, 1800), (1800, 2700))
 SIZE_PX = 4096
 N_HEADERS = 1000
+N_POINTS = 84
 CRS = "EPSG:32643"
 # Read once before the clock starts; the alias is no URL of a case.
 WARM_KEY = "B00_B04"
@@ -147,12 +149,15 @@ def areas(case: str) -> list[Window]:
     """The areas of a case, on the grid of the A scenes."""
     if case == "d":
         return [Window(0, 0, SIZE_PX, SIZE_PX)]
+    if case == "e":
+        places = np.random.default_rng(5).integers(0, SIZE_PX, (N_POINTS, 2)).tolist()
+        return [Window(row, col, 1, 1) for row, col in places]
     corners = (AREA_A,) if case == "a" else AREAS_B
     return [Window(row, col, AREA_PX, AREA_PX) for row, col in corners]
 
 
 def scene_ids(case: str) -> list[str]:
-    return [f"A{scene:02d}" for scene in range({"a": 15, "b": 30, "d": 13}[case])]
+    return [f"A{scene:02d}" for scene in range({"a": 15, "b": 30, "d": 13, "e": 30}[case])]
 
 
 def windows(case: str) -> list[tuple[str, Window]]:

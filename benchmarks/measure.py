@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("client")
-    parser.add_argument("case", choices=list("abdf"))
+    parser.add_argument("case", choices=list("abdef"))
     parser.add_argument("--base", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)

@@ -1,6 +1,6 @@
 """Time reads of COGs over HTTP beside the least that they can cost; write RESULTS.md.
 
-    python benchmarks/reads.py [--cases abdf] [--profiles 20 80] [--repetitions 5]
+    python benchmarks/reads.py [--cases abdef] [--profiles 20 80] [--repetitions 5]
                                [--clients limit sql-read] [--peers PYTHON] [--rows rows.jsonl]
 
 Cases: `cases.py`. Clients: `limit_client.py`, `sql_client.py` and, with an interpreter that has
@@ -29,6 +29,7 @@ CLIENTS = {
     "a": ("limit", "limit-prefix", "sql-read", "sql-sum", "sql-avg"),
     "b": ("limit", "limit-prefix", "sql-read", "sql-rows"),
     "d": ("limit", "sql-tiles"),
+    "e": ("limit", "limit-prefix", "sql-points"),
     "f": ("limit", "sql-headers"),
 }
 # Threads of the limit client that were the fastest, by case and latency.
@@ -38,7 +39,7 @@ MISSING = 3
 
 
 def clients(case: str, wanted: list[str] | None, peers: str | None) -> list[str]:
-    known = [*CLIENTS[case], *(PEERS if peers else ())]
+    known = [*CLIENTS[case], *(PEERS if peers and case != "e" else ())]
     if wanted is None:
         return known
     extra = ["sql-tiles", "sql-rows"] if case in "ab" else ["sql-read"] if case == "d" else []
@@ -120,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="of scenes.py")
     parser.add_argument("--work", type=Path, help="for collections; a temporary folder")
-    parser.add_argument("--cases", default="abdf")
+    parser.add_argument("--cases", default="abdef")
     parser.add_argument("--profiles", nargs="+", choices=list(PROFILES), default=["20", "80"])
     parser.add_argument("--clients", nargs="+")
     parser.add_argument("--peers", help="a Python that has rasterio, async-geotiff and rasteret")
@@ -146,7 +147,7 @@ def main() -> None:
                     file.write(json.dumps(row) + "\n")
     text = report(rows)
     print(text)
-    is_whole = options.cases == "abdf" and len(options.profiles) > 1 and not options.clients
+    is_whole = options.cases == "abdef" and len(options.profiles) > 1 and not options.clients
     output = options.output or (HERE / "RESULTS.md" if is_whole else None)
     if output:
         output.write_text(text)

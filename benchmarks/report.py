@@ -21,6 +21,7 @@ TITLES = {
     "a": "One area of 512 x 512 px, 15 scenes (30 tiles, 34 MB)",
     "b": "Four areas of 512 x 512 px, 30 scenes (320 tiles, 210 MB)",
     "d": "13 whole scenes (208 tiles, 213 MB)",
+    "e": "84 points in 30 scenes (800 tiles, 450 MB)",
     "f": "1,000 headers",
 }
 WHAT = {
@@ -31,6 +32,7 @@ WHAT = {
     "sql-rows": "`rasteret_pixels`, rows",
     "sql-sum": "`rasteret_pixels`, `sum()`",
     "sql-avg": "`rasteret_pixels`, `avg() GROUP BY id`",
+    "sql-points": "`rasteret_sample_points`",
     "sql-headers": "`rasteret_enrich`",
     "rasterio-16": "rasterio, 16 threads",
     "async-geotiff": "async-geotiff",

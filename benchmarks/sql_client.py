@@ -1,8 +1,8 @@
 """This project as a client of the read benchmarks: one SQL statement, to an Arrow table.
 
 Routes: `read` (rasteret_read), `tiles` (rasteret_read_tiles), `rows`, `sum` and `avg`
-(rasteret_pixels), `headers` (rasteret_enrich). Turning the table into arrays, to compare pixels,
-is not timed.
+(rasteret_pixels), `points` (rasteret_sample_points), `headers` (rasteret_enrich). Turning the
+table into arrays, to compare pixels, is not timed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cases import (
 
 import rasteret_sql
 
-ROUTES = ("read", "tiles", "rows", "sum", "avg", "headers")
+ROUTES = ("read", "tiles", "rows", "sum", "avg", "points", "headers")
 
 
 class MissingFunctionError(Exception):
@@ -84,6 +84,10 @@ def prepare(base: str, folder: Path, work: Path, case: str, route: str) -> Clien
         relation = pa.table({"aoi": list(range(len(boxes))), "geometry": geometry})
         con.register("new_aois", relation)
         con.execute("CREATE TABLE aois AS FROM new_aois")
+    if route == "points":
+        x, y = shapely.get_coordinates(shapely.centroid(boxes)).T
+        con.register("new_points", pa.table({"n": range(len(x)), "x": x, "y": y}))
+        con.execute("CREATE TABLE places AS FROM new_points")
     area = shapely.MultiPolygon(boxes) if len(boxes) > 1 else boxes[0]
     query = statement(case, route, shapely.to_wkt(area, rounding_precision=-1))
     if route in ("sum", "avg"):
@@ -95,7 +99,9 @@ def prepare(base: str, folder: Path, work: Path, case: str, route: str) -> Clien
                 sum(table["value"].to_pylist()) * (n_pixels if route == "avg" else 1)
             ),
         )
-    place = {"read": from_windows, "tiles": from_tiles, "rows": from_rows}[route]
+    place = {"read": from_windows, "points": from_points, "tiles": from_tiles, "rows": from_rows}[
+        route
+    ]
     return Client(lambda: con.sql(query).to_arrow_table(), lambda table: place(table, case), None)
 
 
@@ -103,6 +109,11 @@ def statement(case: str, route: str, area: str) -> str:
     """The SQL of a case and route; whole scenes are read without an area."""
     ids = scene_ids(case)
     where = f"ids := {ids}"
+    if route == "points":
+        return (
+            "SELECT record_id, n, B04 FROM rasteret_sample_points('s2', 'places', "
+            f"bands := ['B04'], geometry_crs := '{CRS}', {where})"
+        )
     if case != "d" and route != "read":
         where = f"geometry := '{area}', geometry_crs := '{CRS}', {where}"
     if route == "read":
@@ -134,6 +145,16 @@ def from_windows(table: pa.Table, case: str) -> list[np.ndarray]:
         return [found[scene,] for scene in scene_ids(case)]
     n_areas = len(areas(case))
     return [found[scene, area] for scene in scene_ids(case) for area in range(n_areas)]
+
+
+def from_points(table: pa.Table, case: str) -> list[np.ndarray]:
+    keys = zip(table["record_id"].to_pylist(), table["n"].to_pylist(), strict=True)
+    values = dict(zip(keys, table["B04"].to_numpy(), strict=True))
+    return [
+        np.full((1, 1), values[scene, number], "u2")
+        for scene in scene_ids(case)
+        for number in range(len(areas(case)))
+    ]
 
 
 def from_tiles(table: pa.Table, case: str) -> list[np.ndarray]:
