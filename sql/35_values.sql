@@ -17,7 +17,7 @@ CREATE OR REPLACE MACRO rasteret_value(record, band, point) AS
             } END,
             band,
             point,
-            current_connection_id()::VARCHAR
+            current_connection_id()::VARCHAR || _rasteret_enter('')
         )],
         lambda found: CASE WHEN found.error IS NULL THEN found.value ELSE error(found.error) END
     )[1];

@@ -35,7 +35,7 @@ from rasteret_sql.errors import redact
 from rasteret_sql.grid.crs import PROJ_VERSION, transformer
 from rasteret_sql.remote.clouds import credentials_found
 from rasteret_sql.remote.ranges import get_start
-from rasteret_sql.remote.stores import locate
+from rasteret_sql.remote.stores import Stores
 
 _PACKAGES = ("duckdb", "pyarrow", "obstore", "numpy", "imagecodecs", "pyproj", "shapely")
 _ESSENTIAL = ("icu", "json", "parquet")
@@ -179,7 +179,9 @@ def _functions(workspace: Workspace, faults: _Faults) -> None:
 def _settings(faults: _Faults) -> None:
     """Read the files of settings."""
     with _checked("storage", faults):
-        locate("https://example.org/a.tif")  # which has the file read; nothing is requested
+        Stores().locate(
+            "https://example.org/a.tif"
+        )  # which has the file read; nothing is requested
     with _checked("datasets", faults):
         datasets()
 

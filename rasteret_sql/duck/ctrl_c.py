@@ -23,7 +23,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from rasteret_sql.duck.stream import OWED, is_callback, is_ending
+from rasteret_sql.duck.callbacks import OWED, is_callback
+from rasteret_sql.duck.stream import is_ending
 
 _LEAVE_SECONDS = 0.2
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.duck.udfs import fallible
 from rasteret_sql.errors import RasteretError
+
+
+def make_enter(runtime: Runtime) -> Callable[..., pa.Array]:
+    """What the thread of a statement calls for its scalars, which other threads may run.
+
+    DuckDB folds a call with a constant while it plans. Ctrl-C can only be listened to from the
+    main thread. Returns what it is given.
+    """
+
+    def enter(texts: pa.Array) -> pa.Array:
+        runtime.on_work()
+        return texts
+
+    return enter
 
 
 def value_or_error(column: str) -> str:

@@ -9,17 +9,15 @@ text is exactly the exception's.
 
 from __future__ import annotations
 
-import _thread
 import ctypes
-import signal
 from collections.abc import Callable, Generator, Sequence
-from types import CodeType
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from rasteret_sql.duck.callbacks import CALLBACKS, OWED, RUNNING
 from rasteret_sql.grid.proj_context import keep_context
 
 Batches = Generator[pa.RecordBatch, None, None]
@@ -27,21 +25,6 @@ OpenScan = Callable[[list[str], "pc.Expression | None"], Batches]
 
 _EIO = 5
 _ARRAY_BYTES = 80  # sizeof(struct ArrowArray)
-
-
-class _OwedInterrupt(int):
-    """A SIGINT whose handler ran while DuckDB was in one of our streams: it could not raise.
-
-    The last callback sends it once more as its last act. The handler runs where the
-    interpreter next looks for signals: after calls and jumps, not after an attribute. So by
-    ``send`` it runs in the caller of DuckDB, as the KeyboardInterrupt of the statement.
-    """
-
-    is_owed = False
-    send = property(_thread.interrupt_main)  # it takes the number
-
-
-OWED = _OwedInterrupt(signal.SIGINT)
 
 
 class LazySource(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
@@ -127,14 +110,10 @@ _StreamStruct._fields_ = [
 ]
 
 
-def is_callback(code: CodeType) -> bool:
-    """Whether C calls this code; nobody sees an exception that is raised right in it."""
-    return code in _CALLBACKS
-
-
 def is_ending() -> bool:
-    """Whether DuckDB pulls a stream, or has yet to release one that ended with an error."""
-    return any(one.is_pulling or one.is_failed for one in list(_CStream._exported.values()))  # noqa: SLF001
+    """Whether DuckDB pulls a stream, has yet to release one that failed, or calls a function."""
+    streams = list(_CStream._exported.values())  # noqa: SLF001
+    return bool(RUNNING) or any(one.is_pulling or one.is_failed for one in streams)
 
 
 def n_pulling(is_mine: Callable[[object], bool]) -> int:
@@ -235,7 +214,7 @@ class _CStream:
             OWED.send  # noqa: B018 (see there)
 
 
-_CALLBACKS = {
+CALLBACKS.update(
     callback.__code__
     for callback in (
         _CStream._get_schema,  # noqa: SLF001
@@ -243,4 +222,4 @@ _CALLBACKS = {
         _CStream._get_last_error,  # noqa: SLF001
         _CStream._release,  # noqa: SLF001
     )
-}
+)

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 import duckdb
 import pyarrow as pa
 
-from rasteret_sql.duck.names import quote_identifier
+from rasteret_sql.duck.callbacks import CALLBACKS, OWED, RUNNING
+from rasteret_sql.duck.names import IS_DUCKDB_2, quote_identifier
 from rasteret_sql.grid.proj_context import keep_context
 from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, REPORT_SCHEMA
 
@@ -39,6 +40,7 @@ BUILD_STAGED_UDF = "_rasteret_build_staged"
 HEADERS_UDF = "_rasteret_headers"
 HEADER_UDF = "_rasteret_header"
 VALUE_UDF = "_rasteret_value"
+ENTER_UDF = "_rasteret_enter"
 
 _PLAIN = {
     pa.string(): "VARCHAR",
@@ -122,6 +124,7 @@ UDFS = (
         sql_type_name(fallible(RASTER_HEADERS)),
     ),
     Udf(HEADER_UDF, "functions.enriching:make_header", sql_type_name(fallible(BAND_METADATA))),
+    Udf(ENTER_UDF, "scalars:make_enter", "VARCHAR"),
     Udf(VALUE_UDF, "functions.point_values:make_value", sql_type_name(fallible(pa.float64()))),
 )
 
@@ -135,10 +138,17 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
     loaded: list[Callable[..., pa.Array]] = []
 
     def call(*arguments: pa.Array) -> pa.Array:
+        this = object()
+        if IS_DUCKDB_2:
+            RUNNING.add(this)
         try:
             return loaded[0](*arguments) if loaded else first_call(*arguments)
         finally:
             keep_context()
+            RUNNING.discard(this)
+            if IS_DUCKDB_2 and OWED.is_owed and not _is_ending():
+                OWED.is_owed = False
+                OWED.send_later  # noqa: B018 (see there)
 
     def first_call(*arguments: pa.Array) -> pa.Array:
         thread = threading.get_ident()
@@ -150,10 +160,19 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
         finally:
             engine.first_calls.discard(thread)
 
+    if IS_DUCKDB_2:
+        CALLBACKS.add(call.__code__)
     con.create_function(  # type: ignore[call-overload]  # the stubs know no varargs
         udf.name, call, None, udf.returns, type="arrow", null_handling="special"
     )
     return call
+
+
+def _is_ending() -> bool:
+    """As `stream.is_ending`: the stream that ends last then sends what is owed."""
+    from rasteret_sql.duck.stream import is_ending  # which imports what only a call needs
+
+    return is_ending()
 
 
 @contextlib.contextmanager

@@ -16,10 +16,15 @@ from servers.range_server import RangeServer
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
+from rasteret_sql.duck.names import IS_DUCKDB_2
 
 CHECKOUT = Path(__file__).parents[2]
 MOST_SECONDS = 20
 """On a busy machine; alone it takes one."""
+
+needs_duckdb_2 = pytest.mark.skipif(
+    not IS_DUCKDB_2, reason="DuckDB 1.5 makes an error of its own of Ctrl-C in a function"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,17 @@ def silent(folder):
             ),
             server,
         )
+
+
+@pytest.fixture(scope="module", params=[1, 10_000], ids=["main thread", "any thread"])
+def silent_value(request, folder, silent):
+    """SQL of a scalar function whose server never answers; many rows run on any thread."""
+    _, server = silent
+    return (
+        "SELECT sum(rasteret_value(s, 'B04', [77.987, 13.007])) FROM (SELECT * REPLACE ({B04: "
+        f"{{href: '{server.origin}/hang/' || id, band_index: 0}}}} AS assets) FROM s2, "
+        f"range({request.param})) AS s"
+    ), server
 
 
 def environment():
@@ -173,6 +189,18 @@ def test_a_kernel_shows_nothing_where_it_is_switched_off(kernel, off):
     assert kernel.shown == []
 
 
+@needs_duckdb_2
+def test_interrupt_of_a_kernel_ends_a_scalar_function(kernel, silent_value):
+    query, server = silent_value
+    for _ in range(2):
+        server.reset()
+        cell = kernel.client.execute(f"con.execute({query!r}).fetchall()")
+        wait_for_requests(server)
+        kernel.manager.interrupt_kernel()
+        assert kernel.finish(cell)[1] == "KeyboardInterrupt"
+        assert kernel.run("print(con.execute('SELECT 42').fetchall()[0][0])") == ("42\n", None)
+
+
 def test_a_kernel_restarts_in_the_middle_of_a_read(kernel, silent):
     query, server = silent
     server.reset()
@@ -226,6 +254,33 @@ def test_a_pytest_session_that_fails_in_the_middle_of_a_read(folder, silent, tmp
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 failed, 1 passed" in done.stdout
     assert time.monotonic() - began < 2 * MOST_SECONDS
+
+
+@needs_duckdb_2
+@pytest.mark.parametrize(
+    "form", ["con.execute({query!r}).fetchall()", "rasteret_sql.sql(con, {query!r})"]
+)
+def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, silent_value, form):
+    query, server = silent_value
+    code = (
+        "import rasteret_sql\n"
+        f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
+        "try:\n"
+        f"    {form.format(query=query)}\n"
+        "finally:\n"
+        "    print(con.execute('SELECT 42').fetchall())\n"
+    )
+    for _ in range(2):
+        server.reset()
+        process = subprocess.Popen(
+            heeding_ctrl_c("-c", code), env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        wait_for_requests(server)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=MOST_SECONDS)
+        assert "KeyboardInterrupt" in errors
+        assert "executing the UDF" not in errors
+        assert process.returncode in (1, -signal.SIGINT), errors
 
 
 def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
