@@ -42,6 +42,7 @@ _LANES = 64
 _LANES_FAR = 256
 _FAR_SECONDS = 0.05
 _POLL_SECONDS = 0.1
+_GROUP_TILE_BYTES = 32 * 1024 * 1024
 _N_DECODERS = os.cpu_count() or 1
 
 
@@ -308,7 +309,7 @@ class Pipeline(Generic[D]):
         for plan in plans:
             self._check()
             weights = self._output.weights(plan)
-            edges = _batch_edges(weights, self._output.group_bytes())
+            edges = _batch_edges(weights, self._output.group_bytes(), tile_bytes(plan))
             chunk = _Chunk(plan, edges, self._streams)
             if plan.failures:
                 group = Group(chunk, 0, 0, 0)
@@ -622,14 +623,35 @@ class _Runs:
 _RUNS = _Runs()
 
 
-def _batch_edges(weights: Ints, enough: int) -> list[int]:
-    """Where groups of units begin that make a batch each, and the end of the last one."""
-    total = np.cumsum(weights)
+def _batch_edges(weights: Ints, enough: int, decoded: Ints) -> list[int]:
+    """Where groups of units begin that make a batch each, and the end of the last one.
+
+    Args:
+        weights: Bytes of the output of each unit.
+        enough: Bytes of output that make a batch.
+        decoded: Bytes of the tiles that each unit is the first to need: those of a group are
+            all in memory at once.
+    """
+    totals = [(np.cumsum(weights), enough), (np.cumsum(decoded), _GROUP_TILE_BYTES)]
     edges = [0]
-    while edges[-1] < len(weights):
-        before = int(total[edges[-1] - 1]) if edges[-1] else 0
-        edges.append(min(int(np.searchsorted(total, before + enough)) + 1, len(weights)))
+    while (start := edges[-1]) < len(weights):
+        stops = [
+            int(np.searchsorted(total, (int(total[start - 1]) if start else 0) + most)) + 1
+            for total, most in totals
+        ]
+        edges.append(min(*stops, len(weights)))
     return edges
+
+
+def tile_bytes(plan: TilePlan) -> Ints:
+    """Decoded bytes of the tiles of each unit, of a shared one at the first unit."""
+    needs, tiles, kinds = plan.needs, plan.tiles, plan.table.kinds
+    row = np.array([row_size(kind.format) for kind in kinds] or [0], np.int64)
+    size = (tiles.stop_row - tiles.first_row) * row[tiles.kind]
+    stored = np.flatnonzero(needs.tile >= 0)
+    tile, first = np.unique(needs.tile[stored], return_index=True)
+    unit = needs.unit[stored[first]]
+    return np.bincount(unit, size[tile], minlength=len(plan.units.scene)).astype(np.int64)
 
 
 def _groups_of_tiles(plan: TilePlan, edges: list[int]) -> list[int]:
