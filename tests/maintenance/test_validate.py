@@ -51,6 +51,7 @@ def test_a_sound_collection_has_no_faults(built, faults, rows, tmp_path):
 FIRST = "id = (SELECT min(id) FROM s2)"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("column", "value", "at", "fault"),
     [
@@ -103,6 +104,7 @@ def metadata(change, band="B04"):
     return replaced(name, f"struct_update({name}, {change.replace('M.', name + '.')})")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -228,6 +230,7 @@ def broken(path, how):
         path.write_bytes(data[:start] + bytes(2000) + data[start + 2000 :])
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("how", ["cut", "empty", "middle", "zeros"])
 def test_part_files_that_are_damaged_are_told(built, faults, tmp_path, how):
     folder = tmp_path / "workspace" / "s2_stac"

@@ -69,6 +69,7 @@ def test_chips_of_a_raster_are_rasterio_s_windows(con, made, size, stride, trans
             assert row["nodata"] == [7, 7]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_chips_of_an_overview(con, made, level):
     path = made(noise((1, 150, 130)), overviews=[2, 4])
@@ -81,6 +82,7 @@ def test_chips_of_an_overview(con, made, level):
             np.testing.assert_array_equal(array_of(row, "band"), whole[at])
 
 
+@pytest.mark.any_duckdb
 def test_an_area_chooses_chips_and_hides_no_pixel(con, made):
     path = made(noise((1, 170, 190), low=1), nodata=0)
     rng = np.random.default_rng(3)
@@ -127,6 +129,7 @@ def test_a_relation_of_areas_brings_its_columns(s2):
     assert [r["record_id"] for r in rows] == [ONE] * len(rows)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("min_valid", [0, 0.25, 0.5, 1])
 def test_min_valid_is_the_share_that_holds_data_in_all_bands(con, made, min_valid):
     pixels = noise((2, 64, 96), low=1)
@@ -227,6 +230,7 @@ def test_chips_are_arrays(s2):
     assert (arrays["B04"].dtype, arrays["SCL"].dtype) == (np.uint16, np.uint8)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -242,6 +246,7 @@ def test_odd_arguments_are_refused(s2, options, told):
         s2.execute(f"FROM rasteret_chips('s2', {options})")
 
 
+@pytest.mark.any_duckdb
 def test_a_lattice_of_too_many_chips_is_refused(con, tmp_path):
     path = write(tmp_path / "a.tif", noise((1, 1100, 1100), "uint8"))
     build_files(con, "made", {"a": path})

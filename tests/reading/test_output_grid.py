@@ -324,6 +324,7 @@ def test_pixels_are_those_of_the_windows_and_fall_together(two):
     assert not shared or len(shared) > 10  # neighbours: pixels are the same places
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("longitude", [178.5, -181.5])
 def test_a_raster_across_the_antimeridian_is_read_on_both_sides(con, tmp_path, longitude):
     data, _ = noise("uint16", 4)
@@ -347,6 +348,7 @@ def test_a_raster_across_the_antimeridian_is_read_on_both_sides(con, tmp_path, l
         assert (east["height"], east["width"]) == (other["height"], other["width"])
 
 
+@pytest.mark.any_duckdb
 def test_masks_are_resampled_as_what_they_are(con, tmp_path):
     """Hidden pixels are never mixed into others, whatever the file keeps there."""
     data = np.full((128, 128), 100, "uint8")
@@ -383,6 +385,7 @@ def test_overview_names_the_level(con, tmp_path):
         level_of(con, "made", bands=["band"], resolution=20, overview=3)
 
 
+@pytest.mark.any_duckdb
 def test_what_is_read_is_planned_and_each_tile_once(tmp_path):
     data, nodata = noise("uint16", 5, (640, 640))
     affine = Affine(10, 0, 500_000, 0, -10, 3_000_000)
@@ -464,6 +467,7 @@ def test_scaled_lists_and_whole_rasters(con, tmp_path):
     assert valid[20:50, 10:40].sum() == valid.sum() == (wanted != 0).sum()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [

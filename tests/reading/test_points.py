@@ -431,6 +431,7 @@ def expected_matches(con, arrays, match, max_dt, masked):
     return found
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("match", ["latest", "nearest"])
 @pytest.mark.parametrize("max_dt", [None, timedelta(days=4)])
 @pytest.mark.parametrize("masked", [False, True])
@@ -505,6 +506,7 @@ def nearest_valid(pixels, row, col, y, x, reach):
     return None, None
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("when", ["always", "if_center_nodata"])
 @pytest.mark.parametrize(("reach", "block"), [(1, 32), (3, 32), (20, 16)])
 def test_neighbours_equal_a_search_pixel_by_pixel(con, tmp_path, when, reach, block):
@@ -540,6 +542,7 @@ def test_neighbours_equal_a_search_pixel_by_pixel(con, tmp_path, when, reach, bl
 # Errors
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [

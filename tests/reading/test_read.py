@@ -206,6 +206,7 @@ def test_whole_bands_equal_rasterio(s2, scenes, band):
         assert_same(got, expected_read(scenes[0] / got.row["id"] / f"{band}.tif"))
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_polygon_of_degrees_equals_rasterio_in_both_zones(s2, scenes, level, all_touched):
@@ -454,6 +455,7 @@ def made(con, tmp_path):
     return run
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("nodata", [None, 0, 7])
 @pytest.mark.parametrize("crop", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
@@ -466,6 +468,7 @@ def test_crop_masked_and_all_touched(con, made, nodata, crop, masked, all_touche
     assert got.row["nodata"] == [nodata]
 
 
+@pytest.mark.any_duckdb
 def test_masked_without_an_area_hides_nodata_only(con, made):
     path = made(noise((1, 70, 90), "float32", high=9), nodata=math.nan)
     with rasterio.open(path, "r+") as file:
@@ -489,6 +492,7 @@ def test_nan_in_a_file_without_nodata_is_a_value(con, made):
     assert np.isnan(got.bands["band"][got.valid[0]]).any()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -516,6 +520,7 @@ def test_blobs_hold_the_native_type_in_little_endian(con, made, dtype, endiannes
     assert_same(got, expected_read(path, geometry_px=AREA_PX))
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 def test_bands_of_one_file_in_any_order(con, made, interleave):
     path = made(noise((4, 70, 90), "int16"), ("a", "b", "c", "d"), interleave=interleave, nodata=5)
@@ -540,6 +545,7 @@ def test_a_tile_that_bands_share_is_requested_once(con, server, tmp_path):
     assert counts[0]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("crop", [True, False])
 @pytest.mark.parametrize("nodata", [None, 5])
 def test_an_internal_mask_hides_pixels(con, made, nodata, crop):
@@ -557,6 +563,7 @@ def test_an_internal_mask_hides_pixels(con, made, nodata, crop):
         )
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 def test_an_alpha_band_hides_pixels(con, made, interleave):
     pixels = noise((4, 70, 90), "uint8")
@@ -569,6 +576,7 @@ def test_an_alpha_band_hides_pixels(con, made, interleave):
     assert_same(one, expected_read(path, geometry_px=AREA_PX, indexes=[2]))
 
 
+@pytest.mark.any_duckdb
 def test_blocks_that_are_not_in_the_file_are_no_data(con, made, tmp_path):
     for nodata in (None, 9):
         path = tmp_path / "made.tif"
@@ -584,6 +592,7 @@ def test_blocks_that_are_not_in_the_file_are_no_data(con, made, tmp_path):
         assert_same(got, expected_read(path, geometry_px=AREA_PX))
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 @pytest.mark.parametrize("transform", [NORTH_UP, ROTATED], ids=["north-up", "rotated"])
 def test_levels_are_the_overviews(con, made, level, transform):
@@ -694,6 +703,7 @@ def test_bands_of_unlike_grid_are_an_error_that_names_both(con, unlike):
         assert_same(got, expected_read(path))
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 @pytest.mark.parametrize("crop", [False, True])
 def test_aligned_by_band_each_has_its_own_grid(con, unlike, crop, all_touched):
