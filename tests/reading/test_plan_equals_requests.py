@@ -12,10 +12,10 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from examples import examples
 from reading.read_oracle import build_files, call_of, make_areas, random_polygon
 
 import rasteret_sql
+from examples import examples
 from rasteret_sql.reading.tile_store import STORE
 
 BANDS = ("r", "g", "b")
