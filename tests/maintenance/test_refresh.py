@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from examples import examples
+
 NAMES = ("kind", "path", "records", "bands", "assets", "enriched", "failed", "partitions")
 
 
@@ -286,7 +288,7 @@ def changed_at_random(upstream, dice, number):
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(2, 3)))
 def test_many_refreshes_come_to_what_one_build_gives(con, upstream, refresh, rows, seed):
     dice = random.Random(seed)
     for number in range(4):
