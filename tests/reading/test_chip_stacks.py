@@ -178,6 +178,7 @@ def test_a_record_that_can_t_be_read_is_told(con, tmp_path):
     assert len(rows) > 1
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "told"),
     [

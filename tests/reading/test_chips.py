@@ -107,6 +107,7 @@ def test_an_area_chooses_chips_and_hides_no_pixel(con, made):
     assert n_rows > 200
 
 
+@pytest.mark.any_duckdb
 def test_an_area_along_the_edges_of_chips_meets_those_inside(con, made):
     made(noise((1, 128, 128)))
     area = to_map(shapely.box(32, 32, 96, 64), NORTH_UP)
@@ -171,6 +172,7 @@ def test_the_geometry_is_the_outline_in_degrees(s2, scenes):
             assert shapely.symmetric_difference(got, wanted).area < 1e-5 * wanted.area
 
 
+@pytest.mark.any_duckdb
 def test_each_tile_is_fetched_and_decoded_once(con, server, monkeypatch):
     folder = server.folder / "chips"
     folder.mkdir(exist_ok=True)

@@ -197,6 +197,7 @@ def test_zones_of_several_kinds_in_one_table(raster):
     assert got["both"]["sum"] == got["line"]["sum"]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "touched", "fraction"])
 def test_lines_in_degrees_are_those_in_the_crs_of_the_raster(con, tmp_path, weights):
     transform = TRANSFORMS["north-up"]
@@ -242,6 +243,7 @@ def test_each_tile_under_lines_is_decoded_once_and_no_other(con, tmp_path, monke
     assert len(decoded) == len(tiles) == 5
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("shape", "arguments", "told"),
     [
