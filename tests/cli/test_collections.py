@@ -256,6 +256,7 @@ def test_progress_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, term
     assert screen.text.endswith("\r\x1b[K" if terminal else "")
 
 
+@pytest.mark.any_duckdb
 def test_a_build_shows_how_far_it_is(items, tmp_path, server):
     """In a terminal of its own; the server takes half a second for each header."""
     document = json.loads(items.read_text())

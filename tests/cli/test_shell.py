@@ -180,6 +180,7 @@ def test_ctrl_c_stops_the_statement_and_keeps_the_session(
         server.set(latency_ms=0)
 
 
+@pytest.mark.any_duckdb
 def test_history_is_kept_without_secrets(terminal, tmp_path):
     with terminal() as shell:
         shell.expect(PROMPT)
@@ -199,6 +200,7 @@ def test_history_is_kept_without_secrets(terminal, tmp_path):
         assert shell.end() == 0
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colours_show_where_they_are_wanted(terminal, no_color):
     with terminal(NO_COLOR=no_color) as shell:

@@ -1,8 +1,8 @@
 """What a process does while a read runs; each try is a fork of this one, so imports cost once.
 
-``python closing_scenarios.py SCENARIO SOURCE WORKSPACE ORIGIN N`` prints one JSON line:
-``[[exit code or null, seconds, output], …]``. SOURCE is ``local`` (files) or ``silent`` (a
-server that never answers).
+``python closing_scenarios.py WORKSPACE ORIGIN N`` prints for each line ``SCENARIO SOURCE`` that
+it reads one JSON line: ``[[exit code or null, seconds, output], …]``. SOURCE is ``local``
+(files) or ``silent`` (a server that never answers).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rasteret_sql.duck import ctrl_c as ctrl_c  # what a first call imports
 from rasteret_sql.duck import functions as functions
 from rasteret_sql.duck.stream import n_pulling
 
-SCENARIO, SOURCE, WORKSPACE, ORIGIN, N = sys.argv[1:]
+WORKSPACE, ORIGIN, N = sys.argv[1:]
 LIMIT_SECONDS = 30
 AT_ONCE = 4
 MANY = (
@@ -37,8 +37,17 @@ SILENT = (
 )
 
 
-def run_forks() -> None:
-    """Return in each child; the parent tells how they ended and leaves."""
+def wanted_of_this_fork() -> tuple[str, str]:
+    """Scenario and source, returned in each child; the parent leaves when its input ends."""
+    while line := sys.stdin.readline():
+        scenario, source = line.split()
+        if run_forks():
+            return scenario, source
+    os._exit(0)
+
+
+def run_forks() -> bool:
+    """Whether this is a child; the parent tells how all of them ended."""
     results = []
     for start in range(0, int(N), AT_ONCE):
         running = {}
@@ -48,7 +57,7 @@ def run_forks() -> None:
             if pid == 0:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-                return
+                return True
             running[pid] = (output, time.monotonic())
         deadline = time.monotonic() + LIMIT_SECONDS
         while running:
@@ -66,7 +75,7 @@ def run_forks() -> None:
                     del running[pid]
             time.sleep(0.005)
     print(json.dumps(results), flush=True)
-    os._exit(0)
+    return False
 
 
 def query(what: str, *, half: bool = False) -> str:
@@ -118,7 +127,7 @@ def ended(thread: threading.Thread) -> None:
 
 
 duckdb.default_connection().close()  # in 1.5 it has threads, which a fork loses
-run_forks()
+SCENARIO, SOURCE = wanted_of_this_fork()
 con = rasteret_sql.connect(workspace=WORKSPACE, config={"threads": 2})
 if SCENARIO == "close":
     thread = reading(con)

@@ -240,6 +240,7 @@ def test_a_web_address_is_one_file(rows, scenes, server):
         rows("FROM rasteret_files($p)", {"p": url.replace("B04", "*")})
 
 
+@pytest.mark.any_duckdb
 def test_outlines_hold_their_pixels(rows, scenes):
     path = str(next(scenes.glob("*/B04.tif")))
     rows("CREATE TABLE e AS FROM rasteret_files($p)", {"p": path})

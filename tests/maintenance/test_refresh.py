@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from examples import examples
+
 NAMES = ("kind", "path", "records", "bands", "assets", "enriched", "failed", "partitions")
 
 
@@ -102,6 +104,7 @@ def test_an_item_with_a_new_href_or_another_month_moves(built, refresh, rows):
     assert rows("SELECT count(*), count(B04_metadata), count(B08_metadata) FROM s2") == [(4, 4, 4)]
 
 
+@pytest.mark.any_duckdb
 def test_a_changed_file_is_read_again(built, refresh, rows):
     built.touch(2, "B08")
     name = built.all[2]["id"]
@@ -141,6 +144,7 @@ def test_what_the_item_says_of_values_is_kept_and_renewed(built, refresh, rows):
     assert refresh()["enriched"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_changed_into_no_raster_loses_its_header(built, refresh, rows):
     path = built.folder / built.all[2]["id"] / "B08.tif"
     whole = path.read_bytes()
@@ -157,6 +161,7 @@ def test_a_file_that_changed_into_no_raster_loses_its_header(built, refresh, row
     assert rows("FROM rasteret_errors('s2')") == []
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_is_gone_keeps_its_header_and_is_told(built, refresh, rows, version):
     path = built.folder / built.all[1]["id"] / "B04.tif"
     path.rename(path.with_suffix(".away"))
@@ -176,6 +181,7 @@ def test_a_file_that_is_gone_keeps_its_header_and_is_told(built, refresh, rows, 
     assert rows("FROM rasteret_errors('s2')") == []
 
 
+@pytest.mark.any_duckdb
 def test_assets_that_failed_are_tried_again(rows, upstream, refresh, version):
     path = upstream.folder / upstream.all[0]["id"] / "B04.tif"
     path.rename(path.with_suffix(".away"))
@@ -203,6 +209,7 @@ def test_an_item_that_is_gone_upstream_stays(built, refresh, rows):
     assert rows("SELECT count(DISTINCT id) FROM s2") == [(5,)]
 
 
+@pytest.mark.any_duckdb
 def test_an_item_that_comes_twice_is_one_record(built, refresh, rows):
     built.items.append(copy.deepcopy(built.items[0]))
     built.add(4)
@@ -286,7 +293,7 @@ def changed_at_random(upstream, dice, number):
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(2, 3)))
 def test_many_refreshes_come_to_what_one_build_gives(con, upstream, refresh, rows, seed):
     dice = random.Random(seed)
     for number in range(4):
@@ -327,6 +334,7 @@ def test_footers_and_the_list_stay_right(built, refresh, rows, version):
     assert rows("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(built.path)})[0][3] == 5
 
 
+@pytest.mark.any_duckdb
 def test_many_refreshes_do_not_leave_many_files(built, refresh, rows, version):
     for number in range(10):
         built.add(0, f"late{number}")
@@ -390,6 +398,7 @@ def test_every_search_option_is_run_again(upstream, rows, refresh):
     assert (report["records"], report["bands"], report["enriched"]) == (5, ["red"], 1)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("kind", ["wkb", "wkt"])
 def test_an_area_is_searched_again(upstream, rows, refresh, kind):
     area = shapely.box(70, 10, 80, 20)

@@ -21,6 +21,7 @@ from rasteret_sql.ingest.stac import api as stac_api
 API = Path(__file__).parents[1] / "ingest" / "stac_api_server.py"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("fault", "n_read"),
     [

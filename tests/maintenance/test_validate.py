@@ -51,6 +51,7 @@ def test_a_sound_collection_has_no_faults(built, faults, rows, tmp_path):
 FIRST = "id = (SELECT min(id) FROM s2)"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("column", "value", "at", "fault"),
     [
@@ -103,6 +104,7 @@ def metadata(change, band="B04"):
     return replaced(name, f"struct_update({name}, {change.replace('M.', name + '.')})")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -141,6 +143,7 @@ def test_a_wrong_header_is_told(built, faults, change, fault):
     assert any(re.search(fault, one[3]) for one in found), found[:3]
 
 
+@pytest.mark.any_duckdb
 def test_ids_that_come_twice_are_told_once(built, faults, rows):
     first = rows("SELECT min(id) FROM s2")[0][0]
     query = f"FROM s2 UNION ALL BY NAME SELECT * FROM s2 WHERE id = '{first}'"
@@ -159,6 +162,7 @@ def test_columns_that_are_missing_or_of_another_type_are_told(built, faults):
     assert found == []
 
 
+@pytest.mark.any_duckdb
 def test_assets_without_files_are_told(built, faults):
     found = faults(replaced("assets", "NULL"))
     assert {one[3] for one in found} == {"has no file"}
@@ -167,6 +171,7 @@ def test_assets_without_files_are_told(built, faults):
     assert {one[1:4] for one in found} == {("assets", "B04", "has no href")}
 
 
+@pytest.mark.any_duckdb
 def test_geometries_that_are_invalid_are_told(built, faults, rows):
     bow = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1), (0, 0)])
     boxes = "SELECT * EXCLUDE (geometry), $${}$$::BLOB AS geometry FROM s2 LIMIT 1"
@@ -228,6 +233,7 @@ def broken(path, how):
         path.write_bytes(data[:start] + bytes(2000) + data[start + 2000 :])
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("how", ["cut", "empty", "middle", "zeros"])
 def test_part_files_that_are_damaged_are_told(built, faults, tmp_path, how):
     folder = tmp_path / "workspace" / "s2_stac"
@@ -240,6 +246,7 @@ def test_part_files_that_are_damaged_are_told(built, faults, tmp_path, how):
     assert any(expected in one[3] for one in found), found
 
 
+@pytest.mark.any_duckdb
 def test_the_sound_files_beside_damaged_ones_are_read_on(built, faults, rows, tmp_path):
     folder = tmp_path / "workspace" / "s2_stac"
     paths = sorted(folder.rglob("*.parquet"))

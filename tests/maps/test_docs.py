@@ -73,6 +73,7 @@ def fetched(url):
     ).stdout
 
 
+@pytest.mark.any_duckdb
 def test_the_commands_and_addresses_of_the_page(address):
     url = f"http://{address.netloc}/api/collections?{address.query}"
     (name,) = json.loads(fetched(url))["collections"]

@@ -27,6 +27,7 @@ SQUARE = [[77.985, 13.005], [77.992, 13.004], [77.991, 13.012], [77.985, 13.005]
 POLYGON = {"type": "Polygon", "coordinates": [SQUARE]}
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_nothing_is_told_without_the_token(client, address):
     for headers in (
@@ -323,6 +324,7 @@ def test_faults_of_the_start_are_told(tmp_path, workspace):
     con.close()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_its_address_and_ends_on_a_signal(workspace, number):
     command = heeding_ctrl_c(

@@ -229,6 +229,7 @@ def test_a_collection_that_is_built_anew_is_shown_anew(tmp_path, scenes):
     con.close()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("given", "name"),
     [
@@ -256,6 +257,7 @@ def test_what_else_is_a_collection(workspace, scenes, tmp_path, given, name):
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_scenes_that_lack_a_band_are_left_out(workspace, scenes):
     con = rasteret_sql.connect(workspace=workspace)
     con.execute(
@@ -281,6 +283,7 @@ def test_scenes_that_lack_a_band_are_left_out(workspace, scenes):
     con.close()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("file", ["rio-tiler/cog.tif", "rio-tiler/red.tif"])
 def test_a_tile_of_a_real_file(data, tmp_path, file):
     path = data / "geotiff" / file

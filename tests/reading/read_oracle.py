@@ -103,10 +103,11 @@ def expected_read(
     Returns:
         The row, None where the bounds of the area are outside.
     """
-    if geometry_px is not None:
-        with opened(path) as file:
-            geometry = to_map(geometry_px, file.transform)
-    with opened(path, level) as file:
+    with contextlib.ExitStack() as files:
+        full = files.enter_context(opened(path))
+        file = files.enter_context(opened(path, level)) if level else full
+        if geometry_px is not None:
+            geometry = to_map(geometry_px, full.transform)
         indexes = list(indexes or file.indexes)
         window = Window(0, 0, file.width, file.height)
         if geometry is not None:
@@ -125,15 +126,18 @@ def expected_read(
             )
             assert transform.almost_equals(file.window_transform(window), 1e-9 * abs(transform.a))
         valid = ~np.broadcast_to(np.ma.getmaskarray(values), values.shape)
-        valid = valid & stored(file, indexes, window, level)
+        valid = valid & stored(file, full, indexes, window, level)
         pixels = file.read(indexes, window=window)
         if masked:
             pixels = np.where(valid, pixels, fill_value(file))
         return Expected(pixels, valid, file.window_transform(window), window)
 
 
-def stored(file: Any, indexes: Sequence[int], window: Window, level: int) -> Any:
-    """Which pixels lie in blocks that are in the file; rasterio reads the others as valid 0."""
+def stored(file: Any, full: Any, indexes: Sequence[int], window: Window, level: int) -> Any:
+    """Which pixels lie in blocks that are in the file; rasterio reads the others as valid 0.
+
+    ``file`` is opened at the level, ``full`` is the same at the full resolution.
+    """
     if file.nodata is not None or file.driver != "GTiff":
         return np.True_
     found = np.ones((len(indexes), window.height, window.width), bool)
@@ -142,13 +146,12 @@ def stored(file: Any, indexes: Sequence[int], window: Window, level: int) -> Any
     rows = range(top // height, -(-(top + window.height) // height))
     cols = range(left // width, -(-(left + window.width) // width))
     ovr = overview_number(file.name, level) if level else None
-    with opened(file.name) as full:
-        for (number, index), row, col in itertools.product(enumerate(indexes), rows, cols):
-            name = f"BLOCK_OFFSET_{col}_{row}"
-            if full.get_tag_item(name, "TIFF", bidx=index, ovr=ovr) is None:
-                down = slice(max(row * height - top, 0), (row + 1) * height - top)
-                across = slice(max(col * width - left, 0), (col + 1) * width - left)
-                found[number, down, across] = False
+    for (number, index), row, col in itertools.product(enumerate(indexes), rows, cols):
+        name = f"BLOCK_OFFSET_{col}_{row}"
+        if full.get_tag_item(name, "TIFF", bidx=index, ovr=ovr) is None:
+            down = slice(max(row * height - top, 0), (row + 1) * height - top)
+            across = slice(max(col * width - left, 0), (col + 1) * width - left)
+            found[number, down, across] = False
     return found
 
 
@@ -167,9 +170,18 @@ def fill_value(file: Any) -> Any:
 
 def touches(path: str | Path, geometry_px: shapely.Geometry) -> bool:
     """Whether an area shares more than its border with the image."""
+    return overlap(image_px(path), geometry_px)
+
+
+def image_px(path: str | Path) -> shapely.Polygon:
+    """The outline of an image in pixel coordinates."""
     with opened(path) as file:
-        image = shapely.box(0, 0, file.width, file.height)
-    return bool(shapely.intersection(image, geometry_px).area > 0)
+        return shapely.box(0, 0, file.width, file.height)
+
+
+def overlap(image: shapely.Geometry, area: shapely.Geometry) -> bool:
+    """Whether two areas share more than their borders."""
+    return bool(shapely.intersection(image, area).area > 0)
 
 
 def warped(

@@ -333,6 +333,7 @@ def test_a_tile_under_several_areas_is_requested_once(con, remote, server, funct
     assert sum(stop - start for _, start, stop in asked) < 3 * (alone[2] - alone[1])
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("function", ["rasteret_read", "rasteret_pixels"])
 def test_areas_on_the_scenes_request_no_byte_twice(s2, server, function):
     rng = np.random.default_rng(2)
@@ -389,6 +390,7 @@ def test_ten_thousand_areas_in_one_call(con, remote, server):
         assert pixels == np.where(seen, part, 7).astype("<u2").tobytes()
 
 
+@pytest.mark.any_duckdb
 def test_ten_thousand_areas_as_pixels(con, remote, server):
     rng = np.random.default_rng(5)
     n = 10_000
@@ -422,6 +424,7 @@ def strip_across_180():
     return [179.92, -16.6, -179.94, -16.5], shapely.box(179.92, -16.6, 180.06, -16.5)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 @pytest.mark.parametrize("kind", ["bbox", "multipolygon", "aois"])
 def test_an_area_across_the_antimeridian_in_utm(con, tmp_path, kind, all_touched):
@@ -506,6 +509,7 @@ def grid(request, con, tmp_path):
     return path, transform, crs
 
 
+@pytest.mark.any_duckdb
 def test_lonlat_adds_the_degrees_of_pixel_centres(con, grid):
     _, transform, crs = grid
     found = con.execute("SELECT * FROM rasteret_pixels('made', lonlat := true)").fetchnumpy()
@@ -544,6 +548,7 @@ def shares(area_px, height, width):
     return shapely.area(shapely.intersection(shapely.box(col, row, col + 1, row + 1), area_px))
 
 
+@pytest.mark.any_duckdb
 def test_coverage_is_the_share_of_each_touched_pixel(con, grid):
     path, transform, crs = grid
     rng = np.random.default_rng(6)
@@ -577,6 +582,7 @@ def test_coverage_is_the_share_of_each_touched_pixel(con, grid):
         np.testing.assert_allclose(got.sum(), inside, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.any_duckdb
 def test_coverage_hides_nodata_as_other_reads_do(con, grid):
     path, transform, crs = grid
     area = to_map(shapely.Polygon([(3.3, 4.2), (70.4, 9.9), (33.3, 66.1)]), transform)
@@ -588,6 +594,7 @@ def test_coverage_hides_nodata_as_other_reads_do(con, grid):
     np.testing.assert_array_equal(valid, seen[found["row"], found["col"]])
 
 
+@pytest.mark.any_duckdb
 def test_coverage_without_an_area_is_one(con, grid):
     found = con.execute(
         "SELECT count(*), min(coverage), max(coverage) FROM rasteret_pixels('made', "
@@ -596,6 +603,7 @@ def test_coverage_without_an_area_is_one(con, grid):
     assert found == [(6300, 1.0, 1.0)]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("all_touched", [False, True])
 def test_pixels_of_a_level_are_the_overviews(con, grid, level, all_touched):

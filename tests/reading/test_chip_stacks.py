@@ -93,6 +93,7 @@ def test_stacks_cover_every_square_that_a_record_covers(con, tmp_path):
     assert set(covers) - set(places) == {at for at in covers if at[1] == 16}
 
 
+@pytest.mark.any_duckdb
 def test_min_valid_leaves_records_out(con, tmp_path):
     pixels = noise((1, 64, 64), "uint8", low=1)
     write(tmp_path / "full.tif", pixels, nodata=0)
@@ -137,6 +138,7 @@ def test_a_column_that_is_not_selected_is_not_fetched(n_requests):
     assert len(some) == len(rows)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32644", "EPSG:4326"])
 def test_chips_on_a_grid_of_one_s_own(s2, scenes, crs):
     resolution = 0.0001 if crs == "EPSG:4326" else 15
@@ -176,6 +178,7 @@ def test_a_record_that_can_t_be_read_is_told(con, tmp_path):
     assert len(rows) > 1
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "told"),
     [

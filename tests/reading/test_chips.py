@@ -69,6 +69,7 @@ def test_chips_of_a_raster_are_rasterio_s_windows(con, made, size, stride, trans
             assert row["nodata"] == [7, 7]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_chips_of_an_overview(con, made, level):
     path = made(noise((1, 150, 130)), overviews=[2, 4])
@@ -81,6 +82,7 @@ def test_chips_of_an_overview(con, made, level):
             np.testing.assert_array_equal(array_of(row, "band"), whole[at])
 
 
+@pytest.mark.any_duckdb
 def test_an_area_chooses_chips_and_hides_no_pixel(con, made):
     path = made(noise((1, 170, 190), low=1), nodata=0)
     rng = np.random.default_rng(3)
@@ -105,6 +107,7 @@ def test_an_area_chooses_chips_and_hides_no_pixel(con, made):
     assert n_rows > 200
 
 
+@pytest.mark.any_duckdb
 def test_an_area_along_the_edges_of_chips_meets_those_inside(con, made):
     made(noise((1, 128, 128)))
     area = to_map(shapely.box(32, 32, 96, 64), NORTH_UP)
@@ -127,6 +130,7 @@ def test_a_relation_of_areas_brings_its_columns(s2):
     assert [r["record_id"] for r in rows] == [ONE] * len(rows)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("min_valid", [0, 0.25, 0.5, 1])
 def test_min_valid_is_the_share_that_holds_data_in_all_bands(con, made, min_valid):
     pixels = noise((2, 64, 96), low=1)
@@ -168,6 +172,7 @@ def test_the_geometry_is_the_outline_in_degrees(s2, scenes):
             assert shapely.symmetric_difference(got, wanted).area < 1e-5 * wanted.area
 
 
+@pytest.mark.any_duckdb
 def test_each_tile_is_fetched_and_decoded_once(con, server, monkeypatch):
     folder = server.folder / "chips"
     folder.mkdir(exist_ok=True)
@@ -227,6 +232,7 @@ def test_chips_are_arrays(s2):
     assert (arrays["B04"].dtype, arrays["SCL"].dtype) == (np.uint16, np.uint8)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -242,6 +248,7 @@ def test_odd_arguments_are_refused(s2, options, told):
         s2.execute(f"FROM rasteret_chips('s2', {options})")
 
 
+@pytest.mark.any_duckdb
 def test_a_lattice_of_too_many_chips_is_refused(con, tmp_path):
     path = write(tmp_path / "a.tif", noise((1, 1100, 1100), "uint8"))
     build_files(con, "made", {"a": path})

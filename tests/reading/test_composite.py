@@ -231,6 +231,7 @@ def test_a_record_that_cannot_be_read_is_left_out_and_told(con, tmp_path):
     assert set(row["band"]) == {5}
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -53,6 +53,7 @@ def test_bins_are_numpy_s(con, made, dtype, limits, bins):
         assert_same(own, pixels[number][pixels[number] != 7].astype(float), bins, limits)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 @pytest.mark.parametrize("level", [0, 1])
 def test_only_pixels_inside_the_area_count(con, made, level, all_touched):

@@ -108,6 +108,7 @@ def test_a_tile_of_the_file_stays_one_row(tmp_path):
     con.close()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("compress", ["NONE", "DEFLATE"])
 def test_slabs_that_are_planned_in_groups_are_all_read_once(
     tmp_path, server, monkeypatch, compress
@@ -128,6 +129,7 @@ def test_slabs_that_are_planned_in_groups_are_all_read_once(
     con.close()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("name", ["tiff_dos_strip_chop.tif", "strip_larger_than_2GB_header.tif"])
 def test_a_small_file_that_declares_terabytes_fails_at_once(tmp_path, data, name):
     con = open_table(tmp_path, data / "geotiff/gdal/gcore/data" / name)
@@ -165,6 +167,7 @@ def test_of_an_uncompressed_strip_only_the_rows_of_the_area_are_fetched(tmp_path
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_of_a_deflated_strip_no_more_is_fetched_than_up_to_the_area(tmp_path, server):
     noise = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE), dtype=np.uint8)
     doubled = np.repeat(noise, 2, axis=2)
@@ -180,6 +183,7 @@ def test_of_a_deflated_strip_no_more_is_fetched_than_up_to_the_area(tmp_path, se
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_damage_in_the_middle_is_told_and_what_lies_before_is_read(tmp_path):
     path = tmp_path / "a.tif"
     pixels = picture()
@@ -212,6 +216,7 @@ print(json.dumps([total, after - before]))
 """
 
 
+@pytest.mark.any_duckdb
 def test_a_strip_of_196_mb_costs_a_fraction_of_that(tmp_path):
     side = 14_000
     row = np.arange(side) % 200

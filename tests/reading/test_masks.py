@@ -71,6 +71,7 @@ CASES = (
 )
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("made", CASES)
 def test_a_masked_read_hides_what_gdals_mask_hides(tmp_path, made):
     path = tmp_path / "a.tif"
@@ -78,6 +79,7 @@ def test_a_masked_read_hides_what_gdals_mask_hides(tmp_path, made):
     compare_with_gdal(path, tmp_path)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("bits", [1, 8])
 def test_a_real_mask_of_three_samples_hides_what_gdals_hides(tmp_path, data, bits):
     folder = data / "geotiff/gdal/gcore/data"

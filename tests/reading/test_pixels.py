@@ -220,6 +220,7 @@ def items_of(path):
     return document.get("features", [document])
 
 
+@pytest.mark.any_duckdb
 def test_paired_stac_items_read_like_their_files(data, server, tmp_path):
     """Items with their files: built over HTTP, each band's pixels equal to rasterio's."""
     pairs = json.loads((data / "pairs.json").read_text())

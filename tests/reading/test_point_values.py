@@ -44,7 +44,7 @@ def pairs(s2):
     return s2
 
 
-@pytest.mark.parametrize("band", ["B04", "SCL"])
+@pytest.mark.parametrize("band", [pytest.param("B04", marks=pytest.mark.any_duckdb), "SCL"])
 def test_values_of_a_join_are_those_of_rasterio(pairs, scenes, band):
     rows = pairs.execute(
         f"SELECT p.*, rasteret_value(s, '{band}', [p.lon, p.lat]) "

@@ -199,6 +199,7 @@ def test_points_of_another_crs(con, tmp_path):
     assert row["distance_px"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_top_and_left_are_inside_right_and_bottom_outside(con, tmp_path):
     path = write(tmp_path / "a.tif", np.arange(12, dtype="uint8").reshape(1, 3, 4))
     build_files(con, "one", {"one": path})
@@ -341,6 +342,7 @@ def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scen
     assert n_none == 0
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("bands", [["B04"], ["B04", "SCL"]])
 def test_a_match_requests_mask_tiles_once_and_bands_of_matches_alone(s2, server, n_requests, bands):
     rng = np.random.default_rng(4)
@@ -431,6 +433,7 @@ def expected_matches(con, arrays, match, max_dt, masked):
     return found
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("match", ["latest", "nearest"])
 @pytest.mark.parametrize("max_dt", [None, timedelta(days=4)])
 @pytest.mark.parametrize("masked", [False, True])
@@ -505,6 +508,7 @@ def nearest_valid(pixels, row, col, y, x, reach):
     return None, None
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("when", ["always", "if_center_nodata"])
 @pytest.mark.parametrize(("reach", "block"), [(1, 32), (3, 32), (20, 16)])
 def test_neighbours_equal_a_search_pixel_by_pixel(con, tmp_path, when, reach, block):
@@ -540,6 +544,7 @@ def test_neighbours_equal_a_search_pixel_by_pixel(con, tmp_path, when, reach, bl
 # Errors
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -579,6 +584,7 @@ def test_no_points_no_rows(s2):
         assert not s2.execute("FROM rasteret_sample_points('s2', $q)", {"q": query}).fetchall()
 
 
+@pytest.mark.any_duckdb
 def test_a_broken_tile(s2, con, tmp_path):
     path = write(tmp_path / "a.tif", noise((1, 64, 64)))
     build_files(con, "one", {"one": path})

@@ -53,6 +53,7 @@ def bytes_of(values, low, high):
     return np.floor(np.clip((values - low) / (high - low), 0, 1) * 255 + 0.5)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("width", [90, 512])
 def test_three_bands_are_red_green_and_blue(con, made, width):
     pixels = noise((3, 70, 90), low=0, high=250)
@@ -84,6 +85,7 @@ def test_without_rescale_the_2nd_and_98th_percentile_are_black_and_white(con, ma
     assert 0.01 < np.mean(got[..., 0] == 0) < 0.05
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("width", "level"), [(512, 0), (200, 0), (151, 0), (150, 1), (76, 1), (75, 2), (20, 2)]
 )
@@ -146,6 +148,7 @@ def test_classes_have_their_colour_and_are_not_mixed(con, made):
     assert (got[middle == 2] == [0, 0, 255, 255]).all()
 
 
+@pytest.mark.any_duckdb
 def test_complex_nan_and_empty_rasters_have_pictures(con, made):
     values = noise((1, 30, 40), "float32")
     values[0, :5] = np.nan
@@ -199,6 +202,7 @@ def test_a_band_may_stand_for_two_colours(s2):
     assert (got[..., 0] != got[..., 1]).any()
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "told"),
     [

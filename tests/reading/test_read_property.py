@@ -28,6 +28,7 @@ from reading.read_oracle import (
 from shapely import affinity
 
 import rasteret_sql
+from examples import examples
 
 ORIGINS = {
     "EPSG:32643": (500_000.0, 4_000_000.0, 10.0),
@@ -55,7 +56,7 @@ NODATA = {
     "float64": (None, math.nan, 7.0),
 }  # fmt: skip
 
-N_EXAMPLES = 60
+N_EXAMPLES = examples(30, 60)
 
 LAYOUTS = (
     {"tiled": True, "blockxsize": 16, "blockysize": 16},
@@ -319,7 +320,8 @@ def test_lists_and_scaled_values_say_the_same_as_blobs(session, raster, shape, c
         np.testing.assert_array_equal(got, np.where(seen, pixels.ravel().astype(float), np.nan))
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.any_duckdb
+@settings(max_examples=examples(20, 40), deadline=None)
 @given(raster=rasters(), shapes=st.lists(areas(), min_size=1, max_size=4).map(listed).filter(bool))
 def test_the_oracle_agrees_with_shapely(raster, shapes):
     """Rows of the oracle: pixel centres by shapely, whatever the affine and the polygon."""

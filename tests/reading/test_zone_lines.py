@@ -88,6 +88,7 @@ def burnt(path, shape, *, touched):
         return file.read(1), file.read_masks(1) != 0, inner
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "touched"])
 @several
 @given(drawn=drawn_zones)
@@ -110,6 +111,7 @@ def test_lines_and_points_burn_the_pixels_of_gdal(raster, weights, drawn):
             assert row["stddev"] == pytest.approx(own.std(), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("raster", ["north-up", "oblong"], indirect=True)  # exactextract's limit
 @several
 @given(drawn=st.lists(lines, min_size=5, max_size=25))
@@ -195,6 +197,7 @@ def test_zones_of_several_kinds_in_one_table(raster):
     assert got["both"]["sum"] == got["line"]["sum"]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "touched", "fraction"])
 def test_lines_in_degrees_are_those_in_the_crs_of_the_raster(con, tmp_path, weights):
     transform = TRANSFORMS["north-up"]
@@ -216,6 +219,7 @@ def test_lines_in_degrees_are_those_in_the_crs_of_the_raster(con, tmp_path, weig
         assert type(zones[name]) is shapely.Point or degrees[name].geom_type == "LineString"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "touched", "fraction"])
 def test_each_tile_under_lines_is_decoded_once_and_no_other(con, tmp_path, monkeypatch, weights):
     decoded = []
@@ -239,6 +243,7 @@ def test_each_tile_under_lines_is_decoded_once_and_no_other(con, tmp_path, monke
     assert len(decoded) == len(tiles) == 5
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("shape", "arguments", "told"),
     [

@@ -208,6 +208,7 @@ def exactextracted(path, areas, operations, **options):
     return {one["properties"]["area"]: one["properties"] for one in found}
 
 
+@pytest.mark.any_duckdb
 def test_fractions_equal_exactextract(raster):
     con, path, areas = raster
     got = stats_of(
@@ -412,6 +413,7 @@ def test_a_record_without_a_crs_is_a_row_that_says_so(con, tmp_path):
 # Requests
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "fraction"])
 def test_each_tile_is_requested_and_decoded_once_for_all_zones(s2, server, monkeypatch, weights):
     decoded = []
@@ -574,6 +576,7 @@ def test_weights_below_zero_are_refused(con, tmp_path):
     assert null == [(None,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
     """Plans and groups that end inside of zones change nothing."""
     pixels = noise((1, 500, 500), "uint16", seed=3)

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fuzz
 import matrix
 
+from examples import examples
+
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 needs_data = pytest.mark.skipif(
     not (matrix.DATA / "truth.json").is_file(), reason="the shared test data are not here"
@@ -63,7 +65,7 @@ def test_damaged_blocks_of_files_give_arrays_or_errors_of_this_package():
             files.append((data, parse_header(data)))
     assert len(files) > 400
     outcomes = Counter()
-    for number in range(3000):
+    for number in range(examples(1000, 3000)):
         rng = random.Random(number)
         data, header = rng.choice(files)
         outcomes[fuzz.attempt(fuzz.damage(data, rng), header)] += 1
