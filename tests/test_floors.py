@@ -15,6 +15,7 @@ FLOORS = {
     "secrets": 0,
     "units": 0,
     "pictures": 1,
+    "progress": 5,
     "tiff": 1,
     "grid": 1,
     "remote": 2,

@@ -18,7 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -130,6 +131,20 @@ class Group:
         return self.chunk.patches(unit)
 
 
+class _NeedLists(NamedTuple):
+    """The needs of a plan as Python lists, which are faster to walk through one by one.
+
+    Attributes:
+        first: Where the needs of each unit begin, and the end of the last one's.
+        needs: Band, role, kind, tile, row and column of the tile.
+        window: Rows and columns.
+    """
+
+    first: list[int]
+    needs: list[tuple[int, int, int, int, int, int]]
+    window: list[list[int]]
+
+
 class _Chunk:
     """A plan on its way: its tiles as objects, made when they are needed."""
 
@@ -139,12 +154,8 @@ class _Chunk:
         self.plan = plan
         self._streams = streams
         self._users = _groups_of_tiles(plan, edges)
-        needs, tiles = plan.needs, plan.tiles
-        self.first_need = plan.first_need.tolist()
-        self._need_band, self._need_role = needs.band.tolist(), needs.role.tolist()
-        self._need_kind, self.need_tile = needs.kind.tolist(), needs.tile.tolist()
-        self._need_row, self._need_col = needs.tile_row.tolist(), needs.tile_col.tolist()
-        self._need_window = needs.window.tolist()
+        tiles = plan.tiles
+        self._first_need = plan.first_need
         self._tiles: list[Tile | None] = [None] * len(tiles.file)
         self._columns = [column.tolist() for column in tiles]
         order = np.argsort(tiles.request, kind="stable")
@@ -152,6 +163,31 @@ class _Chunk:
         self._by_request = order.tolist()
         self._request_edges = request_edges.tolist()
         self._versions: dict[tuple[int, int], tuple[str | None, object]] = {}
+
+    def needed(self, start: int, stop: int) -> list[int]:
+        """Numbers of the tiles that some units need, each once; -1 for sparse ones."""
+        first, last = self._first_need[[start, stop]].tolist()
+        return list(dict.fromkeys(self.plan.needs.tile[first:last].tolist()))
+
+    @cached_property
+    def _needs(self) -> _NeedLists:
+        """Made where patches are asked for: lists take ten times the memory of arrays."""
+        needs = self.plan.needs
+        return _NeedLists(
+            self._first_need.tolist(),
+            list(
+                zip(
+                    needs.band.tolist(),
+                    needs.role.tolist(),
+                    needs.kind.tolist(),
+                    needs.tile.tolist(),
+                    needs.tile_row.tolist(),
+                    needs.tile_col.tolist(),
+                    strict=True,
+                )
+            ),
+            needs.window.tolist(),
+        )
 
     def tile(self, number: int) -> Tile:
         tile = self._tiles[number]
@@ -206,18 +242,16 @@ class _Chunk:
         scene = int(plan.units.scene[unit])
         pieces: list[tuple[list[Piece], list[Piece]]] = [([], []) for _ in plan.bands]
         found = [-1] * len(plan.bands)
-        for n in range(self.first_need[unit], self.first_need[unit + 1]):
-            kind = kinds[self._need_kind[n]]
-            number = self.need_tile[n]
-            band, role = self._need_band[n], self._need_role[n]
+        first, needs, windows = self._needs
+        for n in range(first[unit], first[unit + 1]):
+            band, role, number_of_kind, number, row, col = needs[n]
+            kind = kinds[number_of_kind]
             block = kind.format
-            origin = self._need_row[n] * block.tile_height, self._need_col[n] * block.tile_width
+            origin = row * block.tile_height, col * block.tile_width
             tile = None if number < 0 else self._tiles[number]
-            pieces[band][role].append(
-                Piece(tile, Window(*self._need_window[n]), origin, kind.sample)
-            )
+            pieces[band][role].append(Piece(tile, Window(*windows[n]), origin, kind.sample))
             if role != MASK:
-                found[band] = self._need_kind[n]
+                found[band] = number_of_kind
         return [
             Patch(
                 window,
@@ -327,10 +361,8 @@ class Pipeline(Generic[D]):
         if group.is_done:
             return 0
         chunk = group.chunk
-        first, last = chunk.first_need[group.start], chunk.first_need[group.stop]
-        numbers = dict.fromkeys(chunk.need_tile[first:last])
-        numbers.pop(-1, None)
-        group.tiles = [chunk.tile(number) for number in numbers]
+        numbers = chunk.needed(group.start, group.stop)
+        group.tiles = [chunk.tile(number) for number in numbers if number >= 0]
         self._take(group.weight)
         requests: dict[int, None] = {}
         with self._changed:
