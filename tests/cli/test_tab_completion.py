@@ -13,6 +13,8 @@ import pytest
 import rasteret_sql
 from rasteret_sql.cli.tab_completion import SHELLS
 
+pytestmark = pytest.mark.any_duckdb
+
 MODULE = (sys.executable, "-m", "rasteret_sql")
 
 

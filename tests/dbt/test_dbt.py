@@ -351,6 +351,7 @@ def test_a_test_of_the_package_finds_its_fault_and_nothing_else(tested, test, ro
     assert tested.results[f"{test}_sound"]["failures"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_a_bind_error_is_our_one_line(tested):
     expected = (
         "rasteret_pixels: bands: expected one of B04, B08, SCL, got 'B99'; "
@@ -360,6 +361,7 @@ def test_a_bind_error_is_our_one_line(tested):
     assert not OURS.search(tested.output)
 
 
+@pytest.mark.any_duckdb
 def test_tests_alone_refresh_no_collection(tested):
     assert "collection s2" not in tested.output
 

@@ -157,6 +157,7 @@ LONG = (
 )
 
 
+@pytest.mark.any_duckdb
 def test_a_kernel_shows_how_far_long_work_is(kernel):
     assert kernel.run("con.sql('FROM s2').fetchall(); 1")[1] is None
     assert kernel.shown == []  # it was short
@@ -168,6 +169,7 @@ def test_a_kernel_shows_how_far_long_work_is(kernel):
     assert kernel.shown[-1] == ""
 
 
+@pytest.mark.any_duckdb
 def test_a_kernel_shows_a_read_that_takes_long(kernel, silent):
     query, server = silent
     server.reset()
@@ -179,6 +181,7 @@ def test_a_kernel_shows_a_read_that_takes_long(kernel, silent):
     assert kernel.shown[0].startswith("rasteret_pixels")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "off", ["import os; os.environ['RASTERET_PROGRESS'] = '0'",
             "import rasteret_sql.progress; rasteret_sql.progress.wanted(False)"],

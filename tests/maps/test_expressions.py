@@ -9,6 +9,8 @@ import pytest
 from rasteret_sql.errors import InputError
 from rasteret_sql.maps.expressions import MAX_LENGTH, checked
 
+pytestmark = pytest.mark.any_duckdb
+
 NAMES = ("B04", "B08", "SCL", "eo:cloud_cover", "datetime", "bbox")
 
 VALUES = {

@@ -46,6 +46,7 @@ def facts_of(client):
     return client(f"/api/collections/{name}").json
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("zoom", [14, 15, 17])
 @pytest.mark.parametrize("place", [PLACE, (77.966, 12.993)], ids=["inside", "corner"])
 def test_a_tile_is_what_gdal_warps(client, scenes, zoom, place):
@@ -58,6 +59,7 @@ def test_a_tile_is_what_gdal_warps(client, scenes, zoom, place):
         assert (image[..., channel] == grey(values, valid, 0, 5000)).all()
 
 
+@pytest.mark.any_duckdb
 def test_three_bands_have_limits_of_their_own(client, scenes):
     path, box = tile_at(*PLACE, 14)
     image = client(
@@ -70,6 +72,7 @@ def test_three_bands_have_limits_of_their_own(client, scenes):
         assert (image[..., number] == grey(values, valid, low, high)).all()
 
 
+@pytest.mark.any_duckdb
 def test_classes_keep_their_colours(client, scenes):
     path, box = tile_at(*PLACE, 14)
     values, valid = warped(scenes / SCENE / "SCL.tif", box)
@@ -96,6 +99,7 @@ def test_an_expression_is_computed_for_each_pixel(client, scenes):
     assert (image[..., 0] == grey(difference, valid, -5000, 0)).all()
 
 
+@pytest.mark.any_duckdb
 def test_scenes_fill_each_other_and_the_newest_lies_on_top(client, scenes):
     path, box = tile_at(77.9915, 13.019, 14)
     names = [f"{tile}_{day}" for day in ("20240110", "20240310") for tile in ("43PHQ", "44PKV")]

@@ -36,6 +36,7 @@ def n_tables(monkeypatch):
     return found
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("most_bytes", [None, 100])
 def test_a_stack_is_of_all_batches(s2, n_tables, monkeypatch, most_bytes):
     options = {"bands": ["B04"], "size": SIDE, "bbox": BOX, "stack": "time", "record_columns": None}
@@ -56,6 +57,7 @@ def test_a_stack_is_of_all_batches(s2, n_tables, monkeypatch, most_bytes):
         assert all(of_name[name] == layer for name, layer in zip(names, layers, strict=True))
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("most_bytes", [None, 100])
 def test_a_composite_is_of_all_batches(s2, n_tables, monkeypatch, most_bytes):
     options = {"bands": ["B04"], "method": "count", "bbox": BOX}
@@ -69,6 +71,7 @@ def test_a_composite_is_of_all_batches(s2, n_tables, monkeypatch, most_bytes):
     np.testing.assert_array_equal(counts, few_counts * N_COPIES)
 
 
+@pytest.mark.any_duckdb
 def test_a_column_of_which_32_bits_cannot_tell_the_places_is_whole():
     if os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 8 << 30:
         pytest.skip("takes 3 GiB of memory")
@@ -88,6 +91,7 @@ def test_a_column_of_which_32_bits_cannot_tell_the_places_is_whole():
     )
 
 
+@pytest.mark.any_duckdb
 def test_nested_columns_get_long_offsets_with_the_same_values(monkeypatch):
     rows = [
         {"a": ["x", None], "b": {"c": b"1", "d": [{"e": "y"}]}, "n": n} if n % 3 else {"n": n}
