@@ -664,14 +664,14 @@ def _batch_edges(weights: Ints, enough: int, decoded: Ints) -> list[int]:
         decoded: Bytes of the tiles that each unit is the first to need: those of a group are
             all in memory at once.
     """
-    totals = [(np.cumsum(weights), enough), (np.cumsum(decoded), _GROUP_TILE_BYTES)]
+    total, of_tiles = np.cumsum(weights), np.cumsum(decoded)
     edges = [0]
     while (start := edges[-1]) < len(weights):
-        stops = [
-            int(np.searchsorted(total, (int(total[start - 1]) if start else 0) + most)) + 1
-            for total, most in totals
-        ]
-        edges.append(min(*stops, len(weights)))
+        before, before_tiles = (int(one[start - 1]) if start else 0 for one in (total, of_tiles))
+        stop = int(np.searchsorted(total, before + enough)) + 1
+        # before the unit that needs one tile more, so that those of a tile stay together
+        fitting = int(np.searchsorted(of_tiles, before_tiles + _GROUP_TILE_BYTES, "right"))
+        edges.append(min(stop, max(fitting, start + 1), len(weights)))
     return edges
 
 
