@@ -73,7 +73,9 @@ BENCH_FLAGS := $(if $(filter 0,$(shell id -u)),--rt)
 bench: $(VENV)/.dev $(BENCH)/layout.json
 	$(BIN)/python benchmarks/reads.py --folder $(BENCH) $(BENCH_FLAGS) $(PEERS)
 	$(BIN)/python benchmarks/overhead.py --folder $(BENCH) $(BENCH_FLAGS) --append $(RESULTS)
-	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --append $(RESULTS)
+	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --reads aggregate copy --append $(RESULTS)
+	$(BIN)/python benchmarks/memory.py --folder $(BENCH) --gigabytes 1 \
+	  --reads points match zones composite --append $(RESULTS)
 
 # The same with rasterio, async-geotiff and rasteret, in an environment of their own.
 bench-peers: PEERS := --peers $(CURDIR)/$(VENV_PEERS)/bin/python

@@ -197,7 +197,10 @@ def main() -> None:
     print(table)
     if options.append:
         with options.append.open("a") as file:
-            file.write(f"\n## Memory\n\nThe budget is 256 MiB; 30 % more are allowed.\n\n{table}")
+            file.write(
+                f"\n## Memory of reads of {options.gigabytes:g} GB\n\nThe budget is 256 MiB; 30 % "
+                f"more are allowed, and what a million points take themselves.\n\n{table}"
+            )
 
 
 if __name__ == "__main__":
