@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 import json
 import re
-import select
+import selectors
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -376,7 +376,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_there(self) -> bool:
         """Whether the client still waits for its answer."""
         try:
-            ready, _, _ = select.select([self.connection], [], [], 0)
+            with selectors.DefaultSelector() as selector:  # select() refuses files above 1023
+                selector.register(self.connection, selectors.EVENT_READ)
+                ready = selector.select(0)
             return not ready or bool(self.connection.recv(1, socket.MSG_PEEK))
         except (OSError, ValueError):
             return False

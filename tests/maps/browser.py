@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import os
-import select
+import selectors
 import shutil
 import subprocess
 import time
@@ -148,7 +148,9 @@ class Browser:
         raise TimeoutError(method)
 
     def _read(self, seconds: float) -> list[dict[str, Any]]:
-        ready, _, _ = select.select([self._in], [], [], seconds)
+        with selectors.DefaultSelector() as selector:  # select() refuses files above 1023
+            selector.register(self._in, selectors.EVENT_READ)
+            ready = selector.select(seconds)
         if ready:
             data = os.read(self._in, 1 << 20)
             if not data:
