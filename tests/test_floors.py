@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "rasteret_sql"
 FLOORS = {
     "errors": 0,
     "secrets": 0,
+    "progress": 0,
     "units": 0,
     "pictures": 1,
-    "progress": 5,
     "tiff": 1,
     "grid": 1,
     "remote": 2,

@@ -10,7 +10,7 @@ import click
 from rasteret_sql.cli import options, reports, tab_completion, text
 from rasteret_sql.cli.failures import FAILED, Failure
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
-from rasteret_sql.progress import shown
+from rasteret_sql.progress.display import shown
 
 
 @click.group()

@@ -24,7 +24,7 @@ from rasteret_sql.cli.session import (
 )
 from rasteret_sql.cli.statements import statement
 from rasteret_sql.duck.results import translated
-from rasteret_sql.progress import shown
+from rasteret_sql.progress.display import shown
 
 _UNSAFE = re.compile(r"[^\w.+-]")
 _MOST_NAME = 200

@@ -10,7 +10,7 @@ import click
 from rasteret_sql.cli import text
 from rasteret_sql.cli.failures import Failure
 from rasteret_sql.cli.session import call, session, to_json
-from rasteret_sql.progress import shown
+from rasteret_sql.progress.display import shown
 
 
 def build(

@@ -28,7 +28,7 @@ from rasteret_sql.cli.session import (
 )
 from rasteret_sql.duck.results import translated
 from rasteret_sql.errors import InputError
-from rasteret_sql.progress import shown
+from rasteret_sql.progress.display import shown
 
 _WITHOUT_ROWS = {
     getattr(duckdb.StatementType, name) for name in ("CREATE", "INSERT", "UPDATE", "DELETE", "COPY")

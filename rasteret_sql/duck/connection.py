@@ -384,7 +384,7 @@ def _registered(
         instance.signals = signals
         instance.adopt(con)
     if "ipykernel" in sys.modules:
-        from rasteret_sql.progress import shown_in_notebooks
+        from rasteret_sql.progress.display import shown_in_notebooks
 
         shown_in_notebooks()
     return instance, is_changed

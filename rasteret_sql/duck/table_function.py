@@ -46,7 +46,7 @@ from rasteret_sql.duck.names import quote_text as quote_text
 from rasteret_sql.duck.predicates import Conjunct, combine, conjuncts
 from rasteret_sql.duck.stream import Batches, LazySource, OpenScan, n_exported, n_pulling
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
-from rasteret_sql.ingest import progress
+from rasteret_sql.progress import counts
 from rasteret_sql.reading.columns import copied_views, select_rows, without_views
 from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.remote.waiting import listening
@@ -556,7 +556,7 @@ class Runtime:
             scan, started = Scan(needed, stop, parts), datetime.now(UTC)
             with (
                 self._started(stop, call.caller.connection),
-                progress.reading(call.name, lambda: _counted(scan)) as work,
+                counts.reading(call.name, lambda: _counted(scan)) as work,
             ):
                 for batch in _listened(stream.run(scan), stop, self.stores):
                     scan.check()
@@ -565,14 +565,15 @@ class Runtime:
                     work.counts["rows"] += kept.num_rows
                     if kept.num_rows:
                         chosen = kept.select(columns)
-                        yield chosen if IS_DUCKDB_2 else copied_views(chosen)
+                        with work.giving():
+                            yield chosen if IS_DUCKDB_2 else copied_views(chosen)
                 if scan.counters is not None:
                     self._note(call, scan.counters, started)
         except RasteretError as error:
             raise _named(error, call.name) from error
 
 
-def _counted(scan: Scan) -> dict[progress.Count, int]:
+def _counted(scan: Scan) -> dict[counts.Count, int]:
     """What a read of pixels has asked for so far."""
     counters = scan.counters
     if counters is None:

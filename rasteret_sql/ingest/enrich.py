@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from rasteret_sql.errors import HeaderError, InterruptedReadError, RasteretError, redact
-from rasteret_sql.ingest import asset_hints, progress
+from rasteret_sql.ingest import asset_hints
 from rasteret_sql.ingest.header_journal import HeaderJournal
 from rasteret_sql.ingest.headers import Headers
 from rasteret_sql.ingest.raster_footprints import (
@@ -23,6 +23,7 @@ from rasteret_sql.ingest.raster_footprints import (
     widened,
 )
 from rasteret_sql.ingest.records import AssetFailure
+from rasteret_sql.progress import counts
 from rasteret_sql.remote.headers import AssetHeader
 from rasteret_sql.schema import BAND_METADATA, BBOX, CRS, EPSG, metadata_column
 from rasteret_sql.tiff.band_values import band_values
@@ -193,7 +194,7 @@ def _finish(
     }
     pieces.learn(result.assets - n_before, sum(column.nbytes for column in columns.values()))
     result.requests += work.release(piece.hrefs)
-    progress.add("records done", batch.num_rows)
+    counts.add("records done", batch.num_rows)
     columns |= _crs_columns(batch, first, references, result)
     columns["bbox"] = _bbox_column(batch, grids, references, result)
     if has_outlines:
@@ -240,7 +241,7 @@ def _metadata_column(
     column = _stored(batch, rows, reference, result)
     n_stored = len(column) - column.null_count
     result.enriched += n_stored
-    progress.add("headers", n_stored)
+    counts.add("headers", n_stored)
     return column
 
 
@@ -277,7 +278,7 @@ def _fail(
             "TIFF header", "values that can be", error, "the file is corrupt"
         )
     result.failures.append(_line(batch, row, reference, error.message))
-    progress.add("unreadable")
+    counts.add("unreadable")
 
 
 def _line(batch: pa.RecordBatch, row: int, reference: _References, text: str) -> AssetFailure:

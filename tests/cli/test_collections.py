@@ -15,8 +15,7 @@ import duckdb
 import pytest
 
 import rasteret_sql
-from rasteret_sql import progress
-from rasteret_sql.ingest import progress as counted
+from rasteret_sql.progress import counts, display, wanted
 
 
 def listed(command, workspace):
@@ -248,8 +247,8 @@ class Screen:
 def test_progress_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, terminal):
     screen = Screen(terminal=terminal)
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(progress, "_PERIOD_S", 0.001)
-    with progress.shown("building s2"):
+    monkeypatch.setattr(display, "_PERIOD_S", 0.001)
+    with display.shown("building s2"):
         while terminal and screen.text.count("building s2") < 3:
             pass
     assert ("building s2 0 s" in screen.text) == terminal
@@ -292,24 +291,24 @@ def test_a_build_shows_how_far_it_is(items, tmp_path, server):
 def test_progress_is_off_where_nobody_wants_it(monkeypatch, way, command, built):
     screen = Screen(terminal=True)
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(progress, "_PERIOD_S", 0.001)
+    monkeypatch.setattr(display, "_PERIOD_S", 0.001)
     try:
         if way == "option":
             command("--no-progress", "collections", "info", "s2", "--workspace-dir", built)
         else:
             monkeypatch.setenv("RASTERET_PROGRESS", "0")
-        with progress.shown("building s2"):
+        with display.shown("building s2"):
             time.sleep(0.05)
     finally:
-        progress.wanted(None)
+        wanted(None)
     assert screen.text == ""
     monkeypatch.setenv("RASTERET_PROGRESS", "0")
-    progress.wanted(True)
+    wanted(True)
     try:
-        with progress.shown("building s2"):
+        with display.shown("building s2"):
             wait_until(lambda: "building s2" in screen.text)
     finally:
-        progress.wanted(None)
+        wanted(None)
 
 
 def wait_until(condition):
@@ -322,15 +321,15 @@ def wait_until(condition):
 def test_a_build_counts_what_failed_and_tells_rates_and_the_time_left(monkeypatch):
     screen = Screen(terminal=True)
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(progress, "_PERIOD_S", 0.01)
-    with progress.shown("building s2"), counted.watched("s2"):
+    monkeypatch.setattr(display, "_PERIOD_S", 0.01)
+    with display.shown("building s2"), counts.watched("s2"):
         for what, n in (
             ("records listed", 8),
             ("records done", 2),
             ("headers", 5),
             ("unreadable", 1),
         ):
-            counted.add(what, n)
+            counts.add(what, n)
         wait_until(lambda: " left" in screen.text)
     last = screen.text.rstrip("\r\x1b[K").rsplit("\r", 1)[-1]
     found = re.search(
@@ -354,22 +353,36 @@ def test_a_read_counts_rows_requests_and_bytes(items, tmp_path, server, command)
         thread = threading.Thread(target=lambda: con.execute(query).fetchall())
         thread.start()
         while thread.is_alive():
-            seen += [(work.name, progress.line(work)) for work in counted.running()]
+            seen += [(work.name, display.line(work)) for work in counts.running()]
             time.sleep(0.02)
     assert {name for name, _ in seen} == {"rasteret_read"}
     assert re.search(r"\d+ requests, [\d.]+ [kM]?B, [\d.]+ [kM]?B/s", seen[-1][1]), seen[-1]
-    assert counted.running() == []
+    assert counts.running() == []
+
+
+def test_a_half_read_result_is_not_shown_as_running(command, items, tmp_path, monkeypatch):
+    workspace = tmp_path / "w"
+    command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", workspace)
+    monkeypatch.setattr(counts, "_IDLE_SECONDS", 0.1)
+    with rasteret_sql.connect(workspace=workspace) as con:
+        query = "SELECT B04 FROM rasteret_pixels('s2', bands := ['B04'])"
+        reader = con.sql(query).to_arrow_reader(64)
+        n_first = reader.read_next_batch().num_rows
+        assert counts._running  # not read to its end
+        wait_until(lambda: counts.running() == [])
+        assert n_first + reader.read_all().num_rows == con.sql(query).to_arrow_table().num_rows
+    assert counts._running == []
 
 
 def test_what_comes_in_pieces_goes_on_counting():
     for n in (3, 4):
-        with counted.watched("rasteret_enrich", resume="1") as work:
+        with counts.watched("rasteret_enrich", resume="1") as work:
             for what in ("records listed", "records done", "headers"):
-                counted.add(what, n)
-            shown = progress.line(work)
+                counts.add(what, n)
+            shown = display.line(work)
     assert shown.startswith("7 records, 7 headers, ")
     assert "left" not in shown
-    with counted.watched("rasteret_enrich", resume="2") as other:
+    with counts.watched("rasteret_enrich", resume="2") as other:
         assert other.counts["headers"] == 0
 
 

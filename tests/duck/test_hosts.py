@@ -146,12 +146,12 @@ def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(kernel, s
 
 LONG = (
     "import time\n"
-    "from rasteret_sql.ingest import progress\n"
-    "with progress.watched('s2'):\n"
+    "from rasteret_sql.progress import counts\n"
+    "with counts.watched('s2'):\n"
     "    for n in range(6):\n"
-    "        progress.add('records listed', 0 if n else 10)\n"
-    "        progress.add('records done')\n"
-    "        progress.add('headers', 3)\n"
+    "        counts.add('records listed', 0 if n else 10)\n"
+    "        counts.add('records done')\n"
+    "        counts.add('headers', 3)\n"
     "        time.sleep(0.5)\n"
     "time.sleep(2)"
 )

@@ -59,12 +59,12 @@ from rasteret_sql.ingest.build import (
     build_collection,
     existing_report,
 )
-from rasteret_sql.ingest.progress import watched
 from rasteret_sql.ingest.records import Records
 from rasteret_sql.ingest.stac.items import records_from_items
 from rasteret_sql.ingest.stac.search import StacSource, read_items
 from rasteret_sql.ingest.table.footprints import find_geometry
 from rasteret_sql.ingest.table.tables import check_table, records_from_table
+from rasteret_sql.progress.counts import watched
 from rasteret_sql.remote.documents import get_document
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import REPORT_SCHEMA

@@ -51,12 +51,12 @@ from rasteret_sql.ingest.bands import RASTER_SUFFIXES
 from rasteret_sql.ingest.build import strict
 from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.ingest.headers import Headers
-from rasteret_sql.ingest.progress import watched
 from rasteret_sql.ingest.rasters import KEPT, file_name
 from rasteret_sql.ingest.samples import ReadHeaders, SampleSurvey, header_reader
 from rasteret_sql.ingest.table.assets import AssetReader
 from rasteret_sql.ingest.table.layout import plain
 from rasteret_sql.ingest.table.tables import records_from_table
+from rasteret_sql.progress.counts import watched
 from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, metadata_column
 from rasteret_sql.tiff.layout import Header
 

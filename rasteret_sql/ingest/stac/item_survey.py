@@ -28,7 +28,6 @@ from rasteret_sql.collections.footprints import (
 from rasteret_sql.collections.hrefs import unsigned, unsigned_values
 from rasteret_sql.errors import InputError, shorten
 from rasteret_sql.grid.crs import crs_of
-from rasteret_sql.ingest import progress
 from rasteret_sql.ingest.asset_hints import asset_hints
 from rasteret_sql.ingest.bands import (
     BandSurvey,
@@ -44,6 +43,7 @@ from rasteret_sql.ingest.stac.documents import COLUMN_TYPES, GEOMETRY_CRS, LOCAT
 from rasteret_sql.ingest.stac.item_filter import collection_of
 from rasteret_sql.ingest.stac.item_spool import ItemSpool
 from rasteret_sql.ingest.stac.property_types import DATETIME_PROPERTIES, PropertyType
+from rasteret_sql.progress import counts
 from rasteret_sql.remote.stores import is_local, is_remote
 from rasteret_sql.schema import COLLECTION, DATETIME
 from rasteret_sql.units import BBox
@@ -153,8 +153,8 @@ class ItemSurvey:
     def duplicates(self) -> list[str]:
         """Ids that more than one item has, in order of first repetition."""
         hashes = np.frombuffer(self.id_hashes, np.int64) if self.n_items else np.empty(0, np.int64)
-        values, counts = np.unique(hashes, return_counts=True)
-        repeated = set(values[counts > 1].tolist())
+        values, n_times = np.unique(hashes, return_counts=True)
+        repeated = set(values[n_times > 1].tolist())
         if not repeated:
             return []
         seen: Counter[str] = Counter()
@@ -229,7 +229,7 @@ def survey_items(
             seen.add(value)
         found.id_hashes.append(hash(row.id))
         found.n_items += 1
-        progress.add("records listed")
+        counts.add("records listed")
         found.spool.append(row.as_list())
     found.spool.close()
     return found

@@ -20,7 +20,6 @@ from rasteret_sql.collections.footprints import Shapes
 from rasteret_sql.collections.hrefs import unsigned_column
 from rasteret_sql.collections.spool import Spool
 from rasteret_sql.errors import InputError
-from rasteret_sql.ingest import progress
 from rasteret_sql.ingest.bands import checked_indices
 from rasteret_sql.ingest.crs_hints import CrsHint, crs_hint
 from rasteret_sql.ingest.records import BATCH_ROWS, AssetFailure, BandsOfHeaders, Records
@@ -44,6 +43,7 @@ from rasteret_sql.ingest.table.footprints import (
     to_wkb,
 )
 from rasteret_sql.ingest.table.layout import TableLayout, plain, plain_type
+from rasteret_sql.progress import counts
 from rasteret_sql.schema import (
     BBOX,
     COLLECTION,
@@ -203,7 +203,7 @@ class _Reading:
                 for start in range(0, whole.num_rows, BATCH_ROWS):
                     batch = self._convert(whole.slice(start, BATCH_ROWS))
                     spool.append(batch)
-                    progress.add("records listed", batch.num_rows)
+                    counts.add("records listed", batch.num_rows)
         spool.close()
         return spool
 
@@ -393,8 +393,8 @@ class _Reading:
 
     def _duplicates(self, spool: Spool) -> list[str]:
         hashes = np.array(self._id_hashes, np.int64)
-        values, counts = np.unique(hashes, return_counts=True)
-        repeated = set(values[counts > 1].tolist())
+        values, n_times = np.unique(hashes, return_counts=True)
+        repeated = set(values[n_times > 1].tolist())
         if not repeated:
             return []
         ids = (name for batch in spool for name in batch.column(0).to_pylist())

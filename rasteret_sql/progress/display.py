@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rasteret_sql.ingest import progress
-from rasteret_sql.ingest.progress import Progress
+from rasteret_sql.progress.counts import Progress, on_begin, running
 
 __all__ = ["line", "shown", "shown_in_notebooks", "wanted"]
 
@@ -76,8 +75,8 @@ def _show(text: str, done: threading.Event) -> None:
     number = 0
     while not done.wait(_PERIOD_S):
         elapsed = time.monotonic() - began
-        running = progress.running()
-        state = f": {line(running[-1])}" if running and line(running[-1]) else ""
+        works = running()
+        state = f": {line(works[-1])}" if works and line(works[-1]) else ""
         wheel = _WHEEL[number % len(_WHEEL)]
         sys.stderr.write(f"{_CLEAR}{wheel} {text}{state} {duration(elapsed)}")
         sys.stderr.flush()
@@ -90,7 +89,7 @@ def _show(text: str, done: threading.Event) -> None:
 def shown_in_notebooks() -> None:
     """From now on show work that takes long below the cell, if this is a Jupyter kernel."""
     if _kernel() is not None:
-        progress.on_begin(_begin_in_notebook)
+        on_begin(_begin_in_notebook)
 
 
 def _kernel() -> Any:  # noqa: ANN401 (IPython is not one of our dependencies)
@@ -117,12 +116,12 @@ def _show_in_notebook() -> None:
         display = sys.modules["IPython"].display.display
         n_idle = 0
         while n_idle < _NOTEBOOK_IDLE:  # work may come in pieces
-            running = progress.running()
-            n_idle = 0 if running else n_idle + 1
-            if not running:
+            works = running()
+            n_idle = 0 if works else n_idle + 1
+            if not works:
                 time.sleep(_NOTEBOOK_PERIOD_S)
                 continue
-            now = running[-1]
+            now = works[-1]
             parts = [now.name, line(now), duration(now.seconds)]
             shown_now = {"text/plain": "  ".join(part for part in parts if part)}
             if handle is None:

@@ -15,6 +15,8 @@ Count = Literal[
 ]
 
 _RESUME_SECONDS = 2.0
+_IDLE_SECONDS = 2.0
+"""After this time a read whose rows nobody asks for is no longer running."""
 
 
 @dataclass(eq=False)
@@ -29,6 +31,8 @@ class Progress:
         more: Counts that are kept elsewhere.
         is_whole: Whether ``records listed`` are all that will come.
         ended: `time.monotonic` at the end of the last piece of work that comes in pieces.
+        given: `time.monotonic` when the rows were given that are now used; None while a read
+            makes some.
     """
 
     name: str
@@ -37,11 +41,33 @@ class Progress:
     more: Callable[[], Mapping[Count, int]] = dict
     is_whole: bool = True
     ended: float = 0.0
+    given: float | None = None
 
     @property
     def seconds(self) -> float:
         """Time since the start."""
         return time.monotonic() - self.began
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has asked for rows for two seconds: a half-read result stays so."""
+        return self.given is not None and time.monotonic() - self.given > _IDLE_SECONDS
+
+    @contextmanager
+    def giving(self) -> Iterator[None]:
+        """Rows are out of hand until this ends.
+
+        Example:
+            >>> read = Progress("rasteret_pixels")
+            >>> with read.giving():
+            ...     read.is_idle
+            False
+        """
+        self.given = time.monotonic()
+        try:
+            yield
+        finally:
+            self.given = None
 
     def current(self) -> Counter[Count]:
         """All counts, as they are now."""
@@ -131,8 +157,9 @@ def add(what: Count, n: int = 1) -> None:
 
 
 def running() -> list[Progress]:
-    """The builds and reads of all threads that have not ended, the latest last.
+    """The builds and reads of all threads that are at work, the latest last.
 
-    What a build reads by itself comes before it.
+    What a build reads by itself comes before it. Reads whose rows nobody asks for are left out.
     """
-    return sorted(_running, key=lambda work: "records listed" in work.counts)
+    at_work = [work for work in _running if not work.is_idle]
+    return sorted(at_work, key=lambda work: "records listed" in work.counts)
