@@ -8,42 +8,28 @@ the bottom edge of a north-up raster include them. Seen and measured against GDA
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from rasteret_sql.grid.edges import POINTS, line_edges, parts_of, ring_edges
+from rasteret_sql.grid.spans import (
+    Segments,
+    Spans,
+    Windows,
+    bottom_spans,
+    crossing_spans,
+    places_of,
+    stepped_spans,
+    touched_spans,
+)
 from rasteret_sql.units import Window
 
 _MARGIN = 0.25
 """Pixels: what a geometry may leave of a window's border and still cover all its centres."""
 
-_ALIGNED = 1e-4
-"""Pixels: an axis-parallel edge so close to a pixel edge touches no pixel beyond it."""
-
-_AXIS = 0.01
-"""Pixels: an edge whose ends differ less in a coordinate counts as axis-parallel."""
-
-_FAR = 1 << 30
-"""Pixels: vertices of a line farther away are pulled to there, so that products fit."""
-
-_POLYGON, _LINES, _POINTS = (3,), (1, 2), (0,)
-
 _Ints = NDArray[np.int64]
-_Floats = NDArray[np.float64]
-
-
-class _Edges(NamedTuple):
-    """Edges of all rings: ends, number of the polygon, winding of the ring."""
-
-    x1: _Floats
-    y1: _Floats
-    x2: _Floats
-    y2: _Floats
-    polygon: _Ints
-    clockwise: NDArray[np.bool_]
 
 
 def polygon_mask(
@@ -65,15 +51,35 @@ def polygon_mask(
         array([[0, 1, 1],
                [0, 1, 1]])
     """
-    height, width = max(window.height, 0), max(window.width, 0)
-    if height == 0 or width == 0 or geometry_px.is_empty:
-        return np.zeros((height, width), dtype=bool)
-    edges = _edges(geometry_px)
-    spans = [_crossing_spans(edges, window), _bottom_spans(edges, window)]
+    one, windows = _one(geometry_px, window)
+    return _marked(polygon_places(one, windows, all_touched=all_touched), window)
+
+
+def polygon_places(
+    geometries_px: NDArray[np.object_], windows: _Ints, *, all_touched: bool = False
+) -> _Ints:
+    """The pixels of `polygon_mask` of many polygons at once, each in a window of its own.
+
+    Args:
+        geometries_px: As for `polygon_mask`.
+        windows: One for each, (n, 4): row_start, row_stop, col_start, col_stop.
+        all_touched: As for `polygon_mask`.
+
+    Returns:
+        Where the masks are True, if they are flattened and laid end to end; ascending.
+
+    Example:
+        >>> boxes = np.array([shapely.box(0, 0, 1, 1), shapely.box(5, 5, 7, 7)])
+        >>> polygon_places(boxes, np.array([[0, 1, 0, 2], [5, 7, 5, 6]]))
+        array([0, 2, 3])
+    """
+    rings = ring_edges(geometries_px)
+    within = Windows.of(windows)
+    edges = Segments.of(rings, within)
+    spans = [crossing_spans(edges, rings.polygon), bottom_spans(edges, rings.doubled > 0)]
     if all_touched:
-        spans += [_level_spans(edges, window), _upright_spans(edges, window)]
-        spans += [_sloped_spans(edges, window)]
-    return _burn(spans, height, width)
+        spans += touched_spans(edges)
+    return places_of(spans, within)
 
 
 def line_mask(
@@ -100,17 +106,18 @@ def line_mask(
         array([[1, 1, 0, 0],
                [0, 1, 1, 1]])
     """
-    height, width = max(window.height, 0), max(window.width, 0)
-    if height == 0 or width == 0 or geometry_px.is_empty:
-        return np.zeros((height, width), dtype=bool)
-    xy, line = shapely.get_coordinates(_parts(geometry_px, _LINES), return_index=True)
-    inner = line[1:] == line[:-1]
-    (x1, y1), (x2, y2) = xy[:-1][inner].T, xy[1:][inner].T
-    edges = _Edges(x1, y1, x2, y2, line[1:][inner], np.zeros(len(x1), bool))
-    if not all_touched:
-        return _burn([_stepped_spans(edges, window)], height, width)
-    spans = [_level_spans(edges, window, along=True), _upright_spans(edges, window, along=True)]
-    return _burn([*spans, _sloped_spans(edges, window)], height, width)
+    one, windows = _one(geometry_px, window)
+    return _marked(line_places(one, windows, all_touched=all_touched), window)
+
+
+def line_places(
+    geometries_px: NDArray[np.object_], windows: _Ints, *, all_touched: bool = False
+) -> _Ints:
+    """The pixels of `line_mask` of many lines at once; as `polygon_places`."""
+    within = Windows.of(windows)
+    edges = Segments.of(line_edges(geometries_px), within)
+    spans = touched_spans(edges, along=True) if all_touched else [stepped_spans(edges)]
+    return places_of(spans, within)
 
 
 def point_mask(geometry_px: BaseGeometry, window: Window) -> NDArray[np.bool_]:
@@ -129,13 +136,18 @@ def point_mask(geometry_px: BaseGeometry, window: Window) -> NDArray[np.bool_]:
         array([[0, 1, 0],
                [0, 0, 0]])
     """
-    mask = np.zeros((max(window.height, 0), max(window.width, 0)), dtype=bool)
-    col, row = np.floor(shapely.get_coordinates(_parts(geometry_px, _POINTS))).T
-    inside = (row >= window.row_start) & (row < window.row_stop)
-    inside &= (col >= window.col_start) & (col < window.col_stop)
-    row, col = row[inside] - window.row_start, col[inside] - window.col_start
-    mask[row.astype(np.int64), col.astype(np.int64)] = True
-    return mask
+    return _marked(point_places(*_one(geometry_px, window)), window)
+
+
+def point_places(geometries_px: NDArray[np.object_], windows: _Ints) -> _Ints:
+    """The pixels of `point_mask` of many points at once; as `polygon_places`."""
+    points, of = parts_of(geometries_px, POINTS)
+    within = Windows.of(windows)
+    there = within.take(of)
+    col, row = np.floor(shapely.get_coordinates(points)).T
+    row = np.clip(row - there.top, -1, there.height).astype(np.int64)
+    col = np.clip(col - there.left, -1, there.width).astype(np.int64)
+    return places_of([Spans(of, row, col, col + 1)], within)
 
 
 def snapped(geometry_px: BaseGeometry) -> BaseGeometry:
@@ -181,176 +193,12 @@ def is_box(geometry_px: BaseGeometry) -> bool:
     return bool(at_edge.all() and (steps.sum(axis=1) == 1).all())
 
 
-def _parts(geometry: BaseGeometry, kinds: tuple[int, ...]) -> NDArray[np.object_]:
-    """The simple parts of some kinds."""
-    parts = shapely.get_parts(geometry)
-    while (shapely.get_type_id(parts) > 3).any():  # multi-parts and collections in collections
-        parts = shapely.get_parts(parts)
-    chosen: NDArray[np.object_] = parts[np.isin(shapely.get_type_id(parts), kinds)]
-    return chosen
+def _one(geometry_px: BaseGeometry, window: Window) -> tuple[NDArray[np.object_], _Ints]:
+    return np.array([geometry_px], object), np.array([window], np.int64)
 
 
-def _edges(geometry: BaseGeometry) -> _Edges:
-    parts = _parts(geometry, _POLYGON)
-    rings, polygon = shapely.get_rings(parts, return_index=True)
-    xy, ring = shapely.get_coordinates(rings, return_index=True)
-    inner = ring[1:] == ring[:-1]
-    start, stop, of = xy[:-1][inner], xy[1:][inner], ring[1:][inner]
-    first = xy[np.searchsorted(ring, of)]
-    p, q = start - first, stop - first
-    area = np.bincount(of, weights=p[:, 0] * q[:, 1] - q[:, 0] * p[:, 1], minlength=len(rings))
-    return _Edges(start[:, 0], start[:, 1], stop[:, 0], stop[:, 1], polygon[of], (area > 0)[of])
-
-
-class _Spans(NamedTuple):
-    """Runs of pixels to mark: rows, first columns, columns after the last, of the window."""
-
-    row: _Ints
-    start: _Ints
-    stop: _Ints
-
-
-def _burn(spans: list[_Spans], height: int, width: int) -> NDArray[np.bool_]:
-    row, start, stop = (np.concatenate(group) for group in zip(*spans, strict=True))
-    keep = (stop > start) & (row >= 0) & (row < height)
-    base = row[keep] * (width + 1)
-    start, stop = (np.clip(cols[keep], 0, width) for cols in (start, stop))
-    depth = np.zeros(height * (width + 1), dtype=np.int32)
-    np.add.at(depth, base + start, 1)
-    np.subtract.at(depth, base + stop, 1)
-    np.cumsum(depth, out=depth)  # every span ends in its row, so rows begin with 0
-    covered: NDArray[np.bool_] = depth.reshape(height, width + 1)[:, :width] > 0
-    return covered
-
-
-def _each(first: _Ints, last: _Ints) -> tuple[_Ints, _Ints]:
-    """Index of the edge, and each integer from its first to its last."""
-    counts = np.maximum(last - first + 1, 0)
-    index = np.repeat(np.arange(len(counts)), counts)
-    begin = np.cumsum(counts) - counts
-    return index, np.arange(len(index)) - begin[index] + first[index]
-
-
-def _to_ints(values: _Floats, size: int) -> _Ints:
-    """Integers, far ones pulled to just outside ``[0, size]``."""
-    return np.clip(values, -2, size + 2).astype(np.int64)
-
-
-def _crossing_spans(edges: _Edges, window: Window) -> _Spans:
-    """Pixels between the 1st and 2nd, 3rd and 4th crossing of a scanline and a polygon."""
-    down = edges.y1 < edges.y2
-    top, bottom = np.where(down, edges.y1, edges.y2), np.where(down, edges.y2, edges.y1)
-    x_top, x_bottom = np.where(down, edges.x1, edges.x2), np.where(down, edges.x2, edges.x1)
-    # The upper end of an edge is its own, the lower one is not: a vertex counts once.
-    first = _to_ints(np.ceil(top - 0.5) - window.row_start, window.height)
-    last = _to_ints(np.ceil(bottom - 0.5) - window.row_start, window.height) - 1
-    edge, row = _each(np.maximum(first, 0), np.minimum(last, window.height - 1))
-    y = row + (window.row_start + 0.5)
-    run, rise = (x_bottom - x_top)[edge], (bottom - top)[edge]
-    x = (y - top[edge]) * run / rise + x_top[edge]
-    col = np.clip(np.floor(x + 0.5) - window.col_start, 0, window.width).astype(np.int64)
-    scanline = edges.polygon[edge] * window.height + row
-    key = np.sort(scanline * (window.width + 1) + col)
-    line, col = np.divmod(key, window.width + 1)
-    return _Spans(line[::2] % window.height, col[::2], col[1::2])
-
-
-def _bottom_spans(edges: _Edges, window: Window) -> _Spans:
-    """Pixels above a horizontal bottom edge that runs through their centres."""
-    # A ring that is walked clockwise, as seen on a north-up map, has its bottoms leftwards.
-    leftward = (edges.x1 > edges.x2) == edges.clockwise
-    row = np.floor(edges.y1)
-    on_centre = (edges.y1 == edges.y2) & (edges.y1 == row + 0.5) & leftward
-    low = np.minimum(edges.x1, edges.x2)[on_centre]
-    high = np.maximum(edges.x1, edges.x2)[on_centre]
-    return _Spans(
-        _to_ints(row[on_centre] - window.row_start, window.height),
-        _to_ints(np.floor(low + 0.5) - window.col_start, window.width),
-        _to_ints(np.floor(high + 0.5) - window.col_start, window.width),
-    )
-
-
-def _on_pixel_edge(first: _Floats, second: _Floats) -> NDArray[np.bool_]:
-    near = np.abs(first - np.round(first)) < _ALIGNED
-    return near & (np.abs(second - np.round(second)) < _ALIGNED)
-
-
-def _kinds(edges: _Edges) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    upright = np.abs(edges.x1 - edges.x2) < _AXIS
-    return upright, ~upright & (np.abs(edges.y1 - edges.y2) < _AXIS)
-
-
-def _upright_spans(edges: _Edges, window: Window, *, along: bool = False) -> _Spans:
-    """The column that an upright edge passes through; also along a pixel edge, if said so."""
-    upright = _kinds(edges)[0] & (along | ~_on_pixel_edge(edges.x1, edges.x2))
-    x1, y1, x2, y2 = (values[upright] for values in edges[:4])
-    col = _to_ints(np.floor(np.maximum(x1, x2)) - window.col_start, window.width)
-    first = _to_ints(np.floor(np.minimum(y1, y2)) - window.row_start, window.height)
-    last = np.floor(np.maximum(y1, y2) - _ALIGNED) - window.row_start
-    edge, row = _each(np.maximum(first, 0), _to_ints(last, window.height))
-    return _Spans(row, col[edge], col[edge] + 1)
-
-
-def _level_spans(edges: _Edges, window: Window, *, along: bool = False) -> _Spans:
-    """The row that a horizontal edge passes through; also along a pixel edge, if said so."""
-    level = _kinds(edges)[1] & (along | ~_on_pixel_edge(edges.y1, edges.y2))
-    x1, y1, x2, y2 = (values[level] for values in edges[:4])
-    y_left = np.where(x1 <= x2, y1, y2)
-    return _Spans(
-        _to_ints(np.floor(y_left) - window.row_start, window.height),
-        _to_ints(np.floor(np.minimum(x1, x2)) - window.col_start, window.width),
-        _to_ints(np.floor(np.maximum(x1, x2) - _ALIGNED) + 1 - window.col_start, window.width),
-    )
-
-
-def _sloped_spans(edges: _Edges, window: Window) -> _Spans:
-    """In each row, the pixels that a sloped edge passes through."""
-    upright, level = _kinds(edges)
-    x1, y1, x2, y2 = (values[~upright & ~level] for values in edges[:4])
-    rightward = x1 < x2
-    left, right = np.where(rightward, x1, x2), np.where(rightward, x2, x1)
-    y_left, y_right = np.where(rightward, y1, y2), np.where(rightward, y2, y1)
-    falls = y_right > y_left  # on the image: rows grow downwards
-    top, bottom = np.minimum(y1, y2), np.maximum(y1, y2)
-    last = np.where(falls, np.ceil(bottom) - 1, np.floor(bottom))
-    edge, row = _each(
-        np.maximum(_to_ints(np.floor(top) - window.row_start, window.height), 0),
-        np.minimum(_to_ints(last - window.row_start, window.height), window.height - 1),
-    )
-    slope = ((right - left) / (y_right - y_left))[edge]
-    left, right, y_left, falls = left[edge], right[edge], y_left[edge], falls[edge]
-    above = left + (row + window.row_start - y_left) * slope
-    below = left + (row + window.row_start + 1 - y_left) * slope
-    enter = np.clip(np.where(falls, above, below), left, right)
-    leave = np.clip(np.where(falls, below, above), left, right)
-    # An upward edge through a corner of four pixels also marks the one right of it.
-    past = np.where(falls | (leave >= right), np.ceil(leave), np.floor(leave) + 1)
-    return _Spans(
-        row,
-        _to_ints(np.floor(enter) - window.col_start, window.width),
-        _to_ints(np.maximum(past, np.floor(enter) + 1) - window.col_start, window.width),
-    )
-
-
-def _stepped_spans(edges: _Edges, window: Window) -> _Spans:
-    """Bresenham's line between the pixels of the ends, one pixel for each step."""
-    col, row, col_end, row_end = (
-        np.floor(np.clip(values, -_FAR, _FAR)).astype(np.int64) for values in edges[:4]
-    )
-    across, down = np.abs(col_end - col), np.abs(row_end - row)
-    right, below = np.where(col > col_end, -1, 1), np.where(row > row_end, -1, 1)
-    by_col = across >= down
-    steps, others = np.where(by_col, across, down), np.where(by_col, down, across)
-    # Steps whose column, or row, lies in the window.
-    begin, sign = np.where(by_col, col, row), np.where(by_col, right, below)
-    low = np.where(by_col, window.col_start, window.row_start)
-    high = np.where(by_col, window.col_stop, window.row_stop) - 1
-    first = np.where(sign > 0, low - begin, begin - high)
-    last = np.where(sign > 0, high - begin, begin - low)
-    edge, step = _each(np.maximum(first, 0), np.minimum(last, steps))
-    length = np.maximum(steps[edge], 1)
-    aside = (2 * others[edge] * step + length) // (2 * length)  # halfway between two: the farther
-    by_col = by_col[edge]
-    rows = row[edge] + below[edge] * np.where(by_col, aside, step) - window.row_start
-    cols = col[edge] + right[edge] * np.where(by_col, step, aside) - window.col_start
-    return _Spans(rows, cols, cols + 1)
+def _marked(places: _Ints, window: Window) -> NDArray[np.bool_]:
+    height, width = max(window.height, 0), max(window.width, 0)
+    mask = np.zeros(height * width, dtype=bool)
+    mask[places] = True
+    return mask.reshape(height, width)

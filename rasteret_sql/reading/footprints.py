@@ -33,6 +33,8 @@ _KEPT_GEOMETRIES = 1 << 15
 _ENTRY_BYTES = 512
 """What a kept thing takes besides its arrays, about."""
 _PAIRS_AT_ONCE = 1 << 20
+_MANY_BOXES = 8
+"""Of a target from which it pays to prepare its geometry."""
 _TOUCHING = 1e-6
 """Pixels: how far from an area a tile may lie and still count as touched by it."""
 
@@ -133,11 +135,41 @@ class Footprints:
             self._geometries[key] = found
         return found
 
+    def geometries(self, grid: Grid, targets: Ints) -> NDArray[np.object_]:
+        """Targets in pixel coordinates of a grid, as `geometry`; made anew where that is fast."""
+        own = self.targets
+        assert own is not None  # noqa: S101 (only areas have a geometry)
+        if own.crs is None or not _is_plain(grid, own):
+            found = np.empty(len(targets), object)
+            found[:] = [self.geometry(grid, target) for target in targets.tolist()]
+            return found
+        assert grid.affine is not None and grid.crs is not None  # noqa: S101, PT018 (`_is_plain`)
+        found = to_pixels(own.in_crs(grid.crs).geometries[targets], grid.affine)
+        if own.snaps_lines and (is_line := shapely.get_dimensions(found) == 1).any():
+            found[is_line] = snapped(found[is_line])
+        return found
+
     def touched(self, grid: Grid, target: int, boxes: NDArray[np.float64]) -> Mask:
         """Which boxes, (n, 4) xmin, ymin, xmax, ymax in pixels, a target touches."""
-        pad = np.array([-_TOUCHING, -_TOUCHING, _TOUCHING, _TOUCHING])
         with self.prepared(grid, target) as geometry:
-            touched: Mask = shapely.intersects(geometry, shapely.box(*(boxes + pad).T))
+            touched: Mask = shapely.intersects(geometry, _padded(boxes))
+        return touched
+
+    def each_touched(self, grid: Grid, targets: Ints, boxes: NDArray[np.float64]) -> Mask:
+        """Which boxes the target named for each touches; as `touched`."""
+        touched = np.zeros(len(targets), bool)
+        distinct, of, counts = np.unique(targets, return_inverse=True, return_counts=True)
+        is_few = (counts < _MANY_BOXES)[of]
+        few = np.flatnonzero(is_few)
+        if len(few):
+            used = np.flatnonzero(counts < _MANY_BOXES)
+            geometries = np.empty(len(distinct), object)
+            geometries[used] = self.geometries(grid, distinct[used])
+            touched[few] = shapely.intersects(geometries[of[few]], _padded(boxes[few]))
+        rest = np.flatnonzero(~is_few)
+        order = rest[np.argsort(of[rest], kind="stable")]
+        for at in np.split(order, np.flatnonzero(np.diff(of[order])) + 1) if len(order) else ():
+            touched[at] = self.touched(grid, int(targets[at[0]]), boxes[at])
         return touched
 
     @contextmanager
@@ -273,6 +305,12 @@ class Footprints:
         for number, grid in enumerate(grids):
             chosen = np.flatnonzero(some[number])
             self._pairs[grid] = _GridPairs(chosen, windows[number, chosen], whole[number, chosen])
+
+
+def _padded(boxes: NDArray[np.float64]) -> NDArray[np.object_]:
+    pad = np.array([-_TOUCHING, -_TOUCHING, _TOUCHING, _TOUCHING])
+    padded: NDArray[np.object_] = shapely.box(*(boxes + pad).T)
+    return padded
 
 
 def _is_line(geometry: shapely.Geometry) -> bool:

@@ -25,15 +25,9 @@ def touched(
 ) -> Mask:
     """Which boxes, xmin, ymin, xmax, ymax in pixels of a grid, a target touches."""
     keep = np.ones(len(grid), bool)
-    if not len(grid):
-        return keep
-    order = np.lexsort((target, grid))
-    new = (np.diff(grid[order]) != 0) | (np.diff(target[order]) != 0)
-    edges = np.flatnonzero(np.append(True, new))
-    for start, stop in zip(edges, [*edges[1:], len(order)], strict=True):
-        at = order[start:stop]
-        first = at[0]
-        keep[at] = footprints.touched(table.grids[int(grid[first])], int(target[first]), boxes[at])
+    for number in np.unique(grid).tolist():
+        at = np.flatnonzero(grid == number)
+        keep[at] = footprints.each_touched(table.grids[number], target[at], boxes[at])
     return keep
 
 

@@ -143,8 +143,11 @@ def test_shares_of_many_polygons_are_those_of_each(monkeypatch, max_cells):
     windows = [window_of(area, 24, 20) for area in areas]
     windows[::7] = [Window(2, 19, 3, 4)] * len(windows[::7])
     windows[5] = IMAGE
-    found = coverage_of_each(areas, windows)
-    assert len(found) == len(areas)
+    every = coverage_of_each(np.array(areas, object), np.array(windows))
+    sizes = [window.height * window.width for window in windows]
+    assert len(every) == sum(sizes)
+    lines = np.split(every, np.cumsum(sizes)[:-1])
+    found = [line.reshape(w.height, w.width) for line, w in zip(lines, windows, strict=True)]
     for area, window, got in zip(areas, windows, found, strict=True):
         want = coverage_fractions(area, window)
         assert got.shape == want.shape
@@ -153,7 +156,7 @@ def test_shares_of_many_polygons_are_those_of_each(monkeypatch, max_cells):
         np.testing.assert_array_equal(got > 1e-9, want > 1e-9)
         np.testing.assert_array_equal(got == 1, want == 1)
     assert sum(got.sum() for got in found) > 1000
-    assert coverage_of_each([], []) == []
+    assert len(coverage_of_each(np.empty(0, object), np.empty((0, 4), np.int64))) == 0
 
 
 def test_what_covers_something_is_touched():

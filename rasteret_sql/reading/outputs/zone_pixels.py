@@ -16,7 +16,7 @@ from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.coverage import cell_areas, coverage_of_each, length_in_cells
-from rasteret_sql.grid.masks import box_covers, line_mask, point_mask, polygon_mask
+from rasteret_sql.grid.masks import box_covers, line_places, point_places, polygon_places
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.scenes import Grid, Ints
 from rasteret_sql.units import Window
@@ -93,6 +93,31 @@ class ZonePixels(NamedTuple):
         )
 
 
+class _Burnt(NamedTuple):
+    """Pixels of zones.
+
+    Attributes:
+        at: Places in the windows of the zones, flattened and laid end to end; ascending.
+        shares: What of the zone is in each; None where all count alike.
+    """
+
+    at: Ints
+    shares: NDArray[np.float32] | None
+
+
+def _positive(shares: NDArray[np.float32]) -> _Burnt:
+    at = np.flatnonzero(shares > 0)
+    return _Burnt(at, shares[at])
+
+
+def _told_apart(at: Ints, windows: Ints) -> tuple[Ints, Ints, Ints]:
+    """How many places lie in each window; of each place its window, and where in that it is."""
+    size = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
+    ends = np.cumsum(size)
+    counts = np.diff(np.searchsorted(at, ends), prepend=0)
+    return counts, np.repeat(np.arange(len(size)), counts), at - np.repeat(ends - size, counts)
+
+
 class _Kept:
     """Pixels of zones, for the next scenes on the same grid.
 
@@ -164,69 +189,79 @@ class Rasterizer:
     def _made(
         self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask, union: Window
     ) -> ZonePixels:
-        shares = self._shares(grid, targets, windows, is_whole)
-        line = np.concatenate([one.reshape(-1) for one in shares])
-        heights, widths = windows[:, 1] - windows[:, 0], windows[:, 3] - windows[:, 2]
-        sizes = heights * widths
-        begin = np.cumsum(sizes) - sizes
-        keep = line > 0
+        at, shares = self._burnt(grid, targets, windows, is_whole)
         least = self._options.min_coverage
-        if self._options.is_exact and least > 0:
-            keep &= line >= np.float32(least)
-        at = np.flatnonzero(keep)
-        unit = np.repeat(np.arange(len(sizes)), sizes)[at]
-        row, col = np.divmod(at - begin[unit], widths[unit])
-        row += windows[unit, 0] - union.row_start
-        col += windows[unit, 2] - union.col_start
+        if shares is not None and least > 0:
+            keep = shares >= np.float32(least)
+            at, shares = at[keep], shares[keep]
+        sizes, unit, place = _told_apart(at, windows)
+        row, col = np.divmod(place, (windows[:, 3] - windows[:, 2])[unit])
+        row += (windows[:, 0] - union.row_start)[unit]
+        col += (windows[:, 2] - union.col_start)[unit]
         flat = row * union.width + col
         is_once = len(sizes) == 1 and len(at) == union.height * union.width
         return ZonePixels(
-            np.bincount(unit, minlength=len(sizes)),
+            sizes,
             None if is_once else flat.astype(np.int32),
-            line[at] if self._options.is_exact else None,
+            shares,
             self._areas(grid, union, flat),
         )
 
-    def _shares(
-        self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask
-    ) -> list[NDArray[Any]]:
-        """Share of each pixel of each window inside its zone; of masks True and False."""
-        footprints, options = self._footprints, self._options
-        every = [Window(*window) for window in windows.tolist()]
-        shares: list[NDArray[Any]] = [np.empty(0)] * len(every)
-        exact: list[int] = []
-        for number, (target, window) in enumerate(zip(targets.tolist(), every, strict=True)):
-            kind = np.float32 if options.is_exact else np.bool_
-            if target < 0 or (is_whole[number] and not options.is_exact):
-                shares[number] = np.ones((window.height, window.width), kind)
-                continue
-            geometry = footprints.geometry(grid, target)
-            if shapely.get_dimensions(geometry) < 2:
-                shares[number] = self._share_of_parts(grid, geometry, window).astype(kind)
-                continue
-            is_large = window.height * window.width >= _LARGE_WINDOW
-            if is_large and self._covers(grid, target, window):
-                shares[number] = np.ones((window.height, window.width), kind)
-            elif options.is_exact:
-                exact.append(number)
-            else:
-                touched = options.weights == "touched"
-                shares[number] = polygon_mask(geometry, window, all_touched=touched)
-        geometries = [footprints.geometry(grid, int(targets[number])) for number in exact]
-        covered = coverage_of_each(geometries, [every[number] for number in exact])
-        for number, share in zip(exact, covered, strict=True):
-            shares[number] = share
-        return shares
+    def _burnt(self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask) -> _Burnt:
+        """The pixels of all zones, each in its window."""
+        covered = targets < 0
+        if not self._options.is_exact:
+            covered |= is_whole
+        geometries = np.empty(len(targets), object)
+        some = np.flatnonzero(~covered)
+        if len(some):
+            geometries[some] = self._footprints.geometries(grid, targets[some])
+        n_dims = shapely.get_dimensions(geometries)
+        size = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
+        for unit in np.flatnonzero((n_dims == 2) & (size >= _LARGE_WINDOW)).tolist():
+            window = Window(*windows[unit].tolist())
+            covered[unit] = self._covers(grid, int(targets[unit]), window)
+        n_dims[covered] = -1
+        found = []
+        for dims, burn in enumerate((self._whole, self._points, self._lines, self._polygons), -1):
+            units = np.flatnonzero(n_dims == dims)
+            if len(units) == len(targets):
+                return burn(grid, geometries, windows)
+            if len(units):
+                burnt = burn(grid, geometries[units], windows[units])
+                _, unit, place = _told_apart(burnt.at, windows[units])
+                found.append(_Burnt((np.cumsum(size) - size)[units][unit] + place, burnt.shares))
+        at = np.concatenate([one.at for one in found])
+        order = np.argsort(at, kind="stable")
+        shares = [one.shares for one in found if one.shares is not None]
+        return _Burnt(at[order], np.concatenate(shares)[order] if shares else None)
 
-    def _share_of_parts(
-        self, grid: Grid, geometry: shapely.Geometry, window: Window
-    ) -> NDArray[Any]:
-        """What of a line or of points is in each pixel; lengths in units of the raster's CRS."""
-        if shapely.get_dimensions(geometry) < 1:
-            return point_mask(geometry, window)
+    def _whole(self, _grid: Grid, _geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
+        size = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
+        return self._alike(np.arange(int(size.sum())))
+
+    def _points(self, _grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
+        return self._alike(point_places(geometries, windows))
+
+    def _lines(self, grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
+        """Of a line that counts by its length: lengths in units of the raster's CRS."""
+        if not self._options.is_exact:
+            touched = self._options.weights == "touched"
+            return _Burnt(line_places(geometries, windows, all_touched=touched), None)
+        lengths = [
+            length_in_cells(line, Window(*window), grid.affine).astype(np.float32).reshape(-1)
+            for line, window in zip(geometries, windows.tolist(), strict=True)
+        ]
+        return _positive(np.concatenate(lengths))
+
+    def _polygons(self, _grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
         if self._options.is_exact:
-            return length_in_cells(geometry, window, grid.affine)
-        return line_mask(geometry, window, all_touched=self._options.weights == "touched")
+            return _positive(coverage_of_each(geometries, windows))
+        touched = self._options.weights == "touched"
+        return _Burnt(polygon_places(geometries, windows, all_touched=touched), None)
+
+    def _alike(self, at: Ints) -> _Burnt:
+        return _Burnt(at, np.ones(len(at), np.float32) if self._options.is_exact else None)
 
     def _covers(self, grid: Grid, target: int, window: Window) -> bool:
         """Whether a zone surely covers every pixel of a window, all of it where that matters."""
