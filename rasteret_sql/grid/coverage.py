@@ -236,7 +236,8 @@ def _spelled_out(first: _Ints, stop: _Ints) -> _Ints:
     """Each integer of some ranges."""
     sizes = stop - first
     begin = np.cumsum(sizes) - sizes
-    return np.arange(int(sizes.sum())) + np.repeat(first - begin, sizes)
+    spelled_out: _Ints = np.arange(int(sizes.sum())) + np.repeat(first - begin, sizes)
+    return spelled_out
 
 
 def _signs(rings: RingEdges) -> _Floats:

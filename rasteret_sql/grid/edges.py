@@ -83,10 +83,12 @@ def ring_edges(geometries: NDArray[np.object_]) -> RingEdges:
     start, stop, of = _edges(rings)
     first = np.searchsorted(of, np.arange(len(rings)))[of]
     p, q = start - start[first], stop - start[first]
-    doubled = np.bincount(of, weights=p[:, 0] * q[:, 1] - q[:, 0] * p[:, 1], minlength=len(rings))
+    area = p[:, 0] * q[:, 1] - q[:, 0] * p[:, 1]
+    # of no values bincount makes integers
+    area = np.bincount(of, weights=area, minlength=len(rings)).astype(np.float64, copy=False)
     is_shell = np.diff(polygon, prepend=-1) != 0
     polygon = polygon[of]
-    return RingEdges(start, stop, geometry[polygon], polygon, is_shell[of], doubled[of])
+    return RingEdges(start, stop, geometry[polygon], polygon, is_shell[of], area[of])
 
 
 def _edges(lines: NDArray[np.object_]) -> tuple[_Floats, _Floats, _Ints]:

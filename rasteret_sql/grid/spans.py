@@ -77,8 +77,8 @@ class Segments(NamedTuple):
 
     def take(self, chosen: NDArray[np.generic]) -> Segments:
         """Some of them."""
-        *columns, within = self
-        return Segments(*(column[chosen] for column in columns), within.take(chosen))
+        x1, y1, x2, y2, window = (column[chosen] for column in self[:5])
+        return Segments(x1, y1, x2, y2, window, self.within.take(chosen))
 
 
 def places_of(spans: list[Spans], windows: Windows) -> _Ints:
@@ -207,7 +207,7 @@ def _each(first: _Ints, last: _Ints) -> tuple[_Ints, _Ints]:
     return index, np.arange(len(index)) + (first - begin)[index]
 
 
-def _to_ints(values: _Floats, size: _Ints) -> _Ints:
+def _to_ints(values: _Floats | _Ints, size: _Ints) -> _Ints:
     """Integers, far ones pulled to just outside ``[0, size]``."""
     return np.clip(values, -2, size + 2).astype(np.int64)
 

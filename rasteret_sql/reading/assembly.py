@@ -89,16 +89,17 @@ class Assembly:
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             some = windows.take(np.arange(start, stop))
             if n_blocks[start:stop].sum() <= 4 * self._at_once:
-                yield self._cut(some, kind[start:stop])
+                yield self.cut(some, kind[start:stop])
                 continue
             for one in range(start, stop):  # a file that declares many blocks
                 for rows in self._kinds.row_bands(
                     int(kind[one]), Window(*windows.window[one].tolist()), self._at_once
                 ):
                     part = windows.take(np.array([one]))._replace(window=np.array([rows]))
-                    yield self._cut(part, kind[one : one + 1])
+                    yield self.cut(part, kind[one : one + 1])
 
-    def _cut(self, windows: Jobs, kind: Ints) -> Jobs:
+    def cut(self, windows: Jobs, kind: Ints) -> Jobs:
+        """Windows cut where blocks end, all of them; in the order of tiles."""
         cells = self._cells(windows, kind, is_delivery=True)
         jobs = windows.take(cells.job)._replace(window=cells.windows)
         order = np.lexsort((jobs.target, cells.tile_col, cells.part, cells.tile_row, jobs.scene))

@@ -140,11 +140,12 @@ class Footprints:
         own = self.targets
         assert own is not None  # noqa: S101 (only areas have a geometry)
         if own.crs is None or not _is_plain(grid, own):
-            found = np.empty(len(targets), object)
+            found: NDArray[np.object_] = np.empty(len(targets), object)
             found[:] = [self.geometry(grid, target) for target in targets.tolist()]
             return found
         assert grid.affine is not None and grid.crs is not None  # noqa: S101, PT018 (`_is_plain`)
-        found = to_pixels(own.in_crs(grid.crs).geometries[targets], grid.affine)
+        moved: NDArray[np.object_] = own.in_crs(grid.crs).geometries[targets]
+        found = to_pixels(moved, grid.affine)
         if own.snaps_lines and (is_line := shapely.get_dimensions(found) == 1).any():
             found[is_line] = snapped(found[is_line])
         return found

@@ -2,11 +2,13 @@
 
 Bands of a scene that share a grid are read together, as a group. Bands of another grid are a
 group of their own, over the pixels of that grid. The groups of a scene lie in one plan, place
-by place, so that what they share (the tiles of a mask band) is fetched and decoded once.
+by place, so that what they share (the tiles of a mask band) is fetched and decoded once. A
+scene with many zones is planned in parts.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -20,6 +22,7 @@ from rasteret_sql.reading.planner import Planner, Reading, grid_text, is_same_gr
 from rasteret_sql.reading.request import ReadRequest
 from rasteret_sql.reading.scenes import Ints, SceneTable
 from rasteret_sql.reading.warps import nearest_windows
+from rasteret_sql.reading.zone_parts import Tiling, parts_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,14 +32,16 @@ class ZonePlan(TilePlan):
     Attributes:
         group: Number of the group of each unit.
         groups: By band, number of its group in each scene; -1 where the scene has none.
+        complete: Scene, group and target, (3, n), of zones that have no units in later plans;
+            None where that is all of the plan's.
     """
 
     group: Ints
     groups: dict[str, Ints]
+    complete: Ints | None = None
 
-    def numbers_of(self, unit: int, names: Sequence[str]) -> tuple[int, ...]:
-        """Numbers of the bands that a unit is of."""
-        scene, group = self.units.scene[unit], self.group[unit]
+    def numbers_of(self, scene: int, group: int, names: Sequence[str]) -> tuple[int, ...]:
+        """Numbers of the bands of a group of a scene."""
         return tuple(n for n, name in enumerate(names) if self.groups[name][scene] == group)
 
 
@@ -49,7 +54,7 @@ class ZonePlanner(Planner):
         bands: Of them, those that are wanted.
         weight_band: A band that is needed wherever they are, on their grid.
         mask_band: A band that is needed wherever they are, on any grid.
-        at_once: Tiles, about, in a plan.
+        at_once: Parts of zones in tiles, about, in a plan.
     """
 
     def __init__(
@@ -119,11 +124,53 @@ class ZonePlanner(Planner):
         order = np.argsort(windows.scene, kind="stable")
         windows, kind = windows.take(order), np.concatenate(kinds)[order]
         assembly = self._assembly(table, usable)
-        for blocks in assembly.blocks(windows, kind):
-            yield self._plan(table, usable, readings, groups, blocks, failures)
+        for part, kind_of_part, complete in self._parts(table, usable, readings, windows, kind):
+            blocks = assembly.cut(part, kind_of_part)
+            yield self._plan(table, usable, readings, groups, blocks, failures, complete)
             failures = []
         if failures:
-            yield self._plan(table, usable, readings, groups, Jobs.none(), failures)
+            yield self._plan(table, usable, readings, groups, Jobs.none(), failures, None)
+
+    def _parts(
+        self,
+        table: SceneTable,
+        usable: dict[str, Usable],
+        readings: list[Reading],
+        windows: Jobs,
+        kind: Ints,
+    ) -> Iterator[tuple[Jobs, Ints, Ints | None]]:
+        """Windows that are planned together, their kinds, and which zones are complete then."""
+        kinds = KindColumns.of(table.kinds)
+        n_blocks = kinds.count(kind, windows.window, is_delivery=True)
+        if n_blocks.sum() <= 2 * self.at_once:
+            if len(kind):
+                yield windows, kind, None
+            return
+        group = self._group_of(readings, windows)
+        edges = np.flatnonzero(np.diff(windows.scene, prepend=-1, append=-1))
+        for start, stop in itertools.pairwise(edges.tolist()):
+            own, scene = np.arange(start, stop), int(windows.scene[start])
+            tilings = self._tilings(table, usable, kinds, scene)
+            for part in parts_of(windows.take(own), kind[own], kinds, tilings, self.at_once):
+                done = own[part.at[part.is_last]]
+                complete = np.stack([windows.scene[done], group[done], windows.target[done]])
+                yield part.jobs, kind[own[part.at]], complete
+
+    def _tilings(
+        self, table: SceneTable, usable: dict[str, Usable], kinds: KindColumns, scene: int
+    ) -> dict[int, tuple[Tiling, Tiling]]:
+        """How the bands of a scene lie in blocks: by grid, rows and columns."""
+        tilings: dict[int, tuple[Tiling, Tiling]] = {}
+        for name in reversed(self.bands):
+            level = usable[name].level
+            if level is not None and usable[name].is_usable[scene]:
+                number, kind = int(level.grid[scene]), int(level.kind[scene])
+                height, width = int(kinds.tile_height[kind]), int(kinds.tile_width[kind])
+                rows = Tiling(table.grids[number].height, height, int(kinds.part[kind]))
+                cols = Tiling(table.grids[number].width, width, width)
+                before = tilings.get(number, (rows, cols))
+                tilings[number] = max(rows, before[0]), max(cols, before[1])
+        return tilings
 
     def _plan(
         self,
@@ -133,6 +180,7 @@ class ZonePlanner(Planner):
         groups: dict[str, Ints],
         units: Jobs,
         failures: list[Failure],
+        complete: Ints | None,
     ) -> ZonePlan:
         """The plan of units, which are parts of windows in one tile."""
         group = self._group_of(readings, units)
@@ -151,7 +199,7 @@ class ZonePlanner(Planner):
             asked += self._asked(table, name, units, wanted, level.grid[units.scene])
         made = self.of_jobs(table, usable, units, asked, failures)
         known = {one.name: getattr(made, one.name) for one in fields(TilePlan)}
-        return ZonePlan(**known, group=group, groups=groups)
+        return ZonePlan(**known, group=group, groups=groups, complete=complete)
 
     def _asked(
         self, table: SceneTable, name: str, units: Jobs, wanted: Mask, grid: Ints

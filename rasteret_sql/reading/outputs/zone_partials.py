@@ -17,21 +17,74 @@ from rasteret_sql.reading.zone_plans import ZonePlan
 class Layout:
     """How the units of a plan are put together.
 
+    A *pair* is a zone in a group of bands of a scene. A plan has those of its units, those that
+    it completes, and those that plans before left open.
+
     Attributes:
-        pair: Number of the scene, group of bands and zone of each unit, in this order.
+        scene: Of each pair, which are in the order of scene, group and target.
+        group: Likewise.
+        target: Likewise.
+        grid: Likewise.
+        window: Around the units of each pair so far, (n, 4).
+        last: Last unit of each pair; -1 where the plan has none.
+        is_open: Whether units of the pair may follow in later plans.
+        carried: Numbers of the pairs that the plan before left open, in its order.
+        pair: Number of the pair of each unit.
         piece: Number of the piece of each unit.
-        last: Last unit of each pair.
-        first: First unit of each pair.
-        is_open: Whether units of the pair follow in the next plan.
         dtypes: Of the values of each band.
     """
 
-    pair: Ints
-    piece: Ints
-    first: Ints
+    scene: Ints
+    group: Ints
+    target: Ints
+    grid: Ints
+    window: Ints
     last: Ints
     is_open: Mask
+    carried: Ints
+    pair: Ints
+    piece: Ints
     dtypes: list[np.dtype[Any]]
+
+    @classmethod
+    def of(
+        cls, plan: ZonePlan, before: Layout | None, piece: Ints, dtypes: list[np.dtype[Any]]
+    ) -> Layout:
+        """Lay out a plan.
+
+        Args:
+            plan: It has units.
+            before: The layout of the plan before, of the same table.
+            piece: Number of the piece of each unit.
+            dtypes: Of the values of each band.
+        """
+        names = [np.stack([plan.units.scene, plan.group, plan.units.target])]
+        left = np.zeros(0, np.int64)
+        if before is not None:
+            left = np.flatnonzero(before.is_open)
+            names.append(np.stack([before.scene, before.group, before.target])[:, left])
+        complete = names[0] if plan.complete is None else plan.complete
+        every = np.concatenate([*names, complete], axis=1)
+        _, n_groups, n_targets = (every.max(axis=1) + 2).tolist()
+        keys = (every[0] * n_groups + every[1]) * n_targets + every[2] + 1
+        keys, done = np.split(keys, [len(keys) - complete.shape[1]])
+        distinct, first, number = np.unique(keys, return_index=True, return_inverse=True)
+        is_open = ~np.isin(distinct, done)
+        pair, carried = np.split(number.reshape(-1), [len(piece)])
+        n_pairs = len(first)
+        grid, window = np.zeros(n_pairs, np.int64), np.zeros((n_pairs, 4), np.int64)
+        window[:, ::2] = np.iinfo(np.int64).max
+        if before is not None:
+            grid[carried], window[carried] = before.grid[left], before.window[left]
+        grid[pair] = plan.units.grid
+        for column, widen in enumerate((np.minimum, np.maximum) * 2):
+            widen.at(window[:, column], pair, plan.units.window[:, column])
+        last = np.full(n_pairs, -1, np.int64)
+        last[pair] = np.arange(len(pair))
+        scene, group, target = every[:, first]
+        return cls(
+            scene, group, target, grid, window, last, is_open, carried, pair, piece, dtypes
+        )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -86,20 +139,18 @@ class Merged:
         )
         if before is None or before.plan.table is not plan.table:
             return state
-        left = np.flatnonzero(before.layout.is_open)
-        number = {name: n for n, name in enumerate(_pair_names(plan, layout))}
-        names = _pair_names(before.plan, before.layout)
-        here = np.array([number[names[pair]] for pair in left.tolist()], np.int64)
+        left, here = np.flatnonzero(before.layout.is_open), layout.carried
         for mine, theirs in ((state.stats, before.stats), (state.areas, before.areas)):
             for own, other in zip(mine, theirs, strict=True):
                 own.merge(other.pop(left), here)
         state.pixels[here] = before.pixels[left]
-        moved = dict(zip(left.tolist(), here.tolist(), strict=True))
-        state.errors = {
-            (moved[pair], band): error
-            for (pair, band), error in before.errors.items()
-            if pair in moved
-        }
+        if before.errors:
+            moved = dict(zip(left.tolist(), here.tolist(), strict=True))
+            state.errors = {
+                (moved[pair], band): error
+                for (pair, band), error in before.errors.items()
+                if pair in moved
+            }
         return state
 
     def add(self, partial: Partial) -> None:
@@ -110,8 +161,3 @@ class Merged:
         self.pixels[partial.pairs] += partial.pixels
         for key, error in partial.errors.items():
             self.errors.setdefault(key, error)
-
-
-def _pair_names(plan: ZonePlan, layout: Layout) -> list[tuple[int, int, int]]:
-    columns = (plan.units.scene, plan.group, plan.units.target)
-    return list(zip(*(column[layout.first].tolist() for column in columns), strict=True))

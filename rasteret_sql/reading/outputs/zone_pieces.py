@@ -216,7 +216,7 @@ class Gatherer:
         found = dict(zip(plan.bands, bands_of(group, units, union), strict=True))
         missing = self._missing_area(plan, scene, grid, cells)
         further = cells.area if self._options.weights == "area" else None
-        every = plan.numbers_of(first, self._bands)
+        every = plan.numbers_of(scene, int(plan.group[first]), self._bands)
         refused = np.zeros(len(units), bool)
         name = self._options.weight_band
         if name is not None and missing is None:

@@ -25,7 +25,7 @@ Weights = Literal["center", "touched", "fraction", "area"]
 
 Floats = NDArray[np.float64]
 
-_KEPT_BYTES = 128 * 1024 * 1024
+_KEPT_BYTES = 64 * 1024 * 1024
 _LARGE_WINDOW = 1 << 12
 """Pixels from which it pays to ask whether a zone covers all of a window."""
 
@@ -216,7 +216,7 @@ class Rasterizer:
         some = np.flatnonzero(~covered)
         if len(some):
             geometries[some] = self._footprints.geometries(grid, targets[some])
-        n_dims = shapely.get_dimensions(geometries)
+        n_dims = np.maximum(shapely.get_dimensions(geometries), 0)
         size = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
         for unit in np.flatnonzero((n_dims == 2) & (size >= _LARGE_WINDOW)).tolist():
             window = Window(*windows[unit].tolist())
@@ -229,8 +229,8 @@ class Rasterizer:
                 return burn(grid, geometries, windows)
             if len(units):
                 burnt = burn(grid, geometries[units], windows[units])
-                _, unit, place = _told_apart(burnt.at, windows[units])
-                found.append(_Burnt((np.cumsum(size) - size)[units][unit] + place, burnt.shares))
+                _, of, place = _told_apart(burnt.at, windows[units])
+                found.append(_Burnt((np.cumsum(size) - size)[units[of]] + place, burnt.shares))
         at = np.concatenate([one.at for one in found])
         order = np.argsort(at, kind="stable")
         shares = [one.shares for one in found if one.shares is not None]

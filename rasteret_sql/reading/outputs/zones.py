@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class ZoneRows:
         self._numbers = itertools.count()
         self._partials: dict[int, Partial | pa.RecordBatch] = {}
         self._layouts: weakref.WeakKeyDictionary[TilePlan, Layout] = weakref.WeakKeyDictionary()
+        self._before: tuple[SceneTable, Layout] | None = None
         self._state: Merged | None = None
         self._gatherer = Gatherer(
             read,
@@ -74,24 +76,13 @@ class ZoneRows:
         """Whether anything is to be read."""
         return bool(self._stats) or self._read.reports_errors
 
-    def add_plan(self, plan: ZonePlan, after: ZonePlan | None) -> None:
-        """Lay out a plan, given the next one of the table that has units."""
-        n_targets = 1 + int(plan.units.target.max(initial=-1))
-        n_groups = len(self._read.request.bands)
-
-        def keys_of(one: ZonePlan) -> Ints:
-            group = one.units.scene * n_groups + one.group
-            return group * (n_targets + 1) + one.units.target + 1
-
-        keys, first, pair = np.unique(keys_of(plan), return_index=True, return_inverse=True)
-        last = np.zeros(len(keys), np.int64)
-        last[pair] = np.arange(len(pair))
-        is_open = np.zeros(len(keys), bool)
-        if after is not None:
-            is_open = np.isin(keys, keys_of(after)[after.units.target < n_targets])
-        self._layouts[plan] = Layout(
-            pair.ravel(), pieces_of(plan), first, last, is_open, self._dtypes(plan)
-        )
+    def add_plan(self, plan: ZonePlan) -> None:
+        """Lay out a plan that has units, the next one in order."""
+        table, before = self._before or (None, None)
+        if table is not plan.table:
+            before = None
+        layout = Layout.of(plan, before, pieces_of(plan), self._dtypes(plan))
+        self._layouts[plan], self._before = layout, (plan.table, layout)
 
     def weights(self, plan: TilePlan) -> Ints:
         """Bytes of the work of each piece, told at its last unit, so that groups end there."""
@@ -162,15 +153,25 @@ class ZoneRows:
         if not len(complete) or not (scene_ends or len(complete) >= _ROWS_AT_ONCE):
             return
         state.is_done[complete] = True
-        by_bands: dict[tuple[int, ...], list[int]] = {}
-        for pair, unit in zip(complete.tolist(), layout.first[complete].tolist(), strict=True):
-            by_bands.setdefault(plan.numbers_of(unit, self._bands), []).append(pair)
-        for bands, pairs in by_bands.items():
+        for bands, pairs in self._by_bands(plan, layout, complete):
             for first in range(0, len(pairs), _ROWS_AT_ONCE):
-                some = np.array(pairs[first : first + _ROWS_AT_ONCE], np.int64)
-                rows = self._rows(state, layout, some, bands)
+                rows = self._rows(state, layout, pairs[first : first + _ROWS_AT_ONCE], bands)
                 if rows is not None:
                     yield rows
+
+    def _by_bands(
+        self, plan: ZonePlan, layout: Layout, pairs: Ints
+    ) -> Iterator[tuple[tuple[int, ...], Ints]]:
+        """Numbers of bands, and the pairs that get rows of these."""
+        groups = np.stack([layout.scene[pairs], layout.group[pairs]])
+        starts = np.flatnonzero((np.diff(groups, axis=1, prepend=-1) != 0).any(axis=0))
+        found: dict[tuple[int, ...], list[Ints]] = {}
+        for (scene, group), some in zip(
+            groups[:, starts].T.tolist(), np.split(pairs, starts[1:]), strict=True
+        ):
+            found.setdefault(plan.numbers_of(scene, group, self._bands), []).append(some)
+        for bands, several in found.items():
+            yield bands, np.concatenate(several)
 
     def _names(self, failure: Failure) -> Sequence[str]:
         return self._bands if failure.band is None else [failure.band]
@@ -207,10 +208,12 @@ class ZoneRows:
         if not len(keep):
             return None
         n_rows, n_bands = len(keep) * len(bands), len(bands)
-        errors = [state.errors.get((pair, band)) for pair in pairs[keep].tolist() for band in bands]
+        kept = pairs[keep]
+        errors: list[str | None] = [None] * n_rows
+        if state.errors:
+            errors = [state.errors.get((pair, band)) for pair in kept.tolist() for band in bands]
         refused = np.array([error is not None for error in errors], bool)
-        units = layout.first[pairs[keep]]
-        scenes, targets = plan.units.scene[units].tolist(), plan.units.target[units].tolist()
+        scenes, targets = layout.scene[kept].tolist(), layout.target[kept].tolist()
         arrays = self._read.records_of(plan, scenes, targets, [n_bands] * len(keep))
         names = np.array([self._bands[band] for band in bands], object)
         arrays["band"] = pa.array(np.tile(names, len(keep)), pa.string())
@@ -221,8 +224,8 @@ class ZoneRows:
                 continue
             if name == "area_m2":
                 columns = [one.column("weight_sum") for one in areas]
-                on_earth = [_is_on_earth(plan.table.grids[int(plan.units.grid[u])]) for u in units]
-                known = np.repeat(np.array(on_earth, bool), n_bands)
+                on_earth = np.array([_is_on_earth(grid) for grid in plan.table.grids], bool)
+                known = np.repeat(on_earth[layout.grid[kept]], n_bands)
             else:
                 columns = [one.column(name) for one in popped]
                 known = np.ones(n_rows, bool)
@@ -241,49 +244,48 @@ class ZoneRows:
         """Which zones without pixels touch the raster, so that they are rows; True for others."""
         touch = np.ones(len(pairs), bool)
         assert self._state is not None  # noqa: S101 (its caller)
-        for place in np.flatnonzero(self._state.pixels[pairs] == 0).tolist():
-            units = np.flatnonzero(layout.pair == pairs[place])
-            target = int(plan.units.target[units[0]])
-            if target < 0:
-                continue
-            grid = plan.table.grids[int(plan.units.grid[units[0]])]
-            boxes = plan.units.window[units][:, [2, 0, 3, 1]].astype(np.float64)
-            touch[place] = self._read.footprints.touched(grid, target, boxes).any()
+        check = np.flatnonzero((self._state.pixels[pairs] == 0) & (layout.target[pairs] >= 0))
+        boxes = layout.window[pairs][:, [2, 0, 3, 1]].astype(np.float64)
+        grids, targets = layout.grid[pairs], layout.target[pairs]
+        for number in np.unique(grids[check]).tolist():
+            own, grid = check[grids[check] == number], plan.table.grids[number]
+            touch[own] = self._read.footprints.each_touched(grid, targets[own], boxes[own])
         return touch
 
 
 class _LaidOut(ZonePlanner):
-    """Lays plans out for the output, which must know whether a zone goes on in the next one."""
+    """Lays plans out for the output."""
 
     def __init__(
         self, output: ZoneRows, read: Read, bands: Sequence[str], options: ZoneOptions
     ) -> None:
-        targets = read.footprints.targets
-        n_zones = 0 if targets is None else len(targets)
-        at_once = max(1 << 14, min(4 * n_zones, 1 << 18))  # all zones of a scene in one plan
         super().__init__(
             read.request, read.footprints, bands=bands, weight_band=options.weight_band,
-            mask_band=options.mask_band, at_once=at_once,
+            mask_band=options.mask_band,
         )  # fmt: skip
         self._output = output
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
-        """The plans, each when the next one with units is known."""
-        held: list[ZonePlan] = []
+        """The plans; what one without units completes is told to the one before."""
+        held: ZonePlan | None = None
         for plan in super().plans(table):
             made = plan if self._output.needs_values else without_needs(plan)
             assert isinstance(made, ZonePlan)  # noqa: S101
-            if len(made.units.scene) and held:
-                yield from self._laid_out(held, made)
-                held = []
-            held.append(made)
-        yield from self._laid_out(held, None)
+            if not len(made.units.scene) and not made.failures:
+                if held is not None and held.complete is not None and made.complete is not None:
+                    both = np.concatenate([held.complete, made.complete], axis=1)
+                    held = replace(held, complete=both)
+                continue
+            if held is not None:
+                yield self._laid_out(held)
+            held = made
+        if held is not None:
+            yield self._laid_out(held)
 
-    def _laid_out(self, plans: list[ZonePlan], after: ZonePlan | None) -> Iterator[TilePlan]:
-        """Plans of which only the first has units."""
-        for plan in plans:
-            self._output.add_plan(plan, after)
-            yield plan
+    def _laid_out(self, plan: ZonePlan) -> ZonePlan:
+        if len(plan.units.scene):
+            self._output.add_plan(plan)
+        return plan
 
 
 def zone_rows(
