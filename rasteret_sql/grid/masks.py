@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from rasteret_sql.grid.edges import POINTS, line_edges, parts_of, ring_edges
+from rasteret_sql.grid.edges import POINTS, POLYGON, line_edges, parts_of, ring_edges
 from rasteret_sql.grid.spans import (
     Segments,
     Spans,
@@ -184,13 +184,19 @@ def is_box(geometry_px: BaseGeometry) -> bool:
         >>> is_box(shapely.box(0, 0, 2, 1)), is_box(shapely.Point(0, 0).buffer(1))
         (True, False)
     """
-    if geometry_px.geom_type != "Polygon" or shapely.get_num_coordinates(geometry_px) != 5:
-        return False
-    xy = shapely.get_coordinates(geometry_px)
-    (xmin, ymin), (xmax, ymax) = xy.min(axis=0), xy.max(axis=0)
-    at_edge = np.isin(xy[:, 0], (xmin, xmax)) & np.isin(xy[:, 1], (ymin, ymax))
-    steps = np.diff(xy, axis=0) != 0
-    return bool(at_edge.all() and (steps.sum(axis=1) == 1).all())
+    return bool(are_boxes(np.array([geometry_px], object))[0])
+
+
+def are_boxes(geometries_px: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which geometries are one rectangle along rows and columns each; as `is_box`."""
+    found = shapely.get_type_id(geometries_px) == POLYGON[0]
+    found &= shapely.get_num_coordinates(geometries_px) == 5
+    xy = shapely.get_coordinates(geometries_px[found]).reshape(-1, 5, 2)
+    at_edge = (xy == xy.min(axis=1, keepdims=True)) | (xy == xy.max(axis=1, keepdims=True))
+    steps = (np.diff(xy, axis=1) != 0).sum(axis=2) == 1
+    found[found] = at_edge.all(axis=(1, 2)) & steps.all(axis=1)
+    boxes: NDArray[np.bool_] = found
+    return boxes
 
 
 def _one(geometry_px: BaseGeometry, window: Window) -> tuple[NDArray[np.object_], _Ints]:

@@ -32,7 +32,7 @@ _KEPT_BYTES = 32 * 1024 * 1024
 _KEPT_GEOMETRIES = 1 << 15
 _ENTRY_BYTES = 512
 """What a kept thing takes besides its arrays, about."""
-_PAIRS_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 17
 _MANY_BOXES = 8
 """Of a target from which it pays to prepare its geometry."""
 _TOUCHING = 1e-6
@@ -291,21 +291,43 @@ class Footprints:
 
     def _vectorised(self, grids: list[Grid], moved: Moved) -> None:
         """Windows of all targets on grids without rotation, in one CRS."""
-        affines = np.array([grid.affine for grid in grids])
-        height = np.array([grid.height for grid in grids])[:, None]
-        width = np.array([grid.width for grid in grids])[:, None]
-        with np.errstate(invalid="ignore"):
-            xmin, xmax = _axis(affines[:, 0], affines[:, 2], moved.bounds[:, 0], moved.bounds[:, 2])
-            ymin, ymax = _axis(affines[:, 4], affines[:, 5], moved.bounds[:, 1], moved.bounds[:, 3])
-        rows = _pixel_ranges(ymin, ymax, height, moved.is_area)
-        cols = _pixel_ranges(xmin, xmax, width, moved.is_area)
-        some = (rows[0] < rows[1]) & (cols[0] < cols[1])
-        whole = moved.is_box[None, :] & (xmin < cols[0] + 0.5) & (xmax > cols[1] - 0.5)
-        whole &= (ymin < rows[0] + 0.5) & (ymax > rows[1] - 0.5)
-        windows = np.stack([*rows, *cols], axis=-1)
-        for number, grid in enumerate(grids):
-            chosen = np.flatnonzero(some[number])
-            self._pairs[grid] = _GridPairs(chosen, windows[number, chosen], whole[number, chosen])
+        n_targets = len(moved.is_box)
+        found = [
+            _windows(grids, moved, slice(first, first + _PAIRS_AT_ONCE))
+            for first in range(0, max(n_targets, 1), _PAIRS_AT_ONCE)
+        ]
+        for grid, *parts in zip(grids, *found, strict=True):
+            one = parts[0]
+            if len(parts) > 1:
+                target, window, is_whole = (
+                    np.concatenate([getattr(part, name) for part in parts])
+                    for name in ("target", "window", "is_whole")
+                )
+                one = _GridPairs(target, window, is_whole)
+            self._pairs[grid] = one
+
+
+def _windows(grids: list[Grid], moved: Moved, some: slice) -> list[_GridPairs]:
+    """Windows of some targets on grids without rotation, in one CRS."""
+    bounds, is_area = moved.bounds[some], moved.is_area[some]
+    affines = np.array([grid.affine for grid in grids])
+    height = np.array([grid.height for grid in grids])[:, None]
+    width = np.array([grid.width for grid in grids])[:, None]
+    with np.errstate(invalid="ignore"):
+        xmin, xmax = _axis(affines[:, 0], affines[:, 2], bounds[:, 0], bounds[:, 2])
+        ymin, ymax = _axis(affines[:, 4], affines[:, 5], bounds[:, 1], bounds[:, 3])
+    rows = _pixel_ranges(ymin, ymax, height, is_area)
+    cols = _pixel_ranges(xmin, xmax, width, is_area)
+    met = (rows[0] < rows[1]) & (cols[0] < cols[1])
+    whole = moved.is_box[None, some] & (xmin < cols[0] + 0.5) & (xmax > cols[1] - 0.5)
+    whole &= (ymin < rows[0] + 0.5) & (ymax > rows[1] - 0.5)
+    windows = np.stack([*rows, *cols], axis=-1)
+    found = []
+    for number in range(len(grids)):
+        chosen = np.flatnonzero(met[number])
+        target = chosen + some.start
+        found.append(_GridPairs(target, windows[number, chosen], whole[number, chosen]))
+    return found
 
 
 def _padded(boxes: NDArray[np.float64]) -> NDArray[np.object_]:

@@ -20,10 +20,11 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area, zone_of
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
 from rasteret_sql.grid.forms import read_geometry
-from rasteret_sql.grid.masks import is_box
+from rasteret_sql.grid.masks import are_boxes
 from rasteret_sql.grid.reproject import is_large, lonlat_boxes, reproject_all
 from rasteret_sql.units import BBox
 
+_ROWS_AT_ONCE = 1 << 14
 _POLYGONS = (3, 6)
 _ZONES = (0, 1, 3, 4, 5, 6)
 _EXTENSION = b"ARROW:extension:metadata"
@@ -150,8 +151,8 @@ class Targets:
         src = self.crs
         assert src is not None  # noqa: S101 (areas in pixels are not transformed)
         moved = self.areas if is_same(src, dst) else reproject_all(self.areas, src, dst)
-        boxes = np.array([is_box(one) for one in moved], dtype=bool)
-        return Moved(moved, shapely.bounds(moved), boxes, shapely.get_dimensions(moved) == 2)
+        is_area = shapely.get_dimensions(moved) == 2
+        return Moved(moved, shapely.bounds(moved), are_boxes(moved), is_area)
 
 
 def parse_targets(
@@ -194,7 +195,9 @@ def shapes_of(
     """
     shapes = _shapes(table.column(name), f"{argument}: column {name}")
     there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-    shapes = shapely.force_2d(shapes[there])
+    shapes = shapes[there]
+    more = shapely.get_coordinate_dimension(shapes) > 2
+    shapes[more] = shapely.force_2d(shapes[more])
     return shapes, there, crs_of_area(geometry_crs, _named_crs(table.schema.field(name), shapes))
 
 
@@ -263,9 +266,18 @@ def _shapes(column: pa.ChunkedArray, subject: str) -> NDArray[np.object_]:
         column = pa.chunked_array(
             [chunk.storage for chunk in column.chunks], column.type.storage_type
         )
-    values = np.empty(len(column), dtype=object)
-    values[:] = column.to_pylist()
-    kinds = {type(value) for value in values} - {type(None)}
+    shapes = np.empty(len(column), dtype=object)
+    for first in range(0, len(column), _ROWS_AT_ONCE):  # as Python objects they take much memory
+        some = column.slice(first, _ROWS_AT_ONCE).to_pylist()
+        shapes[first : first + len(some)] = _some_shapes(some, subject, first)
+    return shapes
+
+
+def _some_shapes(found: list[Any], subject: str, first: int) -> NDArray[np.object_]:
+    """Geometries of the rows of a column from one on."""
+    values = np.empty(len(found), dtype=object)
+    values[:] = found
+    kinds = {type(value) for value in found} - {type(None)}
     try:
         if kinds <= {bytes}:
             return np.asarray(shapely.from_wkb(values), dtype=object)
@@ -278,7 +290,8 @@ def _shapes(column: pa.ChunkedArray, subject: str) -> NDArray[np.object_]:
         try:
             shapes[row] = None if value is None else _one(value)
         except InputError as error:
-            raise InputError(f"{subject}, row {row + 1}: {error.message}") from None
+            told = f"{subject}, row {first + row + 1}: {error.message}"
+            raise InputError(told) from None
     return shapes
 
 

@@ -6,6 +6,7 @@ tiles end, of all bands that are read, so that no tile is fetched for two of the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -102,15 +103,14 @@ def parts_of(
             bounds[own, 2 * axis + 1] = np.searchsorted(axis_edges, stop - 1, side="right") - 1
     n_blocks = kinds.count(kind, jobs.window, is_delivery=True)
     top, bottom, left, right = bounds.T
-    for first, stop in _runs(n_blocks / (bottom - top + 1), top, bottom, n_rows, at_once):
-        at = np.flatnonzero((top < stop) & (bottom >= first))
-        share = n_blocks[at] / (bottom - top + 1)[at]
-        across = [(0, n_cols)]
-        if stop - first == 1 and share.sum() > 2 * at_once:
-            share /= (right - left + 1)[at]
-            across = list(_runs(share, left[at], right[at], n_cols, at_once))
-        for begin, end in across:
-            own = at[(left[at] < end) & (right[at] >= begin)]
+    share = n_blocks / (bottom - top + 1)
+    for first, stop, at in _runs(share, top, bottom, n_rows, at_once):
+        across = iter([(0, n_cols, np.arange(len(at)))])
+        if stop - first == 1 and share[at].sum() > 2 * at_once:
+            of_cell = share[at] / (right - left + 1)[at]
+            across = _runs(of_cell, left[at], right[at], n_cols, at_once)
+        for begin, end, some in across:
+            own = at[some]
             window = jobs.window[own].copy()
             for grid, (down, along) in edges.items():
                 low = np.array([down[first], 0, along[begin], 0])
@@ -124,8 +124,8 @@ def parts_of(
 
 def _runs(
     weight: NDArray[np.float64], first: Ints, last: Ints, n_steps: int, enough: int
-) -> Iterator[tuple[int, int]]:
-    """Runs of steps that hold so much weight, or one step; steps without any are left out.
+) -> Iterator[tuple[int, int, Ints]]:
+    """Runs of steps that hold so much weight, or one step, and the windows that meet each.
 
     Args:
         weight: Of each window, in each of its steps.
@@ -137,12 +137,18 @@ def _runs(
     change = np.bincount(first, weight, n_steps + 1) - np.bincount(last + 1, weight, n_steps + 1)
     n_windows = np.bincount(first, minlength=n_steps + 1)
     n_windows = np.cumsum(n_windows - np.bincount(last + 1, minlength=n_steps + 1))
-    begin, total = 0, 0.0
+    edges, total = [0], 0.0
     for step, more in enumerate(np.cumsum(change)[:n_steps].tolist()):
         if total > 0 and total + more > enough:
-            yield begin, step
-            begin, total = step, 0.0
+            edges.append(step)
+            total = 0.0
         if n_windows[step]:
             total += more
-    if total > 0:
-        yield begin, n_steps
+    order = np.argsort(first, kind="stable")
+    places = np.searchsorted(first[order], [*edges, n_steps])
+    met = order[:0]
+    for run, (begin, end) in enumerate(itertools.pairwise([*edges, n_steps])):
+        met = np.sort(np.concatenate([met, order[places[run] : places[run + 1]]]))
+        if len(met):
+            yield begin, end, met
+        met = met[last[met] >= end]

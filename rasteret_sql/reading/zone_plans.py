@@ -118,11 +118,13 @@ class ZonePlanner(Planner):
             self._reference(usable, [one.names[0]], table.n_scenes)[jobs.scene]
             for one, jobs in zip(readings, parts, strict=True)
         ]
-        if not parts:
-            parts, kinds = [Jobs.none()], [np.empty(0, np.int64)]
-        windows = Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        order = np.argsort(windows.scene, kind="stable")
-        windows, kind = windows.take(order), np.concatenate(kinds)[order]
+        windows, kind = Jobs.none(), np.empty(0, np.int64)
+        if len(parts) == 1:
+            windows, kind = parts[0], kinds[0]
+        elif parts:
+            windows = Jobs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            order = np.argsort(windows.scene, kind="stable")
+            windows, kind = windows.take(order), np.concatenate(kinds)[order]
         assembly = self._assembly(table, usable)
         for part, kind_of_part, complete in self._parts(table, usable, readings, windows, kind):
             blocks = assembly.cut(part, kind_of_part)
@@ -149,12 +151,13 @@ class ZonePlanner(Planner):
         group = self._group_of(readings, windows)
         edges = np.flatnonzero(np.diff(windows.scene, prepend=-1, append=-1))
         for start, stop in itertools.pairwise(edges.tolist()):
-            own, scene = np.arange(start, stop), int(windows.scene[start])
+            own, scene = slice(start, stop), int(windows.scene[start])
             tilings = self._tilings(table, usable, kinds, scene)
-            for part in parts_of(windows.take(own), kind[own], kinds, tilings, self.at_once):
-                done = own[part.at[part.is_last]]
-                complete = np.stack([windows.scene[done], group[done], windows.target[done]])
-                yield part.jobs, kind[own[part.at]], complete
+            jobs = windows if len(edges) == 2 else windows.take(np.arange(start, stop))
+            for part in parts_of(jobs, kind[own], kinds, tilings, self.at_once):
+                done = part.at[part.is_last]
+                complete = np.stack([jobs.scene[done], group[own][done], jobs.target[done]])
+                yield part.jobs, kind[own][part.at], complete
 
     def _tilings(
         self, table: SceneTable, usable: dict[str, Usable], kinds: KindColumns, scene: int
