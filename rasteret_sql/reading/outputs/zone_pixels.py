@@ -98,11 +98,11 @@ class _Burnt(NamedTuple):
 
     Attributes:
         at: Places in the windows of the zones, flattened and laid end to end; ascending.
-        shares: What of the zone is in each; None where all count alike.
+        shares: What of the zone is in each; None where all count 1.
     """
 
     at: Ints
-    shares: NDArray[np.float32] | None
+    shares: NDArray[np.float32] | None = None
 
 
 def _positive(shares: NDArray[np.float32]) -> _Burnt:
@@ -110,12 +110,12 @@ def _positive(shares: NDArray[np.float32]) -> _Burnt:
     return _Burnt(at, shares[at])
 
 
-def _told_apart(at: Ints, windows: Ints) -> tuple[Ints, Ints, Ints]:
-    """How many places lie in each window; of each place its window, and where in that it is."""
+def _told_apart(at: Ints, windows: Ints) -> tuple[Ints, NDArray[np.int32]]:
+    """How many places lie in each window, and where in that each is."""
     size = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
     ends = np.cumsum(size)
     counts = np.diff(np.searchsorted(at, ends), prepend=0)
-    return counts, np.repeat(np.arange(len(size)), counts), at - np.repeat(ends - size, counts)
+    return counts, (at - np.repeat(ends - size, counts)).astype(np.int32)
 
 
 class _Kept:
@@ -194,18 +194,18 @@ class Rasterizer:
         if shares is not None and least > 0:
             keep = shares >= np.float32(least)
             at, shares = at[keep], shares[keep]
-        sizes, unit, place = _told_apart(at, windows)
-        row, col = np.divmod(place, (windows[:, 3] - windows[:, 2])[unit])
-        row += (windows[:, 0] - union.row_start)[unit]
-        col += (windows[:, 2] - union.col_start)[unit]
-        flat = row * union.width + col
+        sizes, flat = _told_apart(at, windows)
+        first = (windows[:, 0] - union.row_start) * union.width + windows[:, 2] - union.col_start
+        width = windows[:, 3] - windows[:, 2]
+        if first.any() or (width != union.width).any():
+            left_out, width, first = (
+                np.repeat(column.astype(np.int32), sizes)
+                for column in (union.width - width, width, first)
+            )
+            flat += flat // width * left_out + first
         is_once = len(sizes) == 1 and len(at) == union.height * union.width
-        return ZonePixels(
-            sizes,
-            None if is_once else flat.astype(np.int32),
-            shares,
-            self._areas(grid, union, flat),
-        )
+        areas = self._areas(grid, union, flat)
+        return ZonePixels(sizes, None if is_once else flat, shares, areas)
 
     def _burnt(self, grid: Grid, targets: Ints, windows: Ints, is_whole: Mask) -> _Burnt:
         """The pixels of all zones, each in its window."""
@@ -229,25 +229,28 @@ class Rasterizer:
                 return burn(grid, geometries, windows)
             if len(units):
                 burnt = burn(grid, geometries[units], windows[units])
-                _, of, place = _told_apart(burnt.at, windows[units])
-                found.append(_Burnt((np.cumsum(size) - size)[units[of]] + place, burnt.shares))
+                counts, place = _told_apart(burnt.at, windows[units])
+                begin: Ints = np.repeat((np.cumsum(size) - size)[units], counts)
+                found.append(burnt._replace(at=begin + place))
         at = np.concatenate([one.at for one in found])
         order = np.argsort(at, kind="stable")
-        shares = [one.shares for one in found if one.shares is not None]
-        return _Burnt(at[order], np.concatenate(shares)[order] if shares else None)
+        if all(one.shares is None for one in found):
+            return _Burnt(at[order])
+        shares = [np.ones(len(a), np.float32) if s is None else s for a, s in found]
+        return _Burnt(at[order], np.concatenate(shares)[order])
 
     def _whole(self, _grid: Grid, _geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
         size = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
-        return self._alike(np.arange(int(size.sum())))
+        return _Burnt(np.arange(int(size.sum())))
 
     def _points(self, _grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
-        return self._alike(point_places(geometries, windows))
+        return _Burnt(point_places(geometries, windows))
 
     def _lines(self, grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
         """Of a line that counts by its length: lengths in units of the raster's CRS."""
         if not self._options.is_exact:
             touched = self._options.weights == "touched"
-            return _Burnt(line_places(geometries, windows, all_touched=touched), None)
+            return _Burnt(line_places(geometries, windows, all_touched=touched))
         lengths = [
             length_in_cells(line, Window(*window), grid.affine).astype(np.float32).reshape(-1)
             for line, window in zip(geometries, windows.tolist(), strict=True)
@@ -258,10 +261,7 @@ class Rasterizer:
         if self._options.is_exact:
             return _positive(coverage_of_each(geometries, windows))
         touched = self._options.weights == "touched"
-        return _Burnt(polygon_places(geometries, windows, all_touched=touched), None)
-
-    def _alike(self, at: Ints) -> _Burnt:
-        return _Burnt(at, np.ones(len(at), np.float32) if self._options.is_exact else None)
+        return _Burnt(polygon_places(geometries, windows, all_touched=touched))
 
     def _covers(self, grid: Grid, target: int, window: Window) -> bool:
         """Whether a zone surely covers every pixel of a window, all of it where that matters."""
@@ -271,7 +271,7 @@ class Rasterizer:
             box = shapely.box(window.col_start, window.row_start, window.col_stop, window.row_stop)
             return not self._options.is_exact or bool(shapely.covers(geometry, box))
 
-    def _areas(self, grid: Grid, union: Window, flat: Ints) -> Floats | None:
+    def _areas(self, grid: Grid, union: Window, flat: NDArray[np.int32]) -> Floats | None:
         wanted = self._has_areas or self._options.weights == "area"
         if not wanted or grid.affine is None or grid.crs is None:
             return None
