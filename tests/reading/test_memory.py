@@ -15,6 +15,11 @@ pytestmark = pytest.mark.any_duckdb
 
 SCENARIO = Path(__file__).with_name("memory_scenario.py")
 ALLOWED_MIB = 1.3 * BUDGET_BYTES / 2**20
+ZONE = (
+    "SELECT sum(mean), sum(median), sum(max) FROM rasteret_zonal_stats('made', "
+    "'SELECT ''POLYGON((-1 -1, 4000 10, 4100 4100, 10 4000, -1 -1))'' AS geometry', "
+    "stats := ['mean', 'median', 'max'], weights := 'fraction', geometry_crs := 'pixel')"
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -23,8 +28,9 @@ ALLOWED_MIB = 1.3 * BUDGET_BYTES / 2**20
     [
         "SELECT avg(b) FROM rasteret_pixels('made')",
         "SELECT id, sum(octet_length(pixels)) FROM rasteret_read_tiles('made') GROUP BY id",
+        ZONE,
     ],
-    ids=["pixels", "tiles"],
+    ids=["pixels", "tiles", "zone"],
 )
 def test_peak_memory_stays_near_the_budget(tmp_path, query):
     done = subprocess.run(

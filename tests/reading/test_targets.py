@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import crs_of
+from rasteret_sql.grid.reproject import reproject_all
 from rasteret_sql.reading import footprints as footprints_module
+from rasteret_sql.reading import targets as targets_module
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets
@@ -219,3 +221,50 @@ def test_a_geometry_that_threads_share_is_never_prepared():
     with footprints.prepared(grid(), 0) as geometry:
         assert shapely.is_prepared(geometry)
         assert shapely.equals(geometry, footprints.geometry(grid(), 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), crs=st.sampled_from([UTM, None, "EPSG:4326"]))
+def test_boxes_of_many_targets_are_touched_as_those_of_each(seed, crs):
+    rng = np.random.default_rng(seed)
+    areas = [shapely.Point(*rng.uniform(0, 90, 2)).buffer(rng.uniform(1, 30), 3) for _ in range(6)]
+    place = grid()
+    if crs is not None:
+        areas = [shapely.transform(one, lambda xy: xy * [10, -10] + [1000, 2000]) for one in areas]
+        areas = list(reproject_all(np.array(areas, object), crs_of(UTM), crs_of(crs)))
+    footprints = Footprints(Targets(areas, None if crs is None else crs_of(crs)))
+    targets = rng.choice(6, 60, p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02])
+    corner = rng.uniform(0, 90, (60, 2))
+    boxes = np.column_stack([corner, corner + rng.uniform(1, 20, (60, 2))])
+    alone = [
+        footprints.touched(place, int(n), box[None])[0]
+        for n, box in zip(targets, boxes, strict=True)
+    ]
+    assert footprints.each_touched(place, targets, boxes).tolist() == alone
+    for one, other in zip(footprints.geometries(place, np.arange(6)), range(6), strict=True):
+        assert shapely.equals_exact(one, footprints.geometry(place, other))
+
+
+def test_windows_of_many_targets_do_not_depend_on_how_many_are_found_at_once(monkeypatch):
+    rng = np.random.default_rng(4)
+    corners = rng.uniform(-200, 1200, (50, 2)) * [1, -1] + [1000, 2000]
+    areas = [shapely.box(x, y, x + 90, y + 70) for x, y in corners]
+    places = [grid(), grid(50, 40, Affine(20, 0, 1000, 0, -20, 2000))]
+    whole, _ = Footprints(Targets(areas, crs_of(UTM))).pairs(places, np.arange(2))
+    monkeypatch.setattr(footprints_module, "_PAIRS_AT_ONCE", 7)
+    some, _ = Footprints(Targets(areas, crs_of(UTM))).pairs(places, np.arange(2))
+    assert 20 < len(whole.target) < 100
+    for one, other in zip(whole, some, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_rows_that_are_parsed_some_at_a_time_keep_their_order_and_numbers(monkeypatch):
+    monkeypatch.setattr(targets_module, "_ROWS_AT_ONCE", 2)
+    shapes = [shapely.box(n, 0, n + 1, 1) for n in range(7)]
+    high = shapely.force_3d(shapely.box(7, 0, 8, 1), 5.0)
+    got = parse_targets(table([*shapes, high]), None, UTM)
+    assert [one.bounds[0] for one in got.areas] == list(range(8))
+    assert not shapely.has_z(got.areas).any()
+    broken = pa.table({"geometry": ["POINT(1 1)", "POINT(2 2)", "POLYGON((", None]})
+    with pytest.raises(InputError, match="row 3"):
+        parse_targets(broken, None, UTM, areas_only=False)

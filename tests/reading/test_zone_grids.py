@@ -28,10 +28,12 @@ from reading.test_zones import (
 import rasteret_sql
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading import pipeline
+from rasteret_sql.reading.assembly import Assembly
 from rasteret_sql.reading.outputs import zone_pieces
 from rasteret_sql.reading.outputs import zones as zone_rows
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.tile_store import STORE
+from rasteret_sql.reading.zone_plans import ZonePlanner
 
 UTM = {"geometry_crs": "EPSG:32643"}
 GRIDS = {
@@ -178,6 +180,23 @@ def test_one_call_equals_a_call_of_each_band(grids, weights, monkeypatch):
             assert shares == pytest.approx(row["frac"], rel=1e-9), key
             for stat in set(stats) - {"frac"}:
                 assert near(got[key][stat], row[stat], rel=1e-8), (key, stat)
+
+
+def test_parts_of_a_scene_share_no_tile(grids, monkeypatch):
+    """Also not one of a mask band whose tiles reach over several tiles of the others."""
+    con, _, _ = grids
+    options = {"bands": ["fine", "twin"], "mask_band": "coarse", "mask_values": [3], **UTM}
+    whole = stats_of(con, "made", "zones", MOMENTS, **options)
+    made, assembled = [], Assembly.assembled
+    monkeypatch.setattr(
+        Assembly, "assembled", lambda *a: made.append(assembled(*a)) or made[-1]
+    )  # fmt: skip
+    monkeypatch.setitem(ZonePlanner.__init__.__kwdefaults__, "at_once", 20)
+    assert stats_of(con, "made", "zones", MOMENTS, **options).keys() == whole.keys()
+    tiles = [tile for plan in made for tile in zip(plan.tiles.file.tolist(),
+             plan.tiles.byte_offset.tolist(), strict=True)]  # fmt: skip
+    assert len(made) == 6
+    assert len(tiles) == len(set(tiles)) == 20 + 20 + 6
 
 
 def test_records_whose_bands_share_grids_in_other_ways(grids, tmp_path):
