@@ -25,7 +25,7 @@ Weights = Literal["center", "touched", "fraction", "area"]
 
 Floats = NDArray[np.float64]
 
-_KEPT_BYTES = 64 * 1024 * 1024
+_KEPT_BYTES = 128 * 1024 * 1024
 _LARGE_WINDOW = 1 << 12
 """Pixels from which it pays to ask whether a zone covers all of a window."""
 
