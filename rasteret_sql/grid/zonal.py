@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rasteret_sql.errors import InputError
+from rasteret_sql.grid.value_tables import ValueTable, sizes_of, starts_of
 
 _MOMENTS: Final = ("count", "weight_sum", "sum", "mean", "variance", "stddev")
 _PIXELS: Final = ("pixel_count", "nodata_count")
@@ -38,9 +39,6 @@ STATISTICS: Final = (*_MOMENTS, *_EXTREMES, *_BY_VALUE, "median", *_PIXELS)
 """Names that `ZonalStatistics` takes, besides percentiles (``p05``, ``p99.9``)."""
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100)")
-
-_MAX_KEYS = 1 << 22
-"""Keys of a table that is counted by index instead of sorted; 8 bytes each and column."""
 
 _MIN_PENDING = 1 << 17
 """Rows of values that wait before they are joined with those that were gathered before."""
@@ -135,8 +133,8 @@ class ZonalStatistics:
         lowest, highest = _limits(self.dtype)
         self._min = np.full(zones if self._has_extremes else 0, highest, dtype=self.dtype)
         self._max = np.full(zones if self._has_extremes else 0, lowest, dtype=self.dtype)
-        self._table = _Table.empty(self.dtype)
-        self._pending: list[_Table] = []
+        self._table = ValueTable.empty(self.dtype)
+        self._pending: list[ValueTable] = []
 
     def add(
         self,
@@ -170,8 +168,8 @@ class ZonalStatistics:
             valid = valid if valid is None else valid[order]
             coverage = coverage if coverage is None else coverage[order]
             weights = weights if weights is None else weights[order]
-        starts = _starts(zone)
-        self._pixels[zone[starts]] += _sizes(starts, len(zone))
+        starts = starts_of(zone)
+        self._pixels[zone[starts]] += sizes_of(starts, len(zone))
         if values.dtype.kind == "f":
             known = ~np.isnan(values)
             valid = known if valid is None else valid & known
@@ -191,8 +189,8 @@ class ZonalStatistics:
         coverage: NDArray[np.float32] | None,
         weights: _Values | None,
     ) -> None:
-        starts = _starts(zone)
-        of, sizes = zone[starts], _sizes(starts, len(zone))
+        starts = starts_of(zone)
+        of, sizes = zone[starts], sizes_of(starts, len(zone))
         weight = _product(coverage, weights)
         count = sizes.astype(np.float64)
         if coverage is not None:
@@ -213,7 +211,7 @@ class ZonalStatistics:
             self._min[of] = np.minimum(self._min[of], np.minimum.reduceat(values, starts))
             self._max[of] = np.maximum(self._max[of], np.maximum.reduceat(values, starts))
         if self._has_values:
-            self._add_table(_Table.of(zone, values, weight))
+            self._add_table(ValueTable.of(zone, values, weight))
 
     def merge(self, other: Self, zones: NDArray[np.integer[Any]] | None = None) -> None:
         """Add what another one gathered.
@@ -381,205 +379,17 @@ class ZonalStatistics:
         all_values[zone] = values
         return Column(all_values, has)
 
-    def _add_table(self, table: _Table) -> None:
+    def _add_table(self, table: ValueTable) -> None:
         self._pending.append(table)
         waiting = sum(len(pending.zone) for pending in self._pending)
         if waiting > max(len(self._table.zone), _MIN_PENDING):
             self._joined()
 
-    def _joined(self) -> _Table:
+    def _joined(self) -> ValueTable:
         if self._pending:
-            self._table = _Table.join([self._table, *self._pending])
+            self._table = ValueTable.join([self._table, *self._pending])
             self._pending = []
         return self._table
-
-
-class _Table(NamedTuple):
-    """Distinct values of zones, ascending by zone and value."""
-
-    zone: _Ints
-    value: _Values
-    cells: _Ints
-    weight: _Floats
-    lightest: _Floats
-    """Smallest weight of a cell of this value."""
-    heaviest: _Floats
-
-    @classmethod
-    def empty(cls, dtype: np.dtype[Any]) -> Self:
-        none, numbers = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return cls(none, np.zeros(0, dtype=dtype), none, numbers, numbers, numbers)
-
-    @classmethod
-    def of(cls, zone: NDArray[np.integer[Any]], value: _Values, weight: _Floats | None) -> Self:
-        """The table of cells, zones ascending."""
-        if weight is not None and not (weight > 0).all():
-            zone, value, weight = zone[weight > 0], value[weight > 0], weight[weight > 0]
-        if len(zone) == 0:
-            return cls.empty(value.dtype)
-        if value.dtype.kind in "iu":
-            low, high = int(value.min()), int(value.max())
-            first, last = int(zone[0]), int(zone[-1])
-            keys = (last - first + 1) * (high - low + 1)
-            if keys <= min(_MAX_KEYS, 8 * len(zone)):
-                return cls._counted(zone, value, weight, first, (low, high))
-        order = _order(zone, value)
-        of, value = zone[order].astype(np.int64), value[order]
-        starts = np.flatnonzero(_changes(of) | _changes(value))
-        cells = _sizes(starts, len(zone))
-        if weight is None:
-            ones = np.ones(len(starts))
-            return cls(of[starts], value[starts], cells, cells.astype(float), ones, ones)
-        weight = weight[order]
-        return cls(
-            of[starts],
-            value[starts],
-            cells,
-            np.add.reduceat(weight, starts),
-            np.minimum.reduceat(weight, starts),
-            np.maximum.reduceat(weight, starts),
-        )
-
-    @classmethod
-    def _counted(
-        cls,
-        zone: NDArray[np.integer[Any]],
-        value: _Values,
-        weight: _Floats | None,
-        first: int,
-        span: tuple[int, int],
-    ) -> Self:
-        low, high = span
-        width = high - low + 1
-        unsigned = f"u{value.dtype.itemsize}"
-        least = value.dtype.type(low)
-        # Differences of a type's own width wrap around to the right distance.
-        distance = (value - least).view(unsigned).astype(np.int64)
-        key = (zone.astype(np.int64) - first) * width + distance
-        cells = np.bincount(key)
-        has = np.flatnonzero(cells)
-        row, place = np.divmod(has, width)
-        count = cells[has].astype(np.int64)
-        values = place.astype(unsigned).view(value.dtype) + least
-        if weight is None:
-            ones = np.ones(len(has))
-            return cls(row + first, values, count, count.astype(float), ones, ones)
-        lightest, heaviest = np.full(len(cells), np.inf), np.zeros(len(cells))
-        np.minimum.at(lightest, key, weight)
-        np.maximum.at(heaviest, key, weight)
-        total = np.bincount(key, weights=weight).astype(np.float64, copy=False)
-        return cls(row + first, values, count, total[has], lightest[has], heaviest[has])
-
-    @classmethod
-    def join(cls, tables: Sequence[_Table]) -> Self:
-        tables = [table for table in tables if len(table.zone)] or tables[:1]
-        if len(tables) == 1:
-            return cls(*tables[0])
-        columns = [np.concatenate(column) for column in zip(*tables, strict=True)]
-        order = _order(columns[0], columns[1])
-        zone, value, cells, weight, lightest, heaviest = (column[order] for column in columns)
-        starts = np.flatnonzero(_changes(zone) | _changes(value))
-        return cls(
-            zone[starts],
-            value[starts],
-            np.add.reduceat(cells, starts),
-            np.add.reduceat(weight, starts),
-            np.minimum.reduceat(lightest, starts),
-            np.maximum.reduceat(heaviest, starts),
-        )
-
-    def take(self, chosen: NDArray[np.bool_]) -> _Table:
-        """Some of the rows."""
-        return _Table._make(column[chosen] for column in self)
-
-    def numbered(self, zones: NDArray[np.integer[Any]]) -> _Table:
-        """With other numbers of the zones, in the same order."""
-        return self._replace(zone=zones[self.zone].astype(np.int64))
-
-    def zone_weight(self) -> _Floats:
-        """Weight of the whole zone, for each row."""
-        if len(self.zone) == 0:
-            return self.weight
-        starts = _starts(self.zone)
-        total = np.add.reduceat(self.weight, starts)
-        return np.repeat(total, _sizes(starts, len(self.zone)))
-
-    def heaviest_values(self) -> _Ints:
-        """In each zone the row of the most weight, of equal ones the last."""
-        if len(self.zone) == 0:
-            return np.zeros(0, dtype=np.int64)
-        starts = _starts(self.zone)
-        most = np.repeat(np.maximum.reduceat(self.weight, starts), _sizes(starts, len(self.zone)))
-        at = np.where(self.weight == most, np.arange(len(self.zone)), -1)
-        return np.maximum.reduceat(at, starts)
-
-    def lightest_values(self) -> _Ints:
-        """In each zone the row of the least weight, of equal ones the first."""
-        if len(self.zone) == 0:
-            return np.zeros(0, dtype=np.int64)
-        starts = _starts(self.zone)
-        least = np.repeat(np.minimum.reduceat(self.weight, starts), _sizes(starts, len(self.zone)))
-        at = np.where(self.weight == least, np.arange(len(self.zone)), len(self.zone))
-        return np.minimum.reduceat(at, starts)
-
-    def quantiles(self, q: float) -> tuple[_Ints, _Floats]:
-        """Zones that have values, and a quantile of each."""
-        if len(self.zone) == 0:
-            return np.zeros(0, dtype=np.int64), np.zeros(0)
-        starts = _starts(self.zone)
-        found = self._by_rank(starts, q)
-        even = np.minimum.reduceat(self.lightest, starts) == np.maximum.reduceat(
-            self.heaviest, starts
-        )
-        if not even.all():
-            found = np.where(even, found, self._by_weight(starts, q))
-        return self.zone[starts], found
-
-    def _by_rank(self, starts: _Ints, q: float) -> _Floats:
-        """Of cells of equal weight; the arithmetic of NumPy, to the last bit."""
-        after = np.cumsum(self.cells)
-        first = after[starts] - self.cells[starts]
-        n = np.add.reduceat(self.cells, starts)
-        place = q * (n - 1)
-        lower = np.floor(place).astype(np.int64)
-        upper = np.minimum(lower + 1, n - 1)
-        numbers = self.value.astype(np.float64)
-        low = numbers[np.searchsorted(after, first + lower, side="right")]
-        high = numbers[np.searchsorted(after, first + upper, side="right")]
-        return _between(low, high, place - lower)
-
-    def _by_weight(self, starts: _Ints, q: float) -> _Floats:
-        """Of cells of any weight: the first and the last cell of each value decide."""
-        sizes = _sizes(starts, len(self.zone))
-        total = self.zone_weight()  # weights are taken as shares of it: zones differ in scale
-        weight, light, heavy = (w / total for w in (self.weight, self.lightest, self.heaviest))
-        n = np.add.reduceat(self.cells, starts)
-        before_rank = np.cumsum(self.cells) - self.cells
-        before_rank -= np.repeat(before_rank[starts], sizes)
-        before = np.cumsum(weight) - weight
-        before -= np.repeat(before[starts], sizes)
-        others = np.repeat(n - 1, sizes)
-        first = before_rank * light + others * before
-        last = (before_rank + self.cells - 1) * heavy + others * (before + weight - heavy)
-        last = np.where(self.cells == 1, first, last)
-        numbers = np.repeat(self.value.astype(np.float64), 2)
-        place = np.column_stack([first, last]).ravel()
-        ordinal = np.repeat(np.arange(len(starts)), sizes)
-        scale = np.maximum(np.repeat(n - 1, sizes), 1)
-        line = 2.0 * np.repeat(ordinal, 2) + np.clip(place / np.repeat(scale, 2), 0, 1)
-        target = q * (n - 1)
-        after = np.searchsorted(line, 2.0 * np.arange(len(starts)) + q, side="right")
-        after = np.clip(after, 2 * starts + 1, 2 * (starts + sizes) - 1)
-        step = place[after] - place[after - 1]
-        share = np.divide(target - place[after - 1], step, out=np.zeros(len(n)), where=step > 0)
-        return _between(numbers[after - 1], numbers[after], np.clip(share, 0, 1))
-
-
-def _between(low: _Floats, high: _Floats, share: _Floats) -> _Floats:
-    with np.errstate(invalid="ignore"):  # between infinite values
-        step = high - low
-        between = np.where(share < 0.5, low + step * share, high - step * (1 - share))
-    return np.where(low == high, low, between)
 
 
 def _product(coverage: _Values | None, weights: _Values | None) -> _Floats | None:
@@ -593,29 +403,3 @@ def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     if dtype.kind == "f":
         return -np.inf, np.inf
     return (info := np.iinfo(dtype)).min, info.max
-
-
-def _order(zone: NDArray[np.integer[Any]], value: _Values) -> _Ints:
-    """The order by zone, then value; parts that are in order already are merged fast."""
-    if value.dtype.kind in "iu":
-        low, first = int(value.min()), int(zone.min())
-        width = int(value.max()) - low + 1
-        if (int(zone.max()) - first + 1) * width < 1 << 62:
-            least = value.dtype.type(low)
-            place = (value - least).view(f"u{value.dtype.itemsize}").astype(np.int64)
-            return np.argsort((zone.astype(np.int64) - first) * width + place, kind="stable")
-    return np.lexsort((value, zone))
-
-
-def _changes(values: _Values) -> NDArray[np.bool_]:
-    changes = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=changes[1:])
-    return changes
-
-
-def _starts(ascending: _Values) -> _Ints:
-    return np.flatnonzero(_changes(ascending))
-
-
-def _sizes(starts: _Ints, length: int) -> _Ints:
-    return np.diff(starts, append=length)

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid import zonal
+from rasteret_sql.grid import value_tables
 from rasteret_sql.grid.coverage import coverage_fractions
 from rasteret_sql.grid.masks import polygon_mask
 from rasteret_sql.grid.reproject import polygonal
+from rasteret_sql.grid.value_tables import ValueTable
 from rasteret_sql.grid.zonal import STATISTICS, ZonalStatistics, quantile_of
 from rasteret_sql.units import Window
 
@@ -361,10 +362,10 @@ def test_tables_counted_by_index_are_those_that_are_sorted(monkeypatch):
     values = rng.integers(-128, 128, 5000).astype(np.int8)
     weights = rng.integers(0, 5, 5000) / 4
     for weight in (None, weights):
-        counted = zonal._Table.of(zone, values, weight)
+        counted = ValueTable.of(zone, values, weight)
         with monkeypatch.context() as patch:
-            patch.setattr(zonal, "_MAX_KEYS", 0)
-            by_sort = zonal._Table.of(zone, values, weight)
+            patch.setattr(value_tables, "_MAX_KEYS", 0)
+            by_sort = ValueTable.of(zone, values, weight)
         for got, want in zip(counted, by_sort, strict=True):
             np.testing.assert_array_equal(got, want)
             assert got.dtype == want.dtype
