@@ -320,7 +320,8 @@ def register(
       closed. The read of a daemon thread ends with the error "interrupted".
     * SIGINT: while a statement of ours runs, a handler of ours stops the reads and then calls
       the one that was there. It goes in on the main thread only and is taken out when the last
-      read has ended. No other signal is handled.
+      read has ended. No other signal is handled. With it goes ``sys.excepthook``: a script that
+      Ctrl-C ends shows KeyboardInterrupt, then what was there shows it.
 
     Args:
         con: An open connection.

@@ -2,8 +2,9 @@
 
 A signal handler of Python's runs on the main thread. That one may wait inside DuckDB, which
 in 2.0 does not look for signals there, while the scan runs elsewhere. So while a statement of
-ours runs, a thread listens to the wakeup file descriptor of signals and stops the scans; then
-DuckDB returns, and a handler that stands before the one that was there ends the statement.
+ours runs, a thread listens to the wakeup file descriptor of signals and stops the scans, also
+those that the statement is yet to start; then DuckDB returns, and a handler that stands before
+the one that was there ends the statement.
 Both go in when the main thread binds a statement or starts a scan, and out when the last scan
 has ended. Others replace the handler as well (ipykernel does before each cell, asyncio the
 file descriptor), so they go out only where they are still the current ones.
@@ -13,20 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import inspect
 import os
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
-from rasteret_sql.duck.callbacks import OWED, is_callback
+from rasteret_sql.duck.callbacks import CALLBACKS, OWED, is_callback
 from rasteret_sql.duck.stream import is_ending
 
 _LEAVE_SECONDS = 0.2
+_AGAIN = b"\0"
+"""No signal: wakes the thread up."""
+_STOP_AGAIN_SECONDS = 0.02
+_PERSIST_SECONDS = 5.0
+"""How long scans that start after a SIGINT are stopped, unless its statement has ended."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -43,11 +51,12 @@ class CtrlC:
         self._stop = stop
         self._is_busy = is_busy
         self._previous: Handler | None = None
+        self._previous_hook = sys.__excepthook__
         self._leaving: threading.Thread | None = None
         self._leave_at = 0.0
         self._finished = threading.Event()
         self._leave = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._restore)
-        self._wakeup = _Wakeup(stop)
+        self._wakeup = _Wakeup(stop, self._is_in)
 
     def enter(self) -> None:
         """Put the handler in, from the main thread; from another one nothing happens.
@@ -62,6 +71,9 @@ class CtrlC:
             with contextlib.suppress(ValueError):  # a subinterpreter: Python forbids it
                 signal.signal(signal.SIGINT, self._on_signal)
                 self._previous = current
+                if sys.excepthook != self._on_uncaught:
+                    self._previous_hook, sys.excepthook = sys.excepthook, self._on_uncaught
+                self._wakeup.settle()
                 self._wakeup.enter()
         self._leave_at = time.monotonic() + _LEAVE_SECONDS
         self.leave()
@@ -100,14 +112,40 @@ class CtrlC:
         ctypes.pythonapi.Py_AddPendingCall(self._leave, None)
 
     def _restore(self, _argument: object = None) -> int:
-        if time.monotonic() < self._leave_at:  # a statement has begun since it was asked for
+        frame = inspect.currentframe()
+        is_inside = frame is not None and _is_inside(frame.f_back)
+        has_begun = time.monotonic() < self._leave_at  # since it was asked for
+        if is_inside or has_begun or self._wakeup.persists():
             self.leave()
         elif not self._is_busy() and self._previous is not None:
-            if signal.getsignal(signal.SIGINT) == self._on_signal:
+            if self._is_in():
                 signal.signal(signal.SIGINT, self._previous)
+            if sys.excepthook == self._on_uncaught:
+                sys.excepthook = self._previous_hook
             self._previous = None
             self._wakeup.leave()
+        if OWED.is_owed and not is_ending():
+            OWED.is_owed = False
+            OWED.send_later  # noqa: B018 (see there)
         return 0
+
+    def _on_uncaught(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Show the KeyboardInterrupt of a statement that ended a script, not DuckDB's error.
+
+        Python calls no handler between DuckDB's return with an error and this function, which
+        counts as inside of it: a SIGINT that waits is owed from its first line on.
+        """
+        if OWED.is_owed:
+            OWED.is_owed = False
+            self._wakeup.settle()
+            kind, error = KeyboardInterrupt, KeyboardInterrupt()
+        self._previous_hook(kind, error, trace)
+
+    def _is_in(self) -> bool:
+        """Whether the handler of SIGINT is ours; others may have replaced it."""
+        return signal.getsignal(signal.SIGINT) == self._on_signal
 
     def _on_signal(self, number: int, frame: FrameType | None) -> Any:  # noqa: ANN401
         previous = self._previous or signal.default_int_handler
@@ -116,9 +154,15 @@ class CtrlC:
         inside, again = _is_inside(frame), OWED.is_owed
         if inside or (is_ending() and not again):  # an exception would be DuckDB's
             OWED.is_owed = True
+            self._wakeup.again()
             return None
         OWED.is_owed = False
+        self._wakeup.settle()
         return previous(number, frame)
+
+
+# an exception of the handler is lost there
+CALLBACKS.update(one.__code__ for one in (CtrlC._restore, CtrlC._on_uncaught))  # noqa: SLF001
 
 
 def _is_inside(frame: FrameType | None) -> bool:
@@ -133,15 +177,25 @@ def _is_inside(frame: FrameType | None) -> bool:
 class _Wakeup:
     """Stops the scans as soon as SIGINT arrives, whatever the main thread does.
 
+    The statement may be bound but not have started its scan: what starts is stopped until
+    `settle` says that the handler has ended the statement.
+
+    Args:
+        stop: Stops the scans.
+        settles: Whether `settle` will be called for a SIGINT that arrives now.
+
     Source:
         Python library reference, `signal.set_wakeup_fd`: the number of each signal is written
         to a file descriptor at once.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], settles: Callable[[], bool]) -> None:
         self._stop = stop
+        self._settles = settles
+        self._lock = threading.RLock()  # the handler may interrupt who holds it
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._previous = -1
+        self._until = 0.0
         self._thread: threading.Thread | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
@@ -171,14 +225,29 @@ class _Wakeup:
         """Take what has arrived, hand it on to who listened before; whether SIGINT was in it."""
         if self._ends is None:
             return False
-        try:
-            signals = self._ends[0].recv(4096)
-        except OSError:
-            return False
-        if self._previous >= 0:
+        with self._lock:
+            try:
+                signals = self._ends[0].recv(4096).replace(_AGAIN, b"")
+            except OSError:
+                return False
+            is_interrupt = signal.SIGINT in signals
+            if is_interrupt and self._settles():
+                self._until = time.monotonic() + _PERSIST_SECONDS
+        if self._previous >= 0 and signals:
             with contextlib.suppress(OSError):
                 os.write(self._previous, signals)
-        return signal.SIGINT in signals
+        return is_interrupt
+
+    def again(self) -> None:
+        """Have the thread go on: the statement that is to end may yet start a scan."""
+        self._until = time.monotonic() + _PERSIST_SECONDS
+        if self._ends is not None:
+            with contextlib.suppress(OSError):  # full: the thread wakes up anyway
+                self._ends[1].send(_AGAIN)
+
+    def settle(self) -> None:
+        """The handler has ended the statement, or there is none."""
+        self._until = 0.0
 
     def finish(self) -> None:
         """End the thread."""
@@ -195,15 +264,20 @@ class _Wakeup:
         with selectors.DefaultSelector() as selector:
             selector.register(end, selectors.EVENT_READ)
             while not _is_closed(end):
-                selector.select()
-                if self.take():
+                selector.select(_STOP_AGAIN_SECONDS if self.persists() else None)
+                if self.take() or self.persists():
                     self._stop()
+
+    def persists(self) -> bool:
+        """Whether a statement is to be ended that may yet start a scan."""
+        return time.monotonic() < self._until
 
     def _forget(self) -> None:
         """A child of `os.fork` has no such thread, and shares the sockets."""
         if self._ends is not None and threading.current_thread() is threading.main_thread():
             self.leave()
         self._ends = self._thread = None
+        self._lock = threading.RLock()
 
 
 def _is_closed(end: socket.socket) -> bool:

@@ -607,7 +607,7 @@ def _interruptible(stop: threading.Event) -> Iterator[None]:
     """
     try:
         yield
-    except (RasteretError, duckdb.Error) as error:
+    except (RasteretError, duckdb.Error, OSError) as error:  # pyarrow's is an OSError
         if stop.is_set():
             raise InterruptedReadError("interrupted") from error
         raise

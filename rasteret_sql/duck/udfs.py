@@ -76,11 +76,14 @@ class Udf:
         made_by: ``module:function`` within ``rasteret_sql.duck``; the function is given the
             engine and returns what to call with the arrays.
         returns: Its SQL type.
+        may_raise: Whether what it raises ends the statement. DuckDB drops exceptions of a
+            function that it tries to fold, and goes on.
     """
 
     name: str
     made_by: str
     returns: str
+    may_raise: bool = False
 
     def load(self, runtime: Runtime) -> Callable[..., pa.Array]:
         """What to call; imports it."""
@@ -110,7 +113,7 @@ def sql_type_name(kind: pa.DataType) -> str:
 
 
 UDFS = (
-    Udf(BIND_UDF, "functions:make_bind", "VARCHAR"),
+    Udf(BIND_UDF, "functions:make_bind", "VARCHAR", may_raise=True),
     Udf(STAGE_UDF, "staging:make_stage", "BOOLEAN"),
     Udf(STAGED_UDF, "staging:make_staged", "BOOLEAN"),
     Udf(
@@ -150,11 +153,15 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
                 OWED.is_owed = False
                 OWED.send_later  # noqa: B018 (see there)
 
+    def owe() -> None:
+        if IS_DUCKDB_2 and not udf.may_raise:
+            engine.runtime.on_work()  # whose handler owes what comes inside of a callback
+
     def first_call(*arguments: pa.Array) -> pa.Array:
         thread = threading.get_ident()
         engine.first_calls.add(thread)
         try:
-            with _sigint_waits() if engine.signals else contextlib.nullcontext():
+            with _sigint_waits(owe) if engine.signals else contextlib.nullcontext():
                 loaded.append(udf.load(engine.runtime))
             return loaded[0](*arguments)
         finally:
@@ -176,11 +183,14 @@ def _is_ending() -> bool:
 
 
 @contextlib.contextmanager
-def _sigint_waits() -> Iterator[None]:
+def _sigint_waits(then: Callable[[], None]) -> Iterator[None]:
     """Hold SIGINT back until what is imported inside is whole.
 
     An import that ended in the middle cannot always be done again: NumPy and other packages
     refuse a second time in a process.
+
+    Args:
+        then: Called before a SIGINT that was held back is sent again.
     """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
@@ -197,4 +207,5 @@ def _sigint_waits() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, previous)
         if arrived:
+            then()
             signal.raise_signal(signal.SIGINT)

@@ -90,7 +90,11 @@ class _Sorted(NamedTuple):
     point: Ints32
     row: Ints32
     col: Ints32
-    tile: Ints32
+    tile: Ints
+
+    def take(self, which: slice | Mask | Ints) -> _Sorted:
+        """Some of them, in this order."""
+        return _Sorted(self.point[which], self.row[which], self.col[which], self.tile[which])
 
     def pieces(self, most: int) -> Iterator[_Sorted]:
         """The points in pieces of at most so many, cut between tiles."""
@@ -99,10 +103,10 @@ class _Sorted(NamedTuple):
             stop = int(np.searchsorted(self.tile, self.tile[start + most], "left"))
             if stop <= start:  # one tile has more
                 stop = int(np.searchsorted(self.tile, self.tile[start], "right"))
-            yield _Sorted(*(column[start:stop] for column in self))
+            yield self.take(slice(start, stop))
             start = stop
         if start < n:
-            yield _Sorted(*(column[start:] for column in self))
+            yield self.take(slice(start, None))
 
 
 class PointPlanner(Planner):
@@ -245,7 +249,7 @@ class PointPlanner(Planner):
             found = self._sorted(table.grids[number], shapes, int(kinds[scene]))
             if self._select is not None and len(found.point):
                 keep = self._select(table, scene, found.point)
-                found = _Sorted(*(column[keep] for column in found))
+                found = found.take(keep)
             if len(found.point):
                 yield scene, found
 
@@ -258,10 +262,11 @@ class PointPlanner(Planner):
         found = self._by_tile.get(key)
         if found is None:
             point, row, col = self._points.located(grid)
-            slab = row // tall * -(-tall // rows) + row % tall // rows
+            down = row.astype(np.int64)  # there may be more than 2^31 tiles
+            slab = down // tall * -(-tall // rows) + down % tall // rows
             tile = slab * -(-grid.width // wide) + col // wide
             order = np.argsort(tile, kind="stable")
-            found = _Sorted(*(column[order] for column in (point, row, col, tile)))
+            found = _Sorted(point, row, col, tile).take(order)
             self._by_tile[key] = found
             while len(self._by_tile) > 1 and _n_bytes(self._by_tile.values()) > _KEPT_BYTES:
                 self._by_tile.popitem(last=False)
@@ -310,7 +315,8 @@ class PointPlanner(Planner):
         failures: list[Failure],
     ) -> PointPlan:
         """A plan of some scenes, each with its points."""
-        nothing = _Sorted(*[np.empty(0, np.int32)] * 4)
+        none = np.empty(0, np.int32)
+        nothing = _Sorted(none, none, none, np.empty(0, np.int64))
         point, row, col, _ = (
             np.concatenate(column)
             for column in zip(*(found for _, found in parts or [(0, nothing)]), strict=True)

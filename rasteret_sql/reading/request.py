@@ -19,7 +19,7 @@ class OutputGrid:
         crs: Of the grid; None for the CRS of each raster.
         resolution: Width and height of a pixel in units of the CRS; None for those of the
             raster, whose units must be the same.
-        kernel: One of `grid.warp.KERNELS`.
+        kernel: One of `grid.kernels.KERNELS`.
         overview: Level to read from; ``'auto'`` by the rule of gdalwarp, ``'none'`` the full
             resolution.
     """

@@ -19,7 +19,7 @@ import pyproj
 from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid import warp
+from rasteret_sql.grid import kernels, warp
 from rasteret_sql.grid.crs import crs_of, is_same, transformer
 from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.reading.footprints import Footprints, Mask
@@ -349,11 +349,11 @@ def nearest(patch: Patch, target: Grid, window: Window, source: Grid) -> tuple[P
         (None: all).
     """
     at = warp.locate(_placed(target), window, _placed(source))
-    return _moved(patch, at, "nearest", warp.Scale(1.0, 1.0), masked=True)
+    return _moved(patch, at, "nearest", kernels.Scale(1.0, 1.0), masked=True)
 
 
 def _moved(
-    patch: Patch, at: warp.Positions, kernel: str, scale: warp.Scale, *, masked: bool
+    patch: Patch, at: kernels.Positions, kernel: str, scale: kernels.Scale, *, masked: bool
 ) -> tuple[Pixels, Mask | None]:
     read = Window(*_around([piece.window for piece in patch.pieces]))
     whole = replace(patch, window=read)
@@ -413,7 +413,7 @@ def _around(windows: Sequence[Window]) -> tuple[int, int, int, int]:
     )
 
 
-def _scale(footprints: Footprints, target: Grid, source: Grid) -> warp.Scale:
+def _scale(footprints: Footprints, target: Grid, source: Grid) -> kernels.Scale:
     return footprints.once(
         (target, source, "scale"), lambda: warp.measure_scale(_placed(target), _placed(source))
     )

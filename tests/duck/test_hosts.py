@@ -259,6 +259,22 @@ def test_a_pytest_session_that_fails_in_the_middle_of_a_read(folder, silent, tmp
     assert time.monotonic() - began < 2 * MOST_SECONDS
 
 
+def errors_of_ctrl_c(code, is_time):
+    """What a script writes to stderr that gets SIGINT as soon as ``is_time(process)`` returns."""
+    with subprocess.Popen(
+        heeding_ctrl_c("-c", code),
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            is_time(process)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=MOST_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode in (1, -signal.SIGINT), errors
+    return errors
+
+
 @needs_duckdb_2
 @pytest.mark.parametrize(
     "form", ["con.execute({query!r}).fetchall()", "rasteret_sql.sql(con, {query!r})"]
@@ -275,15 +291,9 @@ def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, silent_value, form):
     )
     for _ in range(2):
         server.reset()
-        process = subprocess.Popen(
-            heeding_ctrl_c("-c", code), env=environment(), stderr=subprocess.PIPE, text=True
-        )
-        wait_for_requests(server)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=MOST_SECONDS)
+        errors = errors_of_ctrl_c(code, lambda _: wait_for_requests(server))
         assert "KeyboardInterrupt" in errors
         assert "executing the UDF" not in errors
-        assert process.returncode in (1, -signal.SIGINT), errors
 
 
 def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
@@ -296,11 +306,47 @@ def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
     )
     for _ in range(5):
         server.reset()
-        process = subprocess.Popen(
-            heeding_ctrl_c("-c", code), env=environment(), stderr=subprocess.PIPE, text=True
-        )
-        wait_for_requests(server)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=MOST_SECONDS)
-        assert process.returncode in (1, -signal.SIGINT), errors
-        assert "interrupted" in errors or "KeyboardInterrupt" in errors
+        errors = errors_of_ctrl_c(code, lambda _: wait_for_requests(server))
+        assert errors.splitlines()[1].startswith('  File "<string>", line 3')
+        assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
+SLOW = """\
+import time
+import rasteret_sql
+from rasteret_sql.duck import table_function, udfs
+con = rasteret_sql.connect(workspace={workspace!r})
+def slow(where, name):
+    own = getattr(where, name)
+    def paused(*arguments, **named):
+        print('now', flush=True)
+        time.sleep(1)
+        return own(*arguments, **named)
+    setattr(where, name, paused)
+slow({where}, {name!r})
+con.execute({query!r}).fetchall()
+"""
+"""A script that pauses in what DuckDB calls, before there is work that can be stopped."""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("udfs.Udf", "load"), ("table_function.Runtime", "_bind_one"),
+     ("table_function.Runtime", "_started")],
+)  # fmt: skip
+def test_ctrl_c_before_a_read_has_begun_is_not_lost(folder, silent, place):
+    check_early_ctrl_c(folder, *silent, place)
+
+
+@needs_duckdb_2
+@pytest.mark.parametrize("place", [("udfs.Udf", "load"), ("table_function.Runtime", "_started")])
+def test_ctrl_c_before_a_function_has_begun_is_not_lost(folder, silent_value, place):
+    check_early_ctrl_c(folder, *silent_value, place)
+
+
+def check_early_ctrl_c(folder, query, server, place):
+    where, name = place
+    code = SLOW.format(workspace=str(folder / "workspace"), where=where, name=name, query=query)
+    server.reset()
+    errors = errors_of_ctrl_c(code, lambda process: process.stdout.readline())
+    assert "interrupted" in errors or "KeyboardInterrupt" in errors

@@ -12,11 +12,9 @@ from rasterio.io import MemoryFile
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid import warp
 from rasteret_sql.grid.crs import transformer
+from rasteret_sql.grid.kernels import KERNELS, Scale, check_kernel
 from rasteret_sql.grid.warp import (
-    KERNELS,
     Grid,
-    Scale,
-    check_kernel,
     choose_level,
     grid_over,
     locate,

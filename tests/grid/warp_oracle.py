@@ -15,8 +15,8 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 
-from rasteret_sql.grid import warp
 from rasteret_sql.grid.crs import transformer
+from rasteret_sql.grid.kernels import snapped
 from rasteret_sql.units import Affine
 
 GEOTIFF = Path(__file__).parents[3] / "shared" / "data" / "geotiff"
@@ -58,8 +58,8 @@ def oracle(path, nodata, target, kernel, scale, *, tolerance=1e-10):
             tolerance=tolerance,
             src_nodata=nodata,
             nodata=nodata,
-            XSCALE=str(1 / warp._snapped(scale.x)),
-            YSCALE=str(1 / warp._snapped(scale.y)),
+            XSCALE=str(1 / snapped(scale.x)),
+            YSCALE=str(1 / snapped(scale.y)),
         ) as warped,
     ):
         values = warped.read(1)

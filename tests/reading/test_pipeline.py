@@ -38,6 +38,29 @@ def assert_pixels(files, hrefs, rows):
         assert row["pixels"] == wanted(files.values[hrefs[row["scene"]]], row["window"])
 
 
+# groups
+
+
+@pytest.mark.parametrize(
+    ("weights", "decoded", "edges"),
+    [
+        ([4] * 6, [0] * 6, [0, 3, 6]),  # 10 bytes of output and more make a group
+        ([4] * 6, [20, 0, 0, 20, 0, 0], [0, 3, 6]),
+        ([1] * 6, [20, 20, 20, 0, 0, 20], [0, 1, 2, 5, 6]),  # 30 bytes of tiles at most
+        ([1] * 6, [20, 10, 0, 0, 1, 0], [0, 4, 6]),  # those of a tile stay together
+        ([1, 1, 1], [50, 0, 50], [0, 1, 2, 3]),  # one unit may need more
+        ([], [], [0]),
+    ],
+)
+def test_groups_end_at_enough_output_and_before_too_many_tiles(
+    weights, decoded, edges, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "_GROUP_TILE_BYTES", 30)
+    as_ints = (np.array(one, np.int64) for one in (weights, decoded))
+    weights, decoded = as_ints
+    assert pipeline._batch_edges(weights, 10, decoded) == edges
+
+
 # order
 
 

@@ -319,7 +319,17 @@ def test_a_where_gives_the_same_rows(s2):
 # Requests
 
 
-def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scenes, plan_size):
+def test_each_tile_is_requested_once_for_all_points(
+    s2, server, n_requests, scenes, plan_size, monkeypatch
+):
+    plans = Counter()
+    original = PointPlanner.of_units
+
+    def counted(self, table, usable, units, asked, failures):
+        plans.update(set(table.batch["id"].take(pa.array(units.scene)).to_pylist()))
+        return original(self, table, usable, units, asked, failures)
+
+    monkeypatch.setattr(PointPlanner, "of_units", counted)
     rng = np.random.default_rng(4)
     n = 5000
     make_points(
@@ -330,6 +340,8 @@ def test_each_tile_is_requested_once_for_all_points(s2, server, n_requests, scen
         "rasteret_sample_points('s2', 'pts', bands := ['B04'])"
     )
     assert len(found) > 6 * 1000
+    assert len(plans) == 6
+    assert max(plans.values()) == 1 if plan_size is None else min(plans.values()) > 3
     ranges = Counter((one["path"], one["range"]) for one in server.requests())
     assert set(ranges.values()) == {1}
     planned = s2.execute(

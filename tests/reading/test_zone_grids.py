@@ -17,6 +17,7 @@ from reading.test_zones import (
     EXACT,
     MOMENTS,
     NORTH_UP,
+    cut_small,
     exactextracted,
     near,
     noise,
@@ -29,9 +30,6 @@ import rasteret_sql
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.assembly import Assembly
-from rasteret_sql.reading.outputs import zone_pieces
-from rasteret_sql.reading.outputs import zones as zone_rows
-from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.tile_store import STORE
 from rasteret_sql.reading.zone_plans import ZonePlanner
 
@@ -162,14 +160,7 @@ def test_one_call_equals_a_call_of_each_band(grids, weights, monkeypatch):
     for band in paths:
         alone |= stats_of(con, "made", "zones", stats, bands=[band], **options)
     together = stats_of(con, "made", "zones", stats, bands=list(paths), **options)
-    original = Planner.__init__
-    monkeypatch.setattr(zone_rows, "_GROUP_BYTES", 20_000)
-    monkeypatch.setattr(zone_pieces, "_PIECE_PIXELS", 500)
-    monkeypatch.setattr(zone_rows, "_ROWS_AT_ONCE", 3)
-    monkeypatch.setattr(
-        Planner, "__init__",
-        lambda self, *a, at_once=0, **k: original(self, *a, at_once=9, **k),
-    )  # fmt: skip
+    cut_small(monkeypatch, at_once=9)
     STORE.clear()
     piecewise = stats_of(con, "made", "zones", stats, bands=list(paths), **options)
     assert len(alone) > 100

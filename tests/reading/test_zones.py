@@ -576,6 +576,18 @@ def test_weights_below_zero_are_refused(con, tmp_path):
     assert null == [(None,)]
 
 
+def cut_small(monkeypatch, at_once):
+    """Make plans, groups, pieces and batches of rows small."""
+    original = Planner.__init__
+    monkeypatch.setattr(zone_rows, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(zone_pieces, "_PIECE_PIXELS", 500)
+    monkeypatch.setattr(zone_rows, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(
+        Planner, "__init__",
+        lambda self, *a, **k: original(self, *a, **k | {"at_once": at_once}),
+    )  # fmt: skip
+
+
 @pytest.mark.any_duckdb
 def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
     """Plans and groups that end inside of zones change nothing."""
@@ -588,14 +600,7 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
     options = {"geometry_crs": "EPSG:32643", "weights": "fraction"}
     at_once = stats_of(con, "made", "zones", stats, **options)
     STORE.clear()
-    original = Planner.__init__
-    monkeypatch.setattr(zone_rows, "_GROUP_BYTES", 20_000)
-    monkeypatch.setattr(zone_pieces, "_PIECE_PIXELS", 500)
-    monkeypatch.setattr(zone_rows, "_ROWS_AT_ONCE", 3)
-    monkeypatch.setattr(
-        Planner, "__init__",
-        lambda self, *a, at_once=0, **k: original(self, *a, at_once=40, **k),
-    )  # fmt: skip
+    cut_small(monkeypatch, at_once=40)
     piecewise = stats_of(con, "made", "zones", stats, **options)
     assert at_once.keys() == piecewise.keys()
     assert len(at_once) > 20

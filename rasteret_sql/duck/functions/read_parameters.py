@@ -28,6 +28,7 @@ __all__ = [
     "AREAS",
     "CHIP_SIZE",
     "COLLECTION",
+    "DEFAULT_METHOD",
     "FORMAT",
     "LEVEL",
     "MASKED",
@@ -196,11 +197,12 @@ OUTPUT_GRID = (
     ),
 )
 """Where pixels are read onto a grid of the caller's."""
+DEFAULT_METHOD = "median"
 METHOD = Parameter(
     "method",
     "VARCHAR",
     "'median', 'mean', 'min', 'max', 'first', 'last' (by datetime) or 'count'",
-    "'median'",
+    f"'{DEFAULT_METHOD}'",
     one_of(*METHODS),
 )
 PERIOD = Parameter(

@@ -16,6 +16,7 @@ from rasteret_sql.duck.functions.read_parameters import (
     AREAS,
     CHIP_SIZE,
     COLLECTION,
+    DEFAULT_METHOD,
     FORMAT,
     LEVEL,
     MASKED,
@@ -80,7 +81,9 @@ _VALUES = MASKED.with_doc("write nodata where there is no data; false: the file'
                 "'windows'",
                 one_of("windows", "composite", "chips", "stacks"),
             ),
-            replace(METHOD, doc="as of the composite; default: 'median'", default="NULL"),
+            replace(
+                METHOD, doc=f"as of the composite; default: '{DEFAULT_METHOD}'", default="NULL"
+            ),
             PERIOD.with_doc("as of the composite"),
             MASKED_BY[0].with_doc("as of the composite"),
             replace(SIZE, doc=f"as of the chips; default: {CHIP_SIZE}", default="NULL"),
@@ -136,7 +139,9 @@ def plan(
         def mosaic(read: Read, table: SceneTable) -> Planner:
             if reads == "stacks":
                 return stack_planner(read, table, bands, lattice)
-            return composite_planner(read, table, bands, method or "median", period, mask_band)
+            return composite_planner(
+                read, table, bands, method or DEFAULT_METHOD, period, mask_band
+            )
 
         columns = [one for one in ("datetime",) if one in bound.relation.schema.names]
         records = bound.records(

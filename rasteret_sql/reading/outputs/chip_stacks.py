@@ -19,8 +19,8 @@ from rasteret_sql.reading.outputs.mosaics import (
     LayerOutput,
     MosaicPlanner,
     all_scenes,
-    errors_of,
     failed_row,
+    joined,
     layers_by_place,
     moments_of,
     on_common_grid,
@@ -204,7 +204,7 @@ def _stack(read: Read, bands: Sequence[str], moments: Ints, layers: list[Layer])
         "crs": grid.crs,
         "dtypes": [],
         "nodata": [],
-        "error": errors_of(layers),
+        "error": joined(one.error for one in layers),
     }
     if "geometry" in read.wanted:
         row["geometry"] = outline_of(grid, window)

@@ -22,6 +22,7 @@ from rasteret_sql.reading.outputs.mosaics import (
     MosaicPlanner,
     all_scenes,
     failed_row,
+    joined,
     layers_by_place,
     moments_of,
     on_common_grid,
@@ -309,7 +310,7 @@ def _block(
         name: Combined(options.method, _dtype_of(read, plan, scenes, name), shape, n_units)
         for name in bands
     }
-    errors: dict[str, None] = {}
+    errors = []
     for layer in itertools.chain([first], layers):
         at = layer.window
         own = Window(
@@ -321,8 +322,7 @@ def _block(
         for name, values in layer.bands.items():
             if values is not None:
                 found[name].add(*values, own)
-        if layer.error:
-            errors[layer.error] = None
+        errors.append(layer.error)
     grid = plan.table.grids[int(plan.units.grid[0])]
     row: dict[str, Any] = {
         "period": None if start == NO_MOMENT else start,
@@ -333,7 +333,7 @@ def _block(
         "transform": transform_of(grid, window),
         "crs": grid.crs,
         "n_records": len(scenes),
-        "error": "; ".join(errors) or None,
+        "error": joined(errors),
     }
     dtypes, masks = [], []
     for name, one in found.items():

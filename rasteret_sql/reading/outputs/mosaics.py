@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -232,9 +232,9 @@ def layers_by_place(
         yield layers
 
 
-def errors_of(layers: Sequence[Layer]) -> str | None:
-    """What could not be read of any of them."""
-    return "; ".join(dict.fromkeys(one.error for one in layers if one.error)) or None
+def joined(errors: Iterable[str | None]) -> str | None:
+    """Each message once, as one text; None without any."""
+    return "; ".join(dict.fromkeys(one for one in errors if one)) or None
 
 
 def failed_row(read: Read, layers: Sequence[Layer]) -> pa.RecordBatch:
@@ -242,7 +242,9 @@ def failed_row(read: Read, layers: Sequence[Layer]) -> pa.RecordBatch:
     arrays: dict[str, pa.Array] = {
         field.name: pa.nulls(1, field.type) for field in map(read.field, read.wanted)
     }
-    return read.batch(arrays | {"error": pa.array([errors_of(layers)], pa.string())}, 1)
+    return read.batch(
+        arrays | {"error": pa.array([joined(one.error for one in layers)], pa.string())}, 1
+    )
 
 
 def all_scenes(records: Records, read: Read) -> SceneTable | None:
