@@ -1,10 +1,10 @@
 """The macros as a DuckDB file in the user's cache, from which a connection copies them.
 
-To parse and create them takes DuckDB 2.0 70 ms of CPU in a new process, to copy them 6 ms. The file is open only
-meanwhile, read-only, so that any number of processes can do it at once; what a connection has is
-the same either way. It is named by DuckDB's version and what the SQL files hold, and is put in
-its place when it is complete. Where it cannot be written, or a connection must not open
-files, the statements are run.
+In a new process DuckDB 2.0 needs 70 ms of CPU to parse and create them, 6 ms to copy them. The
+file is open only meanwhile, read-only, so that any number of processes can do it at once; what
+a connection has is the same either way. It is named by DuckDB's version and what the SQL files
+hold, and is put in its place when it is complete. Where it cannot be written, or a connection
+must not open files, the statements are run.
 """
 
 from __future__ import annotations
