@@ -7,6 +7,7 @@ import shutil
 import duckdb
 import pytest
 
+import rasteret_sql
 from rasteret_sql.duck import relations
 
 IDS = "SELECT DISTINCT id FROM rasteret_plan('{}') ORDER BY id"
@@ -98,3 +99,13 @@ def test_a_collection_that_another_process_replaced_is_seen(rows, built, tmp_pat
     new.symlink_to(copy)
     new.replace(link)
     assert rows(IDS.format("s2")) == built[:2]
+
+
+def test_a_table_of_the_user_keeps_its_name_in_any_case(rows, built, tmp_path):
+    path = tmp_path / "farm.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute("CREATE TABLE S2 AS SELECT 7 AS a")
+    for _ in range(2):  # the view of the other collection stands already the second time
+        with rasteret_sql.connect(path, workspace=tmp_path / "workspace") as con:
+            assert con.execute("FROM s2").fetchall() == [(7,)]
+            assert con.execute("SELECT count(*) FROM few").fetchall() == [(2,)]
