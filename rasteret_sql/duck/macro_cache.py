@@ -39,19 +39,18 @@ def load(
             returned is kept as long as that is open. Macros bind when created.
     """
     path = _file()
-    if not path.is_file():
-        try:
-            _write(path, create_udfs)
-        except (OSError, duckdb.Error):  # no folder that we may write to: nothing is cached
-            macros.load(con)
-            return
+    if not path.is_absolute():
+        macros.load(con)
+        return
     try:
+        if not path.is_file():
+            _write(path, create_udfs)
         _copy(con, path)
-    except duckdb.PermissionException:  # this connection must not open files
+    except (OSError, duckdb.PermissionException):  # no such folder, or no access to files
         macros.load(con)
     except duckdb.Error:  # damaged: the next connection writes it again
         with contextlib.suppress(OSError):
-            path.unlink()
+            path.unlink(missing_ok=True)
         macros.load(con)
 
 
@@ -62,7 +61,7 @@ def _name() -> str:
 
 
 def _file() -> Path:
-    """In ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """In ``$XDG_CACHE_HOME`` or ``~/.cache``; relative where there is no home."""
     folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.path.expanduser(folder)) / "rasteret_sql" / _name()  # noqa: PTH111 (never raises)
 

@@ -150,3 +150,13 @@ def test_files_of_old_versions_are_deleted(cache, tmp_path):
         os.utime(cache / name, (0, 0))
     connect(tmp_path).close()
     assert {path.name for path in cache.iterdir()} == {macro_cache._name(), *names[1:]}
+
+
+@pytest.mark.parametrize("folder", ["relative", "/dev/null"])
+def test_without_a_folder_of_its_own_nothing_is_written(parsed, tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    monkeypatch.chdir(tmp_path)
+    with connect(tmp_path) as con:
+        assert len(con.execute("FROM rasteret_functions()").fetchall()) > 40
+    assert len(parsed) == 1
+    assert list(tmp_path.iterdir()) == []
