@@ -10,6 +10,8 @@ VENV_PEERS := .venv-peers
 PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) python3.12)
 TOOLS := .tools
 BIN := $(VENV)/bin
+# Each worker imports every file of tests, and tests start hundreds of programs.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 
 # Each worker has its own fixtures, and runs whole files of tests. It takes half a GB of memory.

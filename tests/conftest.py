@@ -14,6 +14,11 @@ from servers.range_server import RangeServer
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
 
+# Tests start hundreds of programs: their modules are compiled once, and those with a home of
+# their own copy the macros from the same file as all others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -89,10 +89,21 @@ def write_scenes(folder: Path) -> Path:
 
 
 def _scenes() -> Iterator[Scene]:
+    places = {tile: _Place(*_lonlat(*zone)) for tile, zone in _ZONES.items()}
     for day, cloud_km in _CLOUDS.items():
         for tile, (epsg, left, top) in _ZONES.items():
-            bands = _bands(*_lonlat(epsg, left, top), day, cloud_km)
-            yield Scene(tile, epsg, left, top, day, bands)
+            yield Scene(tile, epsg, left, top, day, _bands(places[tile], day, cloud_km))
+
+
+class _Place:
+    """What is the same on all dates of a tile."""
+
+    def __init__(self, lon: Grid, lat: Grid) -> None:
+        self.lon, self.lat = lon, lat
+        self.water = _river(lon, lat)
+        self.texture = _texture(lon, lat)
+        self.cloud_km = _cloud_distance_km(lon, lat)
+        self.shadow_km = _cloud_distance_km(lon - 0.004, lat - 0.003)
 
 
 def _lonlat(epsg: int, left: float, top: float) -> tuple[Grid, Grid]:
@@ -103,15 +114,14 @@ def _lonlat(epsg: int, left: float, top: float) -> tuple[Grid, Grid]:
     return np.asarray(lon), np.asarray(lat)
 
 
-def _bands(lon: Grid, lat: Grid, day: date, cloud_km: float) -> dict[str, Image]:
-    cover = _plant_cover(lon, lat, day)
-    water = _river(lon, lat)
-    texture = _texture(lon, lat)
+def _bands(place: _Place, day: date, cloud_km: float) -> dict[str, Image]:
+    cover = _plant_cover(place.lon, place.lat, day)
+    water, texture = place.water, place.texture
     red = np.where(water, 420.0, 1900 - 1550 * cover) + 60 * texture
     nir = np.where(water, 230.0, 2300 + 2500 * cover) + 90 * texture
     classes = np.where(water, 6, np.where(cover > 0.3, 4, 5))
-    distance = _cloud_distance_km(lon, lat) / cloud_km
-    shadow = _cloud_distance_km(lon - 0.004, lat - 0.003) / cloud_km < 1
+    distance = place.cloud_km / cloud_km
+    shadow = place.shadow_km / cloud_km < 1
     red, nir = np.where(shadow, red * 0.4, red), np.where(shadow, nir * 0.4, nir)
     haze = distance < 1.25
     red, nir = np.where(haze, 5200.0, red), np.where(haze, 5600.0, nir)

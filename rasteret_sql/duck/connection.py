@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from rasteret_sql.collections.folders import collection_folders, workspace_folder
-from rasteret_sql.duck import macros
+from rasteret_sql.duck import macro_cache, macros
 from rasteret_sql.duck.names import CATALOG, quote_identifier, quote_text
 from rasteret_sql.duck.udfs import UDFS, create_udf
 from rasteret_sql.errors import NotRegisteredError
@@ -266,7 +266,9 @@ def connect(
     """Open a DuckDB database with every ``rasteret_*`` function.
 
     Also makes a view for each collection already in the workspace, unless the database has
-    a table or view of that name.
+    a table or view of that name. What DuckDB makes of the functions' SQL is kept for the next
+    start in ``$XDG_CACHE_HOME`` or ``~/.cache``, as ``rasteret_sql/macros-*.duckdb`` (0.3 MB); it
+    may be deleted, and nothing is kept where that cannot be written.
 
     Args:
         database: Path of a DuckDB file, or ``':memory:'``.
@@ -403,15 +405,20 @@ def _instance_of(con: Connection) -> Instance | None:
 def _install(con: Connection, workspace: str | Path | None) -> Instance:
     instance = Instance(workspace)
     with _new_cursor(con) as cursor:
-        instance.udfs = [create_udf(cursor, udf, instance) for udf in UDFS]
+        instance.udfs = _create_udfs(cursor, instance)
         number = f"{id(instance):x}"
         catalog = quote_identifier(CATALOG)
         cursor.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {catalog} (READ_WRITE)")
         cursor.execute(f"USE {catalog}")
+        macro_cache.load(cursor, lambda con: _create_udfs(con, instance))
         cursor.execute(f"CREATE OR REPLACE MACRO {_NUMBER}() AS '{number}'")
-        macros.load(cursor)
     _by_number[number] = instance
     return instance
+
+
+def _create_udfs(con: Connection, instance: Instance) -> list[object]:
+    """Register the UDFs; DuckDB only borrows what is returned."""
+    return [create_udf(con, udf, instance) for udf in UDFS]
 
 
 @functools.cache

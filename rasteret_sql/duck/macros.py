@@ -31,6 +31,9 @@ SQL_FILES = {
 
 _LEADING_COMMENTS = re.compile(r"^(--[^\n]*\n\s*)+")
 _CREATE = re.compile(r"^CREATE OR REPLACE MACRO\b", re.MULTILINE)
+_COMMENT = re.compile(
+    r"^COMMENT ON MACRO (?:TABLE )?\w+ IS \$doc\$.*?\$doc\$;", re.MULTILINE | re.DOTALL
+)
 
 
 def sql_folder(package: Path = Path(__file__).parents[1]) -> Path:
@@ -50,27 +53,29 @@ def sql_folder(package: Path = Path(__file__).parents[1]) -> Path:
 
 
 @functools.cache
-def statements() -> tuple[duckdb.Statement, ...]:
-    """Every statement of every file, in order.
+def script() -> str:
+    """Every statement of every file, in order."""
+    return _text_of(*sorted((*HAND_WRITTEN, *SQL_FILES)))
 
-    Parsed once for all databases: DuckDB 2.0 needs as long to parse them as to run them.
+
+@functools.cache
+def statements() -> tuple[duckdb.Statement, ...]:
+    """Those of `script`, parsed.
+
+    Once for all databases: DuckDB 2.0 needs as long to parse them as to run them.
     """
-    return _statements_of(*sorted((*HAND_WRITTEN, *SQL_FILES)))
+    return tuple(duckdb.extract_statements(script()))
 
 
 def plain_statements() -> tuple[str, ...]:
     """Those of the files that need no Python: any DuckDB can run and keep them."""
-    found = _statements_of(*PLAIN)
+    found = duckdb.extract_statements(_text_of(*PLAIN))
     return tuple(_LEADING_COMMENTS.sub("", s.query.strip()).rstrip(";") for s in found)
 
 
-def _statements_of(*names: str) -> tuple[duckdb.Statement, ...]:
+def _text_of(*names: str) -> str:
     folder = sql_folder()
-    return tuple(
-        statement
-        for name in names
-        for statement in duckdb.extract_statements((folder / name).read_text(encoding="utf-8"))
-    )
+    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def load(con: duckdb.DuckDBPyConnection) -> None:
@@ -81,10 +86,6 @@ def load(con: duckdb.DuckDBPyConnection) -> None:
 
 @functools.cache
 def temp_statements() -> tuple[duckdb.Statement, ...]:
-    """The macros once more as TEMP macros of one connection."""
-    script = ";\n".join(
-        _CREATE.sub("CREATE OR REPLACE TEMP MACRO", statement.query, count=1)
-        for statement in statements()
-        if statement.type == duckdb.StatementType.CREATE
-    )
-    return tuple(duckdb.extract_statements(script))
+    """The macros once more as TEMP macros of one connection, without comments."""
+    macros = _COMMENT.sub("", script())
+    return tuple(duckdb.extract_statements(_CREATE.sub("CREATE OR REPLACE TEMP MACRO", macros)))

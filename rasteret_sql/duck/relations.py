@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.table_function import (
     IS_DUCKDB_2,
     Call,
+    Runtime,
     Scan,
     Stream,
     quote_identifier,
@@ -57,6 +59,16 @@ _COLLECTION_VIEW = re.compile(
     re.IGNORECASE,
 )
 """A view as `duck.views.create_view` makes it, and nothing more."""
+_OF_VIEW = (
+    "WHERE lower(view_name) = lower($name) AND NOT internal AND schema_name = $schema "
+    "AND database_name = $database"
+)
+_FOLDERS: weakref.WeakKeyDictionary[Runtime, dict[tuple[object, ...], str | None]] = (
+    weakref.WeakKeyDictionary()
+)
+"""The folder of the collection that a view shows, by what numbers DuckDB gave it."""
+
+_MAX_VIEWS = 1024
 _BATCH_ROWS = 2048
 _MAX_FILES = 5000
 """Rasters of one pattern whose headers are read when a statement is bound."""
@@ -212,14 +224,8 @@ def _version(call: Call, text: str) -> Version | None:
     """The version of a collection that a plain name stands for, where it is in the index."""
     if not _PLAIN_NAME.match(text):
         return None
-    with call.runtime.connections.cursor() as cursor:
-        views = cursor.execute(
-            "SELECT sql FROM duckdb_views() WHERE lower(view_name) = lower($name) AND "
-            "NOT internal AND schema_name = $schema AND database_name = $database",
-            {"name": text, "schema": call.caller.schema, "database": call.caller.database},
-        ).fetchall()
-    found = _COLLECTION_VIEW.search(views[0][0]) if len(views) == 1 else None
-    if found is None:
+    folder = _folder_of_view(call, text)
+    if folder is None:
         return None
 
     def load(with_rows: bool) -> pa.Table:  # noqa: FBT001 (a callback of one argument)
@@ -235,9 +241,35 @@ def _version(call: Call, text: str) -> Version | None:
             cursor.close()
 
     try:
-        return INDEX.version(found[1].replace("''", "'"), load)
+        return INDEX.version(folder, load)
     except duckdb.Error:
         return None  # the slower way says what is wrong
+
+
+def _folder_of_view(call: Call, name: str) -> str | None:
+    """The collection's folder where the name is that of its view as we made it.
+
+    To list a view's text, DuckDB writes those of all its own views too, which takes 1 ms. A
+    view that is replaced has another number, so what was found under a number stays true.
+    """
+    caller = call.caller
+    view = f"SELECT {{}} FROM duckdb_views() {_OF_VIEW}"
+    named = {"name": name, "schema": caller.schema, "database": caller.database}
+    with call.runtime.connections.cursor() as cursor:
+        found = cursor.execute(view.format("database_oid, view_oid"), named).fetchall()
+        if len(found) != 1:
+            return None
+        key = (caller.database, caller.schema, *found[0])
+        folders = _FOLDERS.setdefault(call.runtime, {})
+        if key not in folders:
+            rows = cursor.execute(view.format("database_oid, view_oid, sql"), named).fetchall()
+            if [row[:2] for row in rows] != found:
+                return None  # replaced meanwhile: the slower way reads what it is now
+            match = _COLLECTION_VIEW.search(rows[0][2])
+            while len(folders) >= _MAX_VIEWS:
+                folders.pop(next(iter(folders)), None)
+            folders[key] = None if match is None else match[1].replace("''", "'")
+        return folders[key]
 
 
 def _of_version(name: str, version: Version) -> Relation:

@@ -80,8 +80,9 @@ def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace)
     _, read_only = _database(con)
     collections = workspace.collections()
     set_storage_defaults_of(info.data_source for info in collections)
+    taken = _names(con) if collections else set()
     for info in collections:
-        if not _named(con, info.name):
+        if info.name.lower() not in taken:
             create_view(con, info.name, str(info.path), temporary=read_only)
 
 
@@ -98,6 +99,16 @@ def quote_part(path: str) -> str:
     """How a path appears inside the text of a view."""
     text = path.rstrip("/").replace("'", "''")
     return text + ("'" if is_parquet_name(path) else "/")
+
+
+def _names(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Names of tables and views in the current schema, in lower case."""
+    here = "schema_name = current_schema() AND database_name = current_database()"
+    rows = con.execute(
+        f"SELECT lower(table_name) FROM duckdb_tables() WHERE {here} "
+        f"UNION ALL SELECT lower(view_name) FROM duckdb_views() WHERE {here}"
+    ).fetchall()
+    return {name for (name,) in rows}
 
 
 def _named(con: duckdb.DuckDBPyConnection, name: str) -> list[tuple[str, str | None]]:

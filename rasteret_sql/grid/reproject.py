@@ -29,6 +29,11 @@ _MERIDIANS = frozenset(
     {"Longitude of natural origin", "Longitude of false origin", "Longitude of origin"}
 )
 
+_MAX_KEPT_POINTS = 500
+_MAX_KEPT = 256
+_BOXES: dict[tuple[bytes, str], tuple[BBox, ...]] = {}
+"""Of areas of few points: every statement asks, and PROJ starts anew in threads of DuckDB's."""
+
 _Floats = NDArray[np.float64]
 
 
@@ -165,6 +170,19 @@ def lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
         >>> lonlat_boxes(fold_longitudes(shapely.box(170, 0, 190, 1)), crs_of(LONLAT))
         [BBox(xmin=170.0, ymin=0.0, xmax=180.0, ymax=1.0), BBox(xmin=-180.0, ymin=0.0, xmax=-170.0, ymax=1.0)]
     """  # noqa: E501
+    if shapely.get_num_coordinates(geometry) > _MAX_KEPT_POINTS:
+        return _lonlat_boxes(geometry, crs)
+    key = shapely.to_wkb(geometry), crs.srs
+    found = _BOXES.get(key)
+    if found is None:
+        found = tuple(_lonlat_boxes(geometry, crs))
+        if len(_BOXES) >= _MAX_KEPT:
+            _BOXES.clear()
+        _BOXES[key] = found
+    return list(found)
+
+
+def _lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
     pad = 0.0
     if not is_same(crs, crs_of(LONLAT)):
         try:

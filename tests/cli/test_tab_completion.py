@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 import rasteret_sql
+from rasteret_sql.cli import main
 from rasteret_sql.cli.tab_completion import SHELLS
 
 pytestmark = pytest.mark.any_duckdb
-
-MODULE = (sys.executable, "-m", "rasteret_sql")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,10 @@ def database(tmp_path_factory, built):
 
 @pytest.fixture(scope="module")
 def offered(built):
-    """What bash would be told of the words of a line; the last one is not yet whole."""
+    """What bash would be told of the words of a line; the last one is not yet whole.
+
+    In this process: `test_a_real_bash_completes` starts the program.
+    """
 
     def ask(*words):
         variables = {
@@ -50,15 +53,8 @@ def offered(built):
             "COMP_CWORD": str(len(words)),
             "RASTERET_WORKSPACE": str(built),
         }
-        done = subprocess.run(
-            MODULE,
-            env=os.environ | variables,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        assert done.stderr == ""
+        done = CliRunner().invoke(main, prog_name="rasteret-sql", env=variables)
+        assert (done.exit_code, done.stderr) == (0, "")
         return done.stdout.split()
 
     return ask

@@ -19,13 +19,13 @@ from scenes import ROOT, is_installed
 from serve.test_serve import Shell, free_port, with_quack
 
 import rasteret_sql
-from rasteret_sql.demo import write_scenes
 
 INDENTED = re.compile(r"(?:^ {4}.*\n|^\n(?= {4}))+", re.MULTILINE)
 FENCED = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAME = ("┌", "├", "└")
 PORT = "9494"
+SCENES_TABLE = "CREATE TABLE scenes_table AS SELECT 'a' AS scene, now() AS taken, 'x.tif' AS url"
 RUN_BY_THEIR_TESTS = ("points.md", "reading.md", "zones.md", *PAGES)
 """Pages whose statements are run in order, by the tests of what they tell of."""
 
@@ -215,6 +215,24 @@ def cells(drawn: str) -> list[list[str]]:
     return [re.split(r"\s*│\s*", line.strip()) for line in lines if not line.startswith(FRAME)]
 
 
+@pytest.fixture(scope="module")
+def before_a_build(tmp_path_factory):
+    """A connection without a collection."""
+    with rasteret_sql.connect(workspace=tmp_path_factory.mktemp("empty")) as con:
+        con.execute(SCENES_TABLE)
+        yield con
+
+
+@pytest.fixture(scope="module")
+def after_a_build(demo, tmp_path_factory):
+    """A connection with the collection `fields`."""
+    with rasteret_sql.connect(workspace=tmp_path_factory.mktemp("fields")) as con:
+        con.execute(SCENES_TABLE)
+        items = str(demo / "scenes" / "items.json")
+        con.execute("FROM rasteret_build_stac('fields', stac_api := $1)", [items]).fetchall()
+        yield con
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -225,13 +243,6 @@ def cells(drawn: str) -> list[list[str]]:
         for statement in split(text)
     ],
 )
-def test_every_fenced_statement_binds(statement, tmp_path):
-    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
-    con.execute("CREATE TABLE scenes_table AS SELECT 'a' AS scene, now() AS taken, 'x.tif' AS url")
-    if "rasteret_build" not in statement:  # then the collection stands
-        items = str(write_scenes(tmp_path / "scenes"))
-        con.execute("FROM rasteret_build_stac('fields', stac_api := $1)", [items]).fetchall()
-    try:
-        con.execute("EXPLAIN " + statement.replace("'s3://bucket/index.parquet'", "'scenes_table'"))
-    finally:
-        con.close()
+def test_every_fenced_statement_binds(statement, before_a_build, after_a_build):
+    con = before_a_build if "rasteret_build" in statement else after_a_build
+    con.execute("EXPLAIN " + statement.replace("'s3://bucket/index.parquet'", "'scenes_table'"))

@@ -4,9 +4,11 @@ import pytest
 import shapely
 from rasterio.warp import transform_bounds
 
+from rasteret_sql.grid import reproject as module
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.grid.crs import LONLAT, crs_of, transformer
 from rasteret_sql.grid.masks import polygon_mask
+from rasteret_sql.grid.reproject import lonlat_boxes
 from rasteret_sql.grid.windows import to_pixels, window_of
 from rasteret_sql.units import Affine, BBox
 
@@ -184,3 +186,14 @@ def test_a_round_trip_returns_the_area():
     there = parse_aoi(geometry=aoi.to_crs(LONLAT))
     back = there.to_crs(crs_of(pyproj.CRS(32643)))
     assert shapely.hausdorff_distance(back, aoi.geometry) < 0.05
+
+
+def test_the_boxes_of_an_area_are_computed_once(monkeypatch):
+    area, crs = shapely.box(500_123, 1_000_456, 501_123, 1_001_456), crs_of("EPSG:32631")
+    boxes = lonlat_boxes(area, crs)
+    other = lonlat_boxes(area, crs_of("EPSG:32632"))
+    monkeypatch.setattr(module, "reproject", None)
+    assert lonlat_boxes(shapely.box(*area.bounds), crs_of("EPSG:32631")) == boxes
+    assert other != boxes
+    boxes.clear()
+    assert len(lonlat_boxes(area, crs)) == 1
