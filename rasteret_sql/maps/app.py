@@ -48,6 +48,7 @@ _CACHE_BYTES: Final = 64 << 20
 _PREVIEW_PX: Final = 192
 _KEPT_LIMITS: Final = 1000
 _BOX: Final = 4
+_OF_PICTURES: Final = ("bands", "expression", "rescale", "colormap")
 
 Query = Mapping[str, str]
 
@@ -231,8 +232,10 @@ class App:
     def picture(self, name: str, record: str, query: Query, is_wanted: Wanted) -> Answer:
         """A quick-look of a scene, from its overviews."""
         source = self._source(name)
-        given = {key: query[key] for key in ("bands", "rescale", "colormap") if query.get(key)}
+        given = {key: query[key] for key in _OF_PICTURES if query.get(key)}
         layer = layer_of(source, given)
+        if layer.expression is not None:
+            return self._picture_of_expression(source, layer, record, given, is_wanted)
         rescale = layer.limits[0] if layer.limits and len(layer.limits) == 1 else None
         text = statements.picture(
             source.argument, record, layer.bands, _PREVIEW_PX, rescale, layer.colormap
@@ -244,6 +247,27 @@ class App:
             if not rows or rows[0]["png"] is None:
                 raise NotFoundError.expected("id", f"a scene of {name}", record, "check it")
             body = bytes(rows[0]["png"])
+            self._kept.put(tag, body)
+        return Answer(body, PNG, tag)
+
+    def _picture_of_expression(
+        self, source: Source, layer: Layer, record: str, query: Query, is_wanted: Wanted
+    ) -> Answer:
+        """A quick-look of what is computed, on the grid of the map's tiles."""
+        scenes = self._scenes(source)
+        found = source.having(self.run, layer.reads) & (scenes.ids == record)
+        places = np.flatnonzero(found & np.isfinite(scenes.bounds).all(axis=1))
+        if not len(places):
+            expected = f"a scene of {source.name} with {', '.join(layer.reads)}"
+            raise NotFoundError.expected("id", expected, record, "check it")
+        west, south, east, north = scenes.bounds[places[0]].tolist()
+        frame = lonlat_frame(west, south, east, north, _PREVIEW_PX)
+        limits = self._limits_of(source, layer, query)
+        tag = _digest((source.name, source.version, layer, limits, record))
+        body = self._kept.get(tag)
+        if body is None:
+            table = self.run.table(_pixels(source, frame, layer, [record]), is_wanted)
+            body = painted(pixels_of(table, frame, layer), layer, limits)
             self._kept.put(tag, body)
         return Answer(body, PNG, tag)
 
