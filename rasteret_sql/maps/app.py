@@ -122,11 +122,12 @@ class App:
         low, high = (
             (bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)) if len(bounds) else ([], [])
         )
+        readable = [band for band in source.types if source.having(self.run, [band]).any()]
         return _json(
             {
                 "name": source.name,
                 "bands": source.types,
-                "default_bands": default_bands(source),
+                "default_bands": default_bands(readable or [*source.types]),
                 "columns": {k: v for k, v in source.columns.items() if k != "bbox"},
                 "records": len(scenes.ids),
                 "bounds": [float(side) for side in (*low, *high)] or None,
@@ -185,7 +186,7 @@ class App:
         frame = lonlat_frame(*_box(query), _STRETCH_PX)
         ids = self._ids_of(source, layer, frame, query)
         if not ids:
-            return _json({"rescale": None, "sql": None})
+            return _json({"rescale": None, "sql": None, "note": self._lacking(source, layer)})
         text = _pixels(source, frame, layer, ids)
         pixels = pixels_of(self.run.table(text, is_wanted), frame, layer)
         found = percentiles(pixels, layer) if any(one.any() for one in pixels.valid) else None
@@ -337,6 +338,13 @@ class App:
                 "tile", f"at most {MAX_SCENES} scenes", len(found), "zoom in, or choose a date"
             )
         return found
+
+    def _lacking(self, source: Source, layer: Layer) -> str | None:
+        """What to say of bands that no scene of a collection has."""
+        lacking = [band for band in layer.reads if not source.having(self.run, [band]).any()]
+        if not lacking:
+            return None
+        return f"bands: {', '.join(lacking)} can be read in no scene; rasteret_errors says why"
 
     def _limits_of(self, source: Source, layer: Layer, query: Query) -> Limits:
         """The limits of a layer; of one without, percentiles of the newest scene."""

@@ -206,6 +206,28 @@ def test_a_quick_look_comes_from_overviews(client):
     assert answer.image[..., 3].any()
 
 
+def test_bands_that_nothing_can_be_read_of_are_not_shown_first(workspace, scenes, tmp_path):
+    """A map of them would be empty, without a word."""
+    items = json.loads((scenes / "items.json").read_text())
+    for item in items["features"]:
+        for band, asset in item["assets"].items():
+            name = "gone" if band == "B04" else band
+            asset["href"] = str(scenes / item["id"] / f"{name}.tif")
+    (tmp_path / "items.json").write_text(json.dumps(items))
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
+    con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [str(tmp_path / "items.json")])
+    con.fetchall()
+    with serving(con, ["s2"], tokens=[TOKEN]) as server:
+        client = Client(server, con)
+        assert client("/api/collections/s2").json["default_bands"] == ["B08"]
+        view = {"bbox": "77.9,12.9,78.1,13.1"}
+        answer = client("/api/collections/s2/stretch", bands="B04,B08,B08", **view).json
+        assert answer["rescale"] is None
+        assert answer["note"].startswith("bands: B04 can be read in no scene")
+        assert client("/api/collections/s2/stretch", bands="B08", **view).json["rescale"]
+    con.close()
+
+
 def test_a_quick_look_of_an_expression_shows_what_is_computed(client, scenes):
     path = "/pictures/s2/S2A_43PHQ_20240310_L2A.png"
     answer = client(path, expression="(B08 - B04) / 2", rescale="-500,2500", colormap="grey")

@@ -157,10 +157,11 @@ function drawTiles() {
 
 const fit = latest(async () => {
   const key = JSON.stringify(shown());
-  const { low, high } = await stretch();
+  const { low, high, note: told } = await stretch();
   return () => {
     state.limits[key] = low === undefined ? [[0, 1]] : low.map((value, n) => [value, high[n]]);
     drawTiles();
+    if (told) complain(told);
   };
 });
 
@@ -170,7 +171,7 @@ async function stretch() {
   const bounds = map.getBounds();
   const bbox = [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()];
   const answer = await api('stretch', { ...given, ...filter(), bbox: bbox.join(',') });
-  if (!answer.rescale) return {};
+  if (!answer.rescale) return { note: answer.note };
   const round = (value) => Number(value.toPrecision(3));
   return { low: answer.rescale.map((pair) => round(pair[0])), high: answer.rescale.map((pair) => round(pair[1])) };
 }
