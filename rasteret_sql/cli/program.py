@@ -34,6 +34,10 @@ __all__ = ["main"]
 def main(*, debug: bool, is_progress_wanted: bool | None) -> None:  # noqa: ARG001 (Commands reads it)
     """Satellite imagery from SQL.
 
+    For a start, some scenes, a collection of them, and the statements that read it:
+
+        rasteret-sql demo --folder .
+
     Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage,
     130 interrupted.
     """
