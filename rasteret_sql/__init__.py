@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rasteret_sql import errors
-from rasteret_sql.duck.connection import connect, register
 
 if TYPE_CHECKING:
     from rasteret_sql.arrays import to_geopandas, to_numpy, to_xarray
+    from rasteret_sql.duck.connection import connect, register
     from rasteret_sql.duck.results import sql
     from rasteret_sql.duck.storage import storage
 
@@ -32,16 +32,22 @@ __all__ = [
 __version__ = "0.1.0"
 
 _IMPORTED_WHEN_USED = {
+    "connect": "rasteret_sql.duck.connection",
+    "register": "rasteret_sql.duck.connection",
     "sql": "rasteret_sql.duck.results",
     "storage": "rasteret_sql.duck.storage",
     "to_geopandas": "rasteret_sql.arrays",
     "to_numpy": "rasteret_sql.arrays",
     "to_xarray": "rasteret_sql.arrays",
 }
+_MODULES = ("maps", "progress", "serve")
+"""Named in the documentation with no more than ``import rasteret_sql``."""
 
 
 def __getattr__(name: str) -> object:
-    """Import a function when it is used: to connect must not take long."""
+    """Import a function when it is used: to connect, or to complete a word, must not take long."""
+    if name in _MODULES:
+        return import_module(f"rasteret_sql.{name}")
     if name not in _IMPORTED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found: object = getattr(import_module(_IMPORTED_WHEN_USED[name]), name)

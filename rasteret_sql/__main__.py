@@ -1,5 +1,5 @@
 """``python -m rasteret_sql``, the same as ``rasteret-sql``."""
 
-from rasteret_sql.cli import main
+from rasteret_sql.cli import run
 
-main(prog_name="rasteret-sql")
+run()

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-import click
+import os
+import sys
+from typing import TYPE_CHECKING
 
-from rasteret_sql import __version__, progress
-from rasteret_sql.cli.collections import collections
-from rasteret_sql.cli.datasets import datasets
-from rasteret_sql.cli.demo import demo
-from rasteret_sql.cli.doctor import doctor
-from rasteret_sql.cli.failures import Commands
-from rasteret_sql.cli.functions import functions
-from rasteret_sql.cli.init import init
-from rasteret_sql.cli.map import map_
-from rasteret_sql.cli.query import query
-from rasteret_sql.cli.reads import preview, sample, zonal
-from rasteret_sql.cli.serve import serve
-from rasteret_sql.cli.shell import shell
-from rasteret_sql.cli.tab_completion import completion
+if TYPE_CHECKING:
+    from rasteret_sql.cli.program import main
 
-__all__ = ["main"]
+__all__ = ["PROGRAM", "VARIABLE", "main", "run"]
+
+PROGRAM = "rasteret-sql"
+VARIABLE = "_RASTERET_SQL_COMPLETE"
+"""Set by a shell that asks what may stand at the cursor."""
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="rasteret-sql")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option(
-    "--progress/--no-progress",
-    "is_progress_wanted",
-    default=None,
-    help="Show on a terminal how far the work is; default: unless RASTERET_PROGRESS is 0.",
-)
-def main(*, debug: bool, is_progress_wanted: bool | None) -> None:  # noqa: ARG001 (Commands reads it)
-    """Satellite imagery from SQL.
+def run() -> None:
+    """Do what the arguments of this process say; a question of Tab needs few imports."""
+    instruction = os.environ.get(VARIABLE, "")
+    if instruction.endswith("_complete"):
+        from rasteret_sql.cli.known_commands import answer
 
-    Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage,
-    130 interrupted.
-    """
-    progress.wanted(is_progress_wanted)
+        sys.exit(answer(instruction))
+    from rasteret_sql.cli.program import main
+
+    main(prog_name=PROGRAM)
 
 
-for command in (
-    collections,
-    datasets,
-    query,
-    shell,
-    sample,
-    zonal,
-    preview,
-    map_,
-    functions,
-    init,
-    demo,
-    doctor,
-    serve,
-    completion,
-):
-    main.add_command(command)
+def __getattr__(name: str) -> object:
+    """Import the commands when they are used: with the functions they take a second."""
+    if name != "main":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rasteret_sql.cli.program import main
+
+    return main

@@ -15,6 +15,7 @@ from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
 
 FAILED = 1
 INTERRUPTED = 130
+_SENTENCE = 200
 
 _URL = re.compile(r"\w+://[^\s'\"]+")
 _POSITION = re.compile(r"^(LINE \d+:|\s*\^|At:|Traceback )", re.MULTILINE)
@@ -32,6 +33,17 @@ class Failure(click.ClickException):
 
 class Commands(click.Group):
     """A group that turns exceptions of its commands into exit codes."""
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (as click calls it)
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the commands with the first sentence of each, whole."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(_SENTENCE)) for name, one in self.commands.items()]
+            )
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; with ``--debug`` its exception comes through as it is."""

@@ -8,11 +8,16 @@ import click
 
 from rasteret_sql.cli import tab_completion
 from rasteret_sql.cli.session import call, session
+from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.errors import InputError
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=tab_completion.function_names)
+@click.argument(
+    "name",
+    required=False,
+    shell_complete=tab_completion.Words(tuple(sorted(FUNCTIONS)), prefix="rasteret_"),
+)
 def functions(name: str | None) -> None:
     """List the SQL functions, or print the manual of NAME."""
     with session(None) as con:

@@ -124,7 +124,7 @@ def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what cl
 def _completer(parameter: Parameter) -> tab_completion.Completer | None:
     """What Tab offers for a parameter; None: what click itself does."""
     if isinstance(parameter.check, OneOf):
-        return tab_completion.words(*parameter.check.choices)
+        return tab_completion.Words(tuple(parameter.check.choices))
     return _COMPLETERS.get(parameter.name)
 
 

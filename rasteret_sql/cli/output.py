@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "a
 _BINARY = ("parquet", "arrow")
 _BATCH_ROWS = 65_536
 _CHUNK_BYTES = 1 << 20
+_MANY_ROWS = 40
 _RESULT = "_rasteret_result"
 
 Write = Callable[[bytes], object]
@@ -105,7 +108,7 @@ def _to_stdout(
 ) -> None:
     if format_ == "table":
         with shown(label):
-            text = f"{result}\n"
+            text = box(result)
         click.echo(text, nl=False)
         return
     quiet = contextlib.nullcontext() if sys.stdout.isatty() else shown(label)
@@ -119,6 +122,17 @@ def _to_stdout(
                         _echo(chunk)
         else:
             _WRITERS[format_](con, result, _echo)
+
+
+def box(result: duckdb.DuckDBPyRelation) -> str:
+    """The box that DuckDB draws, on a terminal as wide as that."""
+    if not sys.stdout.isatty():
+        return f"{result}\n"
+    drawn = io.StringIO()
+    width = shutil.get_terminal_size().columns
+    with contextlib.redirect_stdout(drawn):
+        result.show(max_width=width, max_rows=_MANY_ROWS)
+    return drawn.getvalue()
 
 
 def _echo(data: bytes) -> None:

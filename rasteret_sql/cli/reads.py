@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from rasteret_sql.cli.session import (
     json_option,
     session,
     to_json,
+    with_options,
     workspace_option,
 )
 from rasteret_sql.cli.statements import statement
 from rasteret_sql.duck.results import translated
+from rasteret_sql.errors import RasteretError
 from rasteret_sql.progress.display import shown
 
 _UNSAFE = re.compile(r"[^\w.+-]")
@@ -131,11 +133,14 @@ def _print_rows(
             results.put(con, con.sql(query), format_, output, label=label)
 
 
-def _reading(
-    workspace: Path | None, database: str
-) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-    """A connection that leaves the database file as it is."""
-    return session(workspace, database, read_only=database != ":memory:")
+@contextmanager
+def _reading(workspace: Path | None, database: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that leaves the database file as it is; errors advise options."""
+    try:
+        with session(workspace, database, read_only=database != ":memory:") as con:
+            yield con
+    except RasteretError as error:
+        raise with_options(error) from error
 
 
 def _rows(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[set[str], dict[str, Any]]]:

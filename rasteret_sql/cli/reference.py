@@ -7,9 +7,8 @@ from inspect import cleandoc
 
 import click
 
-from rasteret_sql.cli import main
-
-PROGRAM = "rasteret-sql"
+from rasteret_sql.cli import PROGRAM
+from rasteret_sql.cli.program import main
 
 
 def commands(

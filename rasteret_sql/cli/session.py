@@ -33,6 +33,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 _SWITCH = re.compile(r"\b(force|enrich|allow_local) := true\b")
+_WORD = re.compile(r"\b(on_error|weights) := '(\w+)'")
 
 
 @contextmanager
@@ -124,7 +125,12 @@ def call(
             names = [column[0] for column in result.description or []]
             return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     except RasteretError as error:
-        raise type(error)(_with_options(error.message)) from error
+        raise with_options(error) from error
+
+
+def with_options(error: RasteretError) -> RasteretError:
+    """An error whose advice is of this command's options."""
+    return type(error)(_with_options(error.message))
 
 
 def _with_options(message: str) -> str:
@@ -133,7 +139,10 @@ def _with_options(message: str) -> str:
     Example:
         >>> _with_options("name: expected a new name, got 's2'; pass force := true to replace it")
         "name: expected a new name, got 's2'; pass --force to replace it"
+        >>> _with_options("band B04: expected a header, got NULL; pass on_error := 'null'")
+        'band B04: expected a header, got NULL; pass --on-error null'
     """
+    message = _WORD.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
     return _SWITCH.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
 
 

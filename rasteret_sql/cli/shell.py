@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import shlex
-import shutil
 import sys
 import threading
 import time
@@ -34,7 +32,6 @@ _WITHOUT_ROWS = {
     getattr(duckdb.StatementType, name) for name in ("CREATE", "INSERT", "UPDATE", "DELETE", "COPY")
 }
 _LOOK_SECONDS = 0.1
-_MANY_ROWS = 40
 
 
 @click.command()
@@ -149,8 +146,7 @@ class Shell:
         if result is None or not result.columns or is_success(result):
             return
         if self._mode == "table":
-            text = _table(result)
-            click.echo(text, nl=False)
+            click.echo(results.box(result), nl=False)
         else:
             results.put(self._con, result, self._mode, None, label="running")
 
@@ -191,17 +187,6 @@ class Shell:
 def _has_rows(result: duckdb.DuckDBPyRelation | None) -> bool:
     """Whether a statement that writes returns more than a number, as with RETURNING."""
     return result is not None and result.columns != ["Count"]
-
-
-def _table(result: duckdb.DuckDBPyRelation) -> str:
-    """The box that DuckDB draws, as wide as the terminal."""
-    if not sys.stdout.isatty():
-        return f"{result}\n"
-    drawn = io.StringIO()
-    width = shutil.get_terminal_size().columns
-    with contextlib.redirect_stdout(drawn):
-        result.show(max_width=width, max_rows=_MANY_ROWS)
-    return drawn.getvalue()
 
 
 def _talk(session: Shell) -> None:

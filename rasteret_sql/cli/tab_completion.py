@@ -1,27 +1,31 @@
 """What Tab offers in bash, zsh and fish, and the command that sets it up.
 
-Only names of folders and of columns are looked at, no record is read.
+Only names of folders and of columns are looked at, no record is read. Each Tab is a new
+process, so what one answer alone needs (DuckDB, Arrow, data sets) is imported there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import duckdb
 from click.shell_completion import CompletionItem, get_completion_class
 
+from rasteret_sql.cli import PROGRAM, VARIABLE
 from rasteret_sql.collections.folders import collection_folders, workspace_folder
-from rasteret_sql.collections.workspace import Workspace
-from rasteret_sql.datasets.registry import datasets
-from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.errors import RasteretError
 
-PROGRAM = "rasteret-sql"
-VARIABLE = "_RASTERET_SQL_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
+
+_REPAIRS = (
+    ('string split ","', 'string split -m 1 ","'),  # fish: a value may hold commas
+    # zsh: from fpath the script is a function, and so it is at each Tab after the first
+    ("== loadautofunc ]]", "== (loadautofunc|shfunc) ]]"),
+)
+"""What is wrong in click's scripts, and what stands there instead."""
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -50,8 +54,9 @@ def completion(ctx: click.Context, /, shell: str) -> None:
     if kind is None:
         raise click.UsageError(f"shell: expected {', '.join(SHELLS)}, got {shell}")
     script = kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source()
-    # of click's script for fish: a value may hold commas
-    click.echo(script.replace('string split ","', 'string split -m 1 ","'))
+    for found, better in _REPAIRS:
+        script = script.replace(found, better)
+    click.echo(script)
 
 
 def kept_names(
@@ -81,6 +86,8 @@ def bands(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> l
     """Bands of the collection that the command names, after those that are there already."""
     given = (ctx.params.get("name"), ctx.params.get("collection"), *ctx.args)
     name = next((one for one in given if one is not None), "")  # click has not yet sorted args
+    from rasteret_sql.collections.workspace import Workspace  # 0.1 s
+
     try:
         known = Workspace(ctx.params.get("workspace_dir")).find(name).bands
     except RasteretError:
@@ -95,26 +102,37 @@ def dataset_ids(
     _ctx: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Data sets known by name."""
+    from rasteret_sql.datasets.registry import datasets  # 0.1 s
+
     return _matching(datasets(), incomplete)
 
 
-def function_names(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Table functions, their prefix may be left out."""
-    prefix = "" if incomplete.startswith("r") else "rasteret_"
-    return _matching((name.removeprefix(prefix) for name in FUNCTIONS), incomplete)
+@dataclass(frozen=True)
+class Words:
+    """Offers one of some words.
 
+    Attributes:
+        choices: The words.
+        prefix: Of all of them; it may be left out.
 
-def words(*choices: str) -> Completer:
-    """One of some words."""
+    Example:
+        >>> functions = Words(("rasteret_read", "rasteret_plan"), prefix="rasteret_")
+        >>> [one.value for one in functions(None, None, "pl")]
+        ['plan']
+        >>> [one.value for one in functions(None, None, "rasteret_r")]
+        ['rasteret_read']
+    """
 
-    def complete(
-        _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+    choices: tuple[str, ...]
+    prefix: str = ""
+
+    def __call__(
+        self, _ctx: click.Context | None, _parameter: click.Parameter | None, incomplete: str
     ) -> list[CompletionItem]:
-        return _matching(choices, incomplete)
-
-    return complete
+        """Those that begin with what is typed."""
+        is_whole = self.prefix and incomplete and self.prefix.startswith(incomplete)
+        prefix = "" if is_whole or incomplete.startswith(self.prefix) else self.prefix
+        return _matching((one.removeprefix(prefix) for one in self.choices), incomplete)
 
 
 def files(
@@ -139,6 +157,8 @@ def _tables(ctx: click.Context) -> list[str]:
     database = ctx.params.get("database")
     if database is None or not Path(database).expanduser().is_file():
         return []
+    import duckdb  # 0.1 s
+
     try:
         with duckdb.connect(str(Path(database).expanduser()), read_only=True) as con:
             rows = con.execute(

@@ -29,7 +29,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -449,7 +449,16 @@ class Runtime:
         seconds = (datetime.now(UTC) - started).total_seconds()
         moment = started.replace(tzinfo=None)
         self._finished.append(
-            FinishedRead(call.name, call.caller.connection, moment, seconds, *astuple(counters))
+            FinishedRead(
+                call.name,
+                call.caller.connection,
+                moment,
+                seconds,
+                counters.requests,
+                counters.fetched_bytes,
+                counters.tiles_decoded,
+                counters.cache_hits,
+            )
         )
 
     def _is_working(self, is_mine: Callable[[object], bool]) -> bool:
@@ -578,7 +587,14 @@ def _counted(scan: Scan) -> dict[counts.Count, int]:
     counters = scan.counters
     if counters is None:
         return {}
-    return {"requests": counters.requests, "bytes": counters.fetched_bytes}
+    return {
+        "requests": counters.requests,
+        "bytes": counters.fetched_bytes,
+        "tiles": counters.tiles_done,
+        "tiles expected": counters.tiles_expected,
+        "tiles failed": counters.tiles_failed,
+        "unreadable": counters.unplanned,
+    }
 
 
 def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event, stores: Stores) -> Batches:

@@ -48,6 +48,7 @@ _CACHE_BYTES: Final = 64 << 20
 _PREVIEW_PX: Final = 192
 _KEPT_LIMITS: Final = 1000
 _BOX: Final = 4
+_OF_PICTURES: Final = ("bands", "expression", "rescale", "colormap")
 
 Query = Mapping[str, str]
 
@@ -121,11 +122,12 @@ class App:
         low, high = (
             (bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)) if len(bounds) else ([], [])
         )
+        readable = [band for band in source.types if source.having(self.run, [band]).any()]
         return _json(
             {
                 "name": source.name,
                 "bands": source.types,
-                "default_bands": default_bands(source),
+                "default_bands": default_bands(readable or [*source.types]),
                 "columns": {k: v for k, v in source.columns.items() if k != "bbox"},
                 "records": len(scenes.ids),
                 "bounds": [float(side) for side in (*low, *high)] or None,
@@ -184,7 +186,7 @@ class App:
         frame = lonlat_frame(*_box(query), _STRETCH_PX)
         ids = self._ids_of(source, layer, frame, query)
         if not ids:
-            return _json({"rescale": None, "sql": None})
+            return _json({"rescale": None, "sql": None, "note": self._lacking(source, layer)})
         text = _pixels(source, frame, layer, ids)
         pixels = pixels_of(self.run.table(text, is_wanted), frame, layer)
         found = percentiles(pixels, layer) if any(one.any() for one in pixels.valid) else None
@@ -231,8 +233,10 @@ class App:
     def picture(self, name: str, record: str, query: Query, is_wanted: Wanted) -> Answer:
         """A quick-look of a scene, from its overviews."""
         source = self._source(name)
-        given = {key: query[key] for key in ("bands", "rescale", "colormap") if query.get(key)}
+        given = {key: query[key] for key in _OF_PICTURES if query.get(key)}
         layer = layer_of(source, given)
+        if layer.expression is not None:
+            return self._picture_of_expression(source, layer, record, given, is_wanted)
         rescale = layer.limits[0] if layer.limits and len(layer.limits) == 1 else None
         text = statements.picture(
             source.argument, record, layer.bands, _PREVIEW_PX, rescale, layer.colormap
@@ -244,6 +248,27 @@ class App:
             if not rows or rows[0]["png"] is None:
                 raise NotFoundError.expected("id", f"a scene of {name}", record, "check it")
             body = bytes(rows[0]["png"])
+            self._kept.put(tag, body)
+        return Answer(body, PNG, tag)
+
+    def _picture_of_expression(
+        self, source: Source, layer: Layer, record: str, query: Query, is_wanted: Wanted
+    ) -> Answer:
+        """A quick-look of what is computed, on the grid of the map's tiles."""
+        scenes = self._scenes(source)
+        found = source.having(self.run, layer.reads) & (scenes.ids == record)
+        places = np.flatnonzero(found & np.isfinite(scenes.bounds).all(axis=1))
+        if not len(places):
+            expected = f"a scene of {source.name} with {', '.join(layer.reads)}"
+            raise NotFoundError.expected("id", expected, record, "check it")
+        west, south, east, north = scenes.bounds[places[0]].tolist()
+        frame = lonlat_frame(west, south, east, north, _PREVIEW_PX)
+        limits = self._limits_of(source, layer, query)
+        tag = _digest((source.name, source.version, layer, limits, record))
+        body = self._kept.get(tag)
+        if body is None:
+            table = self.run.table(_pixels(source, frame, layer, [record]), is_wanted)
+            body = painted(pixels_of(table, frame, layer), layer, limits)
             self._kept.put(tag, body)
         return Answer(body, PNG, tag)
 
@@ -313,6 +338,13 @@ class App:
                 "tile", f"at most {MAX_SCENES} scenes", len(found), "zoom in, or choose a date"
             )
         return found
+
+    def _lacking(self, source: Source, layer: Layer) -> str | None:
+        """What to say of bands that no scene of a collection has."""
+        lacking = [band for band in layer.reads if not source.having(self.run, [band]).any()]
+        if not lacking:
+            return None
+        return f"bands: {', '.join(lacking)} can be read in no scene; rasteret_errors says why"
 
     def _limits_of(self, source: Source, layer: Layer, query: Query) -> Limits:
         """The limits of a layer; of one without, percentiles of the newest scene."""

@@ -82,7 +82,7 @@ def layer_of(source: Source, given: Mapping[str, str]) -> Layer:
             raise InputError.expected("rescale", "LOW,HIGH", given["rescale"], "two numbers")
         return Layer(expression.names, expression, method, limits, colormap)
     names = [name.strip() for name in given.get("bands", "").split(",") if name.strip()]
-    bands = source.check_bands(names or default_bands(source))
+    bands = source.check_bands(names or default_bands([*source.types]))
     if len(bands) not in (1, _RGB):
         raise InputError.expected(
             "bands", "one band, or red, green and blue", ", ".join(bands), "name them"
@@ -105,12 +105,17 @@ def one_of(name: str, value: str, known: Sequence[str]) -> str:
     return value
 
 
-def default_bands(source: Source) -> tuple[str, ...]:
-    """Red, green and blue where their names are usual ones, else the first band."""
+def default_bands(bands: Sequence[str]) -> tuple[str, ...]:
+    """Red, green and blue where their names are usual ones, else the first band.
+
+    Example:
+        >>> default_bands(["B08", "B02", "B03", "B04"]), default_bands(["B08", "B04"])
+        (('B04', 'B03', 'B02'), ('B08',))
+    """
     for names in (("B04", "B03", "B02"), ("red", "green", "blue"), ("SR_B4", "SR_B3", "SR_B2")):
-        if set(names) <= set(source.types):
+        if set(names) <= set(bands):
             return names
-    return tuple(source.types)[:1]
+    return tuple(bands)[:1]
 
 
 def _limits(text: str) -> Limits | None:

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Count = Literal[
-    "records listed", "records done", "headers", "unreadable", "rows", "requests", "bytes"
+    "records listed",
+    "records done",
+    "headers",
+    "unreadable",
+    "rows",
+    "requests",
+    "bytes",
+    "tiles",
+    "tiles expected",
+    "tiles failed",
 ]
 
 _RESUME_SECONDS = 2.0
@@ -27,7 +36,8 @@ class Progress:
         name: Of the collection, or of the function that reads.
         began: `time.monotonic` at the start, seconds.
         counts: ``records listed`` by the source, all of them before the first is ``done``;
-            ``headers`` read, and assets that were ``unreadable``; ``rows`` given.
+            ``headers`` read, and assets that were ``unreadable``; ``rows`` given; ``tiles``
+            that are done, those of them that ``failed``, and those ``expected`` in all.
         more: Counts that are kept elsewhere.
         is_whole: Whether ``records listed`` are all that will come.
         ended: `time.monotonic` at the end of the last piece of work that comes in pieces.

@@ -136,7 +136,7 @@ def _show_in_notebook() -> None:
 def line(work: Progress) -> str:
     """How far a build or a read is, with what it does in a second and what failed.
 
-    The time left is told once the number of records is known and some are done.
+    The time left is told once the number of records, or of tiles, is known and some are done.
 
     Example:
         >>> build = Progress("s2", began=time.monotonic() - 10)
@@ -147,16 +147,25 @@ def line(work: Progress) -> str:
         >>> read.counts.update({"rows": 5000, "requests": 12, "bytes": 3_000_000})
         >>> line(read)
         '5,000 rows, 12 requests, 3.0 MB, 1.5 MB/s'
+        >>> read.counts.update({"tiles": 40, "tiles expected": 400, "tiles failed": 2})
+        >>> line(read)
+        '[##------------------] 40 of 400 tiles, 2 failed, 5,000 rows, 12 requests, 3.0 MB, \
+1.5 MB/s, 18 s left'
     """
     counts, seconds = work.current(), max(work.seconds, 1e-3)
     found = []
     if counts["records done"]:
-        found.append(_records(counts["records done"], counts["records listed"], work.is_whole))
+        known = counts["records listed"] if work.is_whole else 0
+        found.append(_amount("records", counts["records done"], known))
     elif counts["records listed"]:
         rate = counts["records listed"] / seconds
         found.append(f"{counts['records listed']:,} records listed, {rate:,.0f}/s")
     if counts["headers"]:
         found.append(f"{counts['headers']:,} headers, {counts['headers'] / seconds:,.0f}/s")
+    if counts["tiles"]:
+        found.append(_amount("tiles", counts["tiles"], counts["tiles expected"]))
+    if counts["tiles failed"]:
+        found.append(f"{counts['tiles failed']:,} failed")
     if counts["unreadable"]:
         found.append(f"{counts['unreadable']:,} unreadable")
     if counts["rows"]:
@@ -165,18 +174,21 @@ def line(work: Progress) -> str:
         found.append(f"{counts['requests']:,} requests")
     if counts["bytes"]:
         found.append(f"{size(counts['bytes'])}, {size(counts['bytes'] / seconds)}/s")
-    left = counts["records listed"] - counts["records done"]
-    if work.is_whole and counts["records done"] and left > 0:
-        found.append(f"{duration(left * seconds / counts['records done'])} left")
+    done, known = counts["tiles"], counts["tiles expected"]
+    if work.is_whole and counts["records done"]:
+        done, known = counts["records done"], counts["records listed"]
+    if known > done > 0:
+        found.append(f"{duration((known - done) * seconds / done)} left")
     return ", ".join(found)
 
 
-def _records(done: int, listed: int, is_whole: bool) -> str:  # noqa: FBT001 (all are positional)
-    if not is_whole or listed < done:  # nobody says how many there are
-        return f"{done:,} records"
-    filled = _BAR_WIDTH * done // listed
+def _amount(what: str, done: int, known: int) -> str:
+    """How many are done, with a bar where it is known how many there are."""
+    if known < done:
+        return f"{done:,} {what}"
+    filled = _BAR_WIDTH * done // known
     bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
-    return f"[{bar}] {done:,} of {listed:,} records"
+    return f"[{bar}] {done:,} of {known:,} {what}"
 
 
 def size(n_bytes: float) -> str:

@@ -56,12 +56,31 @@ class Counters:
         fetched_bytes: Bytes that came.
         tiles_decoded: Blocks, or parts of large ones.
         cache_hits: Tiles that were in memory, or that another read was decoding.
+        tiles_failed: Tiles that could not be fetched or decoded.
+        unplanned: Scenes, or bands of them, that no tile could be planned for.
+        tiles_planned: Tiles of the plans so far.
+        planned_share: Share of the scenes that these plans cover; 0 where that is not known.
     """
 
     requests: int = 0
     fetched_bytes: int = 0
     tiles_decoded: int = 0
     cache_hits: int = 0
+    tiles_failed: int = 0
+    unplanned: int = 0
+    tiles_planned: int = 0
+    planned_share: float = 0.0
+
+    @property
+    def tiles_done(self) -> int:
+        """Tiles that are there, or will not be."""
+        return self.tiles_decoded + self.cache_hits + self.tiles_failed
+
+    @property
+    def tiles_expected(self) -> int:
+        """Tiles of the whole read, about, from those of the scenes so far; 0 where not known."""
+        share = self.planned_share
+        return round(self.tiles_planned / share) if share else 0
 
 
 class Delivered(Protocol):
@@ -345,6 +364,7 @@ class Pipeline(Generic[D]):
             weights = self._output.weights(plan)
             edges = _batch_edges(weights, self._output.group_bytes(), tile_bytes(plan))
             chunk = _Chunk(plan, edges, self._streams)
+            self._count(tiles_planned=len(plan.tiles.file), unplanned=len(plan.failures))
             if plan.failures:
                 group = Group(chunk, 0, 0, 0)
                 group.batch, group.is_done = self._output.failed(plan, plan.failures), True
@@ -484,6 +504,8 @@ class Pipeline(Generic[D]):
     def _failed(self, tile: Tile, error: RasteretError) -> None:
         key = tile.key
         tile.error = error
+        if not isinstance(error, InterruptedReadError):
+            self._count(tiles_failed=1)
         self._done(tile, None, tile.first_row)
         self._finish(key, None, 0)
 

@@ -206,6 +206,17 @@ class TilePlan:
         first[1:] = (np.diff(tiles.file) != 0) | (np.diff(tiles.fetch_start) != 0)
         return int(size[first].sum())
 
+    @property
+    def share(self) -> float:
+        """Share of all scenes of the read through its last one.
+
+        0 where that is not known: the table is a batch of many, or the plan has no units.
+        """
+        chosen, scenes = self.table.chosen, self.units.scene
+        if chosen is None or not len(scenes):
+            return 0.0
+        return float(chosen[: int(scenes.max()) + 1].sum() / chosen.sum())
+
     @cached_property
     def first_need(self) -> Ints:
         """Where the needs of each unit begin, and the end of the last one's."""

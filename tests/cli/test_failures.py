@@ -154,3 +154,12 @@ def test_head_ends_a_pipeline_with_exit_code_0(built, format_):
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
     assert "rror" not in done.stderr
+
+
+def test_the_package_alone_gives_the_modules_of_the_documentation():
+    code = (
+        "import rasteret_sql; print(rasteret_sql.maps.serve_map.__name__, "
+        "rasteret_sql.serve.serve.__name__, rasteret_sql.progress.wanted.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["serve_map", "serve", "wanted"]

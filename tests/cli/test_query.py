@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import duckdb
@@ -207,3 +211,32 @@ def test_what_comes_before_an_error_is_written_and_the_exit_code_tells(command):
 def test_columns_of_one_name_all_come_out(command):
     done = command("query", "SELECT 1 AS a, 2 AS a", "--format", "json")
     assert list(json.loads(done.stdout)[0].values()) == [1, 2]
+
+
+@pytest.mark.parametrize("columns", [90, 200])
+def test_on_a_terminal_the_table_is_as_wide_as_that(columns):
+    """Otherwise the statistics of `zonal` are among the columns that are left out."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    names = ", ".join(f"{n} AS column_number_{n}" for n in range(11, 20))
+    with subprocess.Popen(
+        [sys.executable, "-m", "rasteret_sql", "query", f"SELECT {names}"],
+        cwd=CHECKOUT, stdout=theirs, stderr=subprocess.DEVNULL,
+        env={key: value for key, value in os.environ.items() if key != "COLUMNS"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    lines = shown.decode().splitlines()
+    assert max(map(len, lines)) <= columns
+    n_shown = sum(f"column_number_{n}" in lines[1] for n in range(11, 20))
+    assert n_shown == 9 if columns == 200 else 2 < n_shown < 5

@@ -289,3 +289,18 @@ def test_preview_of_what_can_not_be_read_fails_or_tells(command, built, tmp_path
     assert (done.exit_code, done.stdout) == (0, "")
     assert "no records" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_advice_is_of_options(command, built, tmp_path):
+    """The functions advise arguments of SQL."""
+    some = "CASE WHEN id LIKE '%43PHQ%' THEN B04_metadata END"
+    collection = f"SELECT * REPLACE ({some} AS B04_metadata) FROM s2"
+    given = ("preview", collection, tmp_path / "pictures", "--bands", "B04")
+    done = command(*given, "--workspace-dir", built)
+    assert done.exit_code == 1
+    assert "pass --on-error null" in done.stderr
+    assert ":=" not in done.stderr
+    followed = command(*given, "--workspace-dir", built, "--on-error", "null", "--json")
+    written = {row["id"]: row["file"] is not None for row in json.loads(followed.stdout)}
+    assert len(written) == 6
+    assert all(there == ("43PHQ" in id_) for id_, there in written.items())

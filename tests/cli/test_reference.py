@@ -29,6 +29,15 @@ def test_every_command_and_option_has_help(name, command):
     assert found.help.split(".")[0].split()[0] in done.stdout
 
 
+def test_the_first_help_says_what_each_command_does_and_how_to_start(command):
+    text = " ".join(command("--help").stdout.split())
+    assert "rasteret-sql demo --folder . " in text
+    assert (
+        "zonal Compute statistics of COLLECTION in ZONES, a row per zone, record and band." in text
+    )
+    assert "..." not in text.partition("Commands:")[2]
+
+
 def test_functions_lists_and_explains_what_the_database_has(command, tmp_path):
     with rasteret_sql.connect(workspace=tmp_path) as con:
         known = con.sql("SELECT name FROM rasteret_functions()").fetchall()

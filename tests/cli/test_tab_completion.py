@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import pty
+import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.shell_completion import ShellComplete
 
 import rasteret_sql
-from rasteret_sql.cli import main
+from rasteret_sql.cli import known_commands, main
 from rasteret_sql.cli.tab_completion import SHELLS
 
 pytestmark = pytest.mark.any_duckdb
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +63,14 @@ def offered(built):
             "COMP_CWORD": str(len(words)),
             "RASTERET_WORKSPACE": str(built),
         }
-        done = CliRunner().invoke(main, prog_name="rasteret-sql", env=variables)
-        assert (done.exit_code, done.stderr) == (0, "")
-        return done.stdout.split()
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            assert known_commands.answer("bash_complete") == 0
+        return out.getvalue().split()
 
     return ask
 
@@ -89,6 +104,65 @@ def offered(built):
 )  # fmt: skip
 def test_what_bash_is_told(offered, words, found):
     assert offered(*words) == found
+
+
+def test_the_known_commands_are_those_there_are():
+    stale = "python -m rasteret_sql.cli.known_commands > rasteret_sql/cli/commands.jsonl"
+    kept = known_commands.FILE.read_text(encoding="utf-8").splitlines()
+    assert kept == list(known_commands.written(main)), stale
+
+
+def lines():
+    """Lines to complete: each command, each option begun, and the value of each."""
+    for text in map(known_commands.json.loads, known_commands.written(main)):
+        words = text["command"].split()
+        yield words, ""
+        yield words, "--"
+        for one in text["parameters"]:
+            if "flags" in one and not one.get("is_flag"):
+                yield [*words, one["flags"][0]], ""
+
+
+def test_what_is_known_offers_what_the_commands_would(built, monkeypatch):
+    monkeypatch.setenv("RASTERET_WORKSPACE", str(built))
+    quick, whole = (ShellComplete(one, {}, "", "") for one in (known_commands.read(), main))
+    n_offered = 0
+    for words, begun in lines():
+        expected = [(one.type, one.value) for one in whole.get_completions(words, begun)]
+        assert [(one.type, one.value) for one in quick.get_completions(words, begun)] == expected
+        n_offered += len(expected)
+    assert n_offered > 400
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (("coll",), set()),
+        (("sample", "s"), set()),
+        (("sample", "s2", "--"), set()),
+        (("functions", "composi"), set()),
+        (("sample", "s2", "--bands", ""), {"pyarrow"}),
+    ],
+)
+def test_a_tab_imports_little(built, words, needed):
+    code = (
+        "import atexit, sys; from rasteret_sql.cli import run\n"
+        "heavy = {'duckdb', 'pyarrow', 'shapely', 'obstore', 'imagecodecs', 'pyproj'}\n"
+        "atexit.register(lambda: print(*heavy & {*sys.modules}, file=sys.stderr))\n"
+        "run()"
+    )
+    variables = {
+        "_RASTERET_SQL_COMPLETE": "bash_complete",
+        "COMP_WORDS": shlex.join(("rasteret-sql", *words)),
+        "COMP_CWORD": str(len(words)),
+        "RASTERET_WORKSPACE": str(built),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout
+    assert set(done.stderr.split()) == needed
 
 
 def test_tables_of_a_database_are_offered(offered, database):
@@ -162,3 +236,107 @@ def test_a_real_bash_completes(program, built):
         "compopt -o default",
         "query: ",
     ], done.stderr
+
+
+def test_a_real_fish_completes(program, built):
+    """`complete -C` answers as Tab does."""
+    fish = _shell("fish")
+    lines = "zon", "sample s", "sample s2 --bands B04,", "collections re", "query x --output pyp"
+    asked = "".join(f"complete -C {shlex.quote(f'rasteret-sql {one}')}; echo;" for one in lines)
+    done = subprocess.run(
+        [fish, "--no-config", "-c", f"rasteret-sql completion fish | source; {asked}"],
+        env=_environment(program, built), cwd=ROOT, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert [part.split("\n") for part in done.stdout.strip().split("\n\n")] == [
+        ["zonal\tCompute statistics of COLLECTION in ZONES, a row per zone, record and band."],
+        ["s2"],
+        ["B04,B08", "B04,SCL"],
+        ["refresh\tRun the build of the collection NAME again for what is new."],
+        ["pyproject.toml"],
+    ], done.stderr
+
+
+ZSH = """
+fpath=({folder} $fpath)
+autoload -Uz compinit && compinit -u -D
+{setup}
+tell() {{ print -r -- "<$BUFFER>"; zle kill-whole-line; zle redisplay }}
+zle -N tell
+bindkey '^T' tell
+PS1='READY '
+"""
+
+
+@pytest.mark.parametrize("way", ["eval", "fpath"])
+def test_a_real_zsh_completes(program, built, tmp_path, way):
+    zsh = _shell("zsh")
+    setup = 'eval "$(rasteret-sql completion zsh)"' if way == "eval" else ""
+    if way == "fpath":
+        with (tmp_path / "_rasteret-sql").open("w") as file:
+            subprocess.run(
+                [program / "rasteret-sql", "completion", "zsh"],
+                stdout=file,
+                check=True,
+                timeout=60,
+                cwd=ROOT,
+            )
+    (tmp_path / ".zshrc").write_text(ZSH.format(folder=tmp_path, setup=setup))
+    environment = _environment(program, built) | {"ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+    with terminal([zsh, "-i"], environment) as (send, wait):
+        wait("READY ")
+        for typed, whole in (
+            ("zon", "zonal "),
+            ("sample s", "sample s2 "),
+            ("sample s2 --bands SCL,B04,", "sample s2 --bands SCL,B04,B08 "),
+            ("sample s2 --return-n", "sample s2 --return-neighbourhood "),
+            ("collections ref", "collections refresh "),
+            ("query x --output pyp", "query x --output pyproject.toml "),
+        ):
+            send(f"rasteret-sql {typed}\t\x14")
+            assert wait(">")[1:].rpartition("<")[2] == f"rasteret-sql {whole}>"
+        send("rasteret-sql d\t")
+        wait("Check the installation, the workspace")  # told beside what is offered
+
+
+def _shell(name):
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def _environment(program, built):
+    path = f"{program}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {
+        "PATH": path, "RASTERET_WORKSPACE": str(built), "PYTHONPATH": str(ROOT)
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def terminal(command, environment):
+    """Run a program on a terminal; send it keys, wait for what it writes."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(ROOT)
+        os.execve(command[0], command, environment)
+    written = ""
+
+    def wait(text):
+        """What was written since the last wait, through this text."""
+        nonlocal written
+        until = time.monotonic() + 60
+        while text not in written:
+            assert time.monotonic() < until, written
+            if select.select([terminal], [], [], 0.1)[0]:
+                written += os.read(terminal, 65536).decode(errors="replace")
+                written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\b]", "", written)
+        before, _, written = written.partition(text)
+        return before + text
+
+    try:
+        yield lambda keys: os.write(terminal, keys.encode()), wait
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)

@@ -22,6 +22,8 @@ pytestmark = [
 MAP = (slice(60, 640), slice(400, 1200))
 """Rows and columns of a picture where the map lies, and nothing on it."""
 
+LAND, WATER = (0xF7, 0xF7, 0xF4), (0xE7, 0xEB, 0xEF)
+
 EXPECTED = ("GPU stall", "status of 400")
 
 
@@ -191,6 +193,43 @@ def test_labels_of_the_grid_leave_the_scale_free(page):
     assert len(labels) > 6
     for one in labels:
         assert one["right"] < scale["left"] or one["bottom"] < scale["top"]
+
+
+def test_thumbnails_show_the_expression(page):
+    show_ndvi(page)
+    put(page, "expression", "rasteret_ndvi(B04, B08)")
+    drawn(page)
+    page.wait("[...document.querySelectorAll('#scenes img')].every((one) => one.naturalWidth)")
+    addresses = page.run("[...document.querySelectorAll('#scenes img')].map((one) => one.src)")
+    assert len(addresses) == 2
+    assert all("expression=rasteret_ndvi" in one and "rdylgn" in one for one in addresses)
+    colours = page.run(
+        "(() => { const canvas = document.createElement('canvas'); canvas.width = canvas.height = "
+        "40; const paint = canvas.getContext('2d'); paint.drawImage(document.querySelector("
+        "'#scenes img'), 0, 0, 40, 40); return [...paint.getImageData(0, 0, 40, 40).data]; })()"
+    )
+    red, green = colours[0::4], colours[1::4]
+    assert sum(g > r + 30 for r, g in zip(red, green, strict=True)) > 400  # of 1600 pixels
+
+
+def test_countries_are_drawn_where_the_map_is_not_close(page, tmp_path):
+    assert page.run("document.querySelectorAll('#country-labels span').length") == 0
+    for _ in range(9):
+        page.run("document.querySelector('.maplibregl-ctrl-zoom-out').click()")
+        page.run("new Promise((done) => setTimeout(done, 400))")
+    drawn(page)
+    names = page.run(
+        "[...document.querySelectorAll('#country-labels span')].map((one) => one.textContent)"
+    )
+    assert {"India", "Bangladesh"} <= {*names}
+    image = seen(page, tmp_path)[MAP][..., :3].astype(int)
+    land, water = ((image == colour).all(axis=-1).mean() for colour in (LAND, WATER))
+    assert 0.2 < land < 0.8
+    assert 0.1 < water < 0.8
+    put(page, "collection", "s2")
+    drawn(page)
+    assert page.run("document.querySelectorAll('#country-labels span').length") == 0
+    show_ndvi(page)
 
 
 def test_no_other_server_was_asked_and_nothing_was_refused(page, client):

@@ -149,6 +149,8 @@ def test_bodies_are_bounded_and_other_methods_refused(client):
 def test_licences_of_what_is_vendored_are_kept():
     folder = Path(rasteret_sql.__file__).parent / "maps" / "page" / "vendor"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "countries.LICENSE.txt",
+        "countries.json",
         "maplibre-gl-worker.mjs",
         "maplibre-gl.LICENSE.txt",
         "maplibre-gl.css",
@@ -157,6 +159,15 @@ def test_licences_of_what_is_vendored_are_kept():
         "uPlot.iife.min.js",
         "uPlot.min.css",
     ]
+
+
+def test_countries_come_with_the_page_and_are_small(client):
+    answer = client("/static/vendor/countries.json")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert len(answer.body) < 300_000
+    names = [one["properties"]["name"] for one in answer.json["objects"]["countries"]["geometries"]]
+    assert len(names) > 200
+    assert {"India", "Brazil", "Kenya"} < {*names}
 
 
 def test_scenes_are_filtered_by_date_column_and_place(client):
@@ -193,6 +204,51 @@ def test_a_quick_look_comes_from_overviews(client):
     assert answer.headers["Content-Type"] == "image/png"
     assert answer.image.shape[1] == 192
     assert answer.image[..., 3].any()
+
+
+def test_bands_that_nothing_can_be_read_of_are_not_shown_first(workspace, scenes, tmp_path):
+    """A map of them would be empty, without a word."""
+    items = json.loads((scenes / "items.json").read_text())
+    for item in items["features"]:
+        for band, asset in item["assets"].items():
+            name = "gone" if band == "B04" else band
+            asset["href"] = str(scenes / item["id"] / f"{name}.tif")
+    (tmp_path / "items.json").write_text(json.dumps(items))
+    con = rasteret_sql.connect(workspace=tmp_path / "workspace")
+    con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [str(tmp_path / "items.json")])
+    con.fetchall()
+    with serving(con, ["s2"], tokens=[TOKEN]) as server:
+        client = Client(server, con)
+        assert client("/api/collections/s2").json["default_bands"] == ["B08"]
+        view = {"bbox": "77.9,12.9,78.1,13.1"}
+        answer = client("/api/collections/s2/stretch", bands="B04,B08,B08", **view).json
+        assert answer["rescale"] is None
+        assert answer["note"].startswith("bands: B04 can be read in no scene")
+        assert client("/api/collections/s2/stretch", bands="B08", **view).json["rescale"]
+    con.close()
+
+
+def test_a_quick_look_of_an_expression_shows_what_is_computed(client, scenes):
+    path = "/pictures/s2/S2A_43PHQ_20240310_L2A.png"
+    answer = client(path, expression="(B08 - B04) / 2", rescale="-500,2500", colormap="grey")
+    image = answer.image
+    is_there = image[..., 3] > 0
+    assert 96 < max(image.shape[:2]) <= 192
+    assert is_there.mean() > 0.8
+    red, nir = (
+        rasterio.open(scenes / "S2A_43PHQ_20240310_L2A" / f"{band}.tif").read(1, masked=True)
+        for band in ("B04", "B08")
+    )
+    wanted = (nir.astype(float) - red) / 2
+    shown = image[..., 0][is_there] / 255 * 3000 - 500
+    assert shown.mean() == pytest.approx(wanted.clip(-500, 2500).mean(), abs=60)
+    assert shown.std() == pytest.approx(wanted.clip(-500, 2500).std(), rel=0.15)
+    assert client(path, expression="(B08 - B04) / 2", rescale="-500,2500").body == answer.body
+    assert client(path, expression="rasteret_ndvi(B04, B08)").image[..., 3].any()
+    assert client(path, expression="(SELECT 1)").status == 400
+    missing = client(path.replace("43PHQ", "none"), expression="B08 + 1")
+    assert missing.status == 404
+    assert "a scene of s2 with B08" in missing.json["error"]
 
 
 def test_a_point_has_the_values_that_rasterio_reads(client, scenes):

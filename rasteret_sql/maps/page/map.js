@@ -15,6 +15,7 @@ const COLOURS = ['#0b6e69', '#b4541a', '#5b3fa0', '#1f6fb2'];
 const METHODS = { last: 'newest on top', first: 'oldest on top', median: 'median', mean: 'mean', min: 'least', max: 'greatest' };
 const CLOUD = 'eo:cloud_cover';
 const MAX_LISTED = 200;
+const FADED_ZOOM = 9; // coasts and borders are true to some 10 km: closer they would mislead
 const NOTHING = { type: 'FeatureCollection', features: [] };
 
 const state = {
@@ -28,6 +29,7 @@ const state = {
   corners: null,   // of the polygon that is being drawn
   chosen: null,    // id of a scene
   facts: null,     // its columns
+  names: [],       // of countries, with their places
 };
 let map;
 let plot;
@@ -155,10 +157,11 @@ function drawTiles() {
 
 const fit = latest(async () => {
   const key = JSON.stringify(shown());
-  const { low, high } = await stretch();
+  const { low, high, note: told } = await stretch();
   return () => {
     state.limits[key] = low === undefined ? [[0, 1]] : low.map((value, n) => [value, high[n]]);
     drawTiles();
+    if (told) complain(told);
   };
 });
 
@@ -168,7 +171,7 @@ async function stretch() {
   const bounds = map.getBounds();
   const bbox = [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()];
   const answer = await api('stretch', { ...given, ...filter(), bbox: bbox.join(',') });
-  if (!answer.rescale) return {};
+  if (!answer.rescale) return { note: answer.note };
   const round = (value) => Number(value.toPrecision(3));
   return { low: answer.rescale.map((pair) => round(pair[0])), high: answer.rescale.map((pair) => round(pair[1])) };
 }
@@ -261,10 +264,15 @@ function listScenes({ total, in_view: inView, scenes }) {
 
 function pictureUrl(id) {
   const given = layer();
+  const address = `/pictures/${encodeURIComponent(state.collection.name)}/${encodeURIComponent(id)}.png`;
+  if (given.expression) {
+    const { expression, colormap, rescale } = given;
+    return `${address}?${new URLSearchParams(without({ expression, colormap, rescale }))}`;
+  }
   const found = given.expression || !given.rescale || given.rescale.split(',').length > 2 ? {} : { rescale: given.rescale };
   if (given.bands) found.bands = given.bands;
   if (given.bands && given.colormap) found.colormap = given.colormap;
-  return `/pictures/${encodeURIComponent(state.collection.name)}/${encodeURIComponent(id)}.png?${new URLSearchParams(found)}`;
+  return `${address}?${new URLSearchParams(found)}`;
 }
 
 const chooseScene = latest(async (feature) => {
@@ -639,11 +647,83 @@ function graticule() {
   }));
 }
 
+function countries({ arcs: deltas, objects, transform: { scale, translate } }) { // TopoJSON as GeoJSON
+  const arcs = deltas.map((delta) => {
+    let [x, y] = [0, 0];
+    return delta.map(([dx, dy]) => {
+      x += dx;
+      y += dy;
+      return [x * scale[0] + translate[0], y * scale[1] + translate[1]];
+    });
+  });
+  const ring = (numbers) => numbers.flatMap((n, at) => (n < 0 ? arcs[~n].toReversed() : arcs[n]).slice(at && 1));
+  const isCut = ([[a], [b]]) => Math.abs(a) > 179.9 && Math.abs(b) > 179.9; // at 180° no border is
+  const borders = arcs.map((arc) => arc.slice(1).map((point, n) => [arc[n], point]).filter((pair) => !isCut(pair)));
+  const shapes = objects.countries.geometries.map(({ type, arcs: numbers, properties: { name } }) => {
+    const polygons = (type === 'Polygon' ? [numbers] : numbers ?? []).map((rings) => rings.map(ring));
+    return { name, polygons: polygons.filter(([outer]) => outer.length > 3) };
+  });
+  const feature = (geometry) => ({ type: 'Feature', properties: {}, geometry });
+  return {
+    land: feature({ type: 'MultiPolygon', coordinates: shapes.flatMap(({ polygons }) => polygons) }),
+    borders: feature({ type: 'MultiLineString', coordinates: borders.flat() }),
+    names: shapes.filter(({ polygons }) => polygons.length).map(labelled).sort((a, b) => b.size - a.size),
+  };
+}
+
+function labelled({ name, polygons }) { // in the middle of the largest part
+  const parts = polygons.map(([outer]) => {
+    let [area, x, y] = [0, 0, 0];
+    outer.slice(1).forEach(([x2, y2], n) => {
+      const [x1, y1] = outer[n];
+      const cross = x1 * y2 - x2 * y1;
+      area += cross / 2;
+      x += ((x1 + x2) * cross) / 6;
+      y += ((y1 + y2) * cross) / 6;
+    });
+    return { size: Math.abs(area), place: area ? [x / area, y / area] : outer[0] };
+  });
+  return { name, ...parts.reduce((best, one) => (one.size > best.size ? one : best)) };
+}
+
+async function drawCountries() {
+  const { land, borders, names } = countries(await ask('/static/vendor/countries.json'));
+  map.getSource('land').setData(land);
+  map.getSource('borders').setData(borders);
+  state.names = names;
+  nameCountries();
+}
+
+function nameCountries() { // the largest first, where there is room
+  const taken = [];
+  const isShown = map.getZoom() < FADED_ZOOM;
+  const [width, height] = [$('map').clientWidth, $('map').clientHeight];
+  const labels = [];
+  for (const { name, size, place } of isShown ? state.names : []) {
+    const { x, y } = map.project(place);
+    const [wide, tall] = [6.5 * name.length + 6, 16];
+    const pixels = Math.sqrt(size) * (512 / 360) * 2 ** map.getZoom(); // a side of it
+    const box = [x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2];
+    const isOut = box[0] < 48 || box[1] < 40 || box[2] > width || box[3] > height - 40;
+    const overlaps = taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
+    if (pixels < wide / 2 || isOut || overlaps) continue;
+    taken.push(box);
+    const label = document.createElement('span');
+    label.textContent = name;
+    label.style.transform = `translate(${x}px, ${y}px) translate(-50%, -50%)`;
+    labels.push(label);
+  }
+  $('country-labels').replaceChildren(...labels);
+}
+
 function style() {
+  const fading = (most) => ['interpolate', ['linear'], ['zoom'], FADED_ZOOM - 3, most, FADED_ZOOM, 0];
   const line = (id, source, paint, more = {}) => ({ id, source, type: 'line', paint, ...more });
   return {
     version: 8,
     sources: {
+      land: { type: 'geojson', data: NOTHING, maxzoom: 8 },
+      borders: { type: 'geojson', data: NOTHING, maxzoom: 8 },
       graticule: { type: 'geojson', data: NOTHING },
       tiles: { type: 'raster', tiles: [`${location.origin}/tiles/none/{z}/{x}/{y}.png`], tileSize: 256, maxzoom: 22 },
       outlines: { type: 'geojson', data: NOTHING },
@@ -651,6 +731,8 @@ function style() {
     },
     layers: [
       { id: 'ground', type: 'background', paint: { 'background-color': '#e7ebef' } },
+      { id: 'land', type: 'fill', source: 'land', paint: { 'fill-color': '#f7f7f4', 'fill-opacity': fading(1), 'fill-antialias': false } },
+      line('borders', 'borders', { 'line-color': '#a9b4bf', 'line-width': 0.8, 'line-opacity': fading(1) }),
       line('graticule', 'graticule', { 'line-color': '#c9d1d9', 'line-width': 1 }),
       { id: 'tiles', type: 'raster', source: 'tiles', layout: { visibility: 'none' }, paint: { 'raster-resampling': 'nearest', 'raster-fade-duration': 0 } },
       line('outline', 'outlines', { 'line-color': '#33475b', 'line-width': 1, 'line-opacity': 0.75 }),
@@ -826,8 +908,10 @@ function listen() {
     $('where-am-i').textContent = `${lng.toFixed(4)}, ${lat.toFixed(4)}`;
     if (state.corners?.length) drawCorners([lngLat.lng, lngLat.lat]);
   });
-  map.on('move', graticule);
-  map.on('resize', graticule);
+  for (const event of ['move', 'resize']) {
+    map.on(event, graticule);
+    map.on(event, nameCountries);
+  }
   map.on('moveend', soon(() => {
     findScenes();
     if (!$('sql').hidden) showSql();
@@ -852,6 +936,7 @@ async function start() {
     $('collection').replaceChildren(...names.map((name) => new Option(name, name)));
     listen();
     graticule();
+    drawCountries().catch((error) => complain(error.message));
     await choose(names[0]);
     document.body.dataset.ready = 'yes';
   } catch (error) {

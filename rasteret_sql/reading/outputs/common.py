@@ -180,8 +180,18 @@ def run_unchecked(
     pipeline = Pipeline(
         output, read.stop, max_concurrent=read.request.max_concurrent, counters=read.counters
     )
-    plans = (plan for table in records() for plan in planner.plans(table))
-    yield from pipeline.run(plans)
+
+    def plans() -> Iterator[TilePlan]:
+        share, is_known = 0.0, True
+        for table in records():
+            for plan in planner.plans(table):
+                is_known &= not 0 < plan.share < share  # not in the order of the scenes
+                share = max(share, plan.share)
+                read.counters.planned_share = share if is_known else 0.0
+                yield plan
+        read.counters.planned_share = 1.0
+
+    yield from pipeline.run(plans())
 
 
 def check_max_bytes(read: Read, planner: Planner, records: Records, spent: int = 0) -> None:
