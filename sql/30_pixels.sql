@@ -137,7 +137,7 @@ COMMENT ON MACRO TABLE rasteret_read_stats IS $doc$
 What the last reads of this database instance did, the newest first.
 
 last     INTEGER  how many reads, at most
-returns  function, connection (its number), started TIMESTAMP (UTC), seconds, requests, fetched_bytes, tiles_decoded, cache_hits (tiles that were in memory, or that another read was decoding)
+returns  function, connection (its number), started TIMESTAMP (UTC), seconds, requests, fetched_bytes, tiles_decoded, cache_hits (tiles that were in memory, or that another read was decoding), tiles_failed (not fetched or not decoded: on_error := 'null' or 'report')
 example  SELECT function, requests, fetched_bytes FROM rasteret_read_stats() LIMIT 1
 $doc$;
 

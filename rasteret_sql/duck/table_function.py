@@ -90,18 +90,34 @@ class Caller:
     connection: str
 
 
+class StopEvent(threading.Event):
+    """Set when a statement must end: it is interrupted, abandoned, or takes too long.
+
+    Attributes:
+        reason: What the error of the statement says.
+    """
+
+    reason = "interrupted"
+
+    def set_for(self, reason: str) -> None:
+        """Set it, unless it is set already, for another reason than an interrupt."""
+        if not self.is_set():
+            self.reason = reason
+            self.set()
+
+
 @dataclass
 class Scan:
     """One execution of a `Stream`.
 
     Attributes:
         columns: Columns that batches must hold: those selected and those filtered on.
-        stop: Set when the statement is interrupted or abandoned.
+        stop: Set when the statement must end.
         counters: What a read of pixels does; None of another function.
     """
 
     columns: list[str]
-    stop: threading.Event
+    stop: StopEvent
     _conjuncts: list[Conjunct] = field(default_factory=list)
     counters: Counters | None = None
 
@@ -130,7 +146,7 @@ class Scan:
     def check(self) -> None:
         """Raise if the statement was stopped."""
         if self.stop.is_set():
-            raise InterruptedReadError("interrupted")
+            raise InterruptedReadError(self.stop.reason)
 
 
 @dataclass(frozen=True)
@@ -242,6 +258,7 @@ class FinishedRead(NamedTuple):
     fetched_bytes: int
     tiles_decoded: int
     cache_hits: int
+    tiles_failed: int
 
 
 class Runtime:
@@ -275,8 +292,8 @@ class Runtime:
         self._lock = threading.RLock()  # a signal's handler may stop what holds it
         self._sources: OrderedDict[tuple[object, ...], _Exposed] = OrderedDict()
         self._kept_bytes = 0
-        self._running: dict[threading.Event, str] = {}
-        self._pulled: set[threading.Event] = set()
+        self._running: dict[StopEvent, str] = {}
+        self._pulled: set[StopEvent] = set()
         self._finished: deque[FinishedRead] = deque(maxlen=_KEPT_READS)
         self._bound: dict[str, tuple[int, float]] = {}  # by connection: thread, until when
         self._alive: weakref.WeakSet[LazySource] = weakref.WeakSet()
@@ -352,26 +369,26 @@ class Runtime:
         """Scans that have started and not ended."""
         return len(self._running)
 
-    def running(self) -> list[threading.Event]:
+    def running(self) -> list[StopEvent]:
         """The stop events of the scans that have started and not ended."""
         with self._lock:
             return list(self._running)
 
     @contextmanager
-    def stop_event(self, connection: str) -> Iterator[threading.Event]:
+    def stop_event(self, connection: str) -> Iterator[StopEvent]:
         """An event that `stop` sets while the work inside runs, and that its end sets."""
-        event = threading.Event()
+        event = StopEvent()
         with self._started(event, connection):
             yield event
 
     @contextmanager
-    def working(self, connection: str) -> Iterator[threading.Event]:
+    def working(self, connection: str) -> Iterator[StopEvent]:
         """As `stop_event`; waits inside listen to it, and what is read comes from our stores."""
         with self.stop_event(connection) as stop, listening(stop), self.stores.in_use():
             yield stop
 
     @contextmanager
-    def _started(self, event: threading.Event, connection: str) -> Iterator[None]:
+    def _started(self, event: StopEvent, connection: str) -> Iterator[None]:
         with self._lock:
             self._running[event] = connection
             self._bound.pop(connection, None)
@@ -458,6 +475,7 @@ class Runtime:
                 counters.fetched_bytes,
                 counters.tiles_decoded,
                 counters.cache_hits,
+                counters.tiles_failed,
             )
         )
 
@@ -560,7 +578,7 @@ class Runtime:
         filtered_on = set().union(*(part.columns for part in parts))
         needed = [name for name in stream.schema.names if name in columns or name in filtered_on]
         try:
-            stop = threading.Event()
+            stop = StopEvent()
             self._pulled.add(stop)
             scan, started = Scan(needed, stop, parts), datetime.now(UTC)
             with (
@@ -597,7 +615,7 @@ def _counted(scan: Scan) -> dict[counts.Count, int]:
     }
 
 
-def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event, stores: Stores) -> Batches:
+def _listened(batches: Iterator[pa.RecordBatch], stop: StopEvent, stores: Stores) -> Batches:
     """The batches; what waits while one is made listens to the stop event, and uses the stores.
 
     Not the whole loop does: DuckDB may ask for each batch on another thread.
@@ -615,7 +633,7 @@ def _listened(batches: Iterator[pa.RecordBatch], stop: threading.Event, stores: 
 
 
 @contextmanager
-def _interruptible(stop: threading.Event) -> Iterator[None]:
+def _interruptible(stop: StopEvent) -> Iterator[None]:
     """Tell a query of our own that was interrupted from one that failed.
 
     Raises:
@@ -625,7 +643,7 @@ def _interruptible(stop: threading.Event) -> Iterator[None]:
         yield
     except (RasteretError, duckdb.Error, OSError) as error:  # pyarrow's is an OSError
         if stop.is_set():
-            raise InterruptedReadError("interrupted") from error
+            raise InterruptedReadError(stop.reason) from error
         raise
 
 

@@ -30,7 +30,7 @@ from rasteret_sql.duck import macros
 from rasteret_sql.duck.attached import attach_read_only
 from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS
-from rasteret_sql.duck.table_function import Runtime, quote_text
+from rasteret_sql.duck.table_function import Runtime, StopEvent, quote_text
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote.waiting import until_signalled
 from rasteret_sql.serve.rules import Gate, Origins, confined, token_checker
@@ -63,7 +63,7 @@ def serve(
         port: TCP port; 0 for any that is free, which the line printed names.
         tokens: Token of each user, 8 characters or more; default: one for all, made anew
             and printed.
-        time_limit_seconds: Stop scans that take longer; they end with "interrupted".
+        time_limit_seconds: Stop scans that take longer; their error says so.
         allow_network: Permit a host other than this machine. There is no encryption: put
             a proxy with TLS in front.
         allow_building: Permit the functions that write the workspace. They fetch from
@@ -208,7 +208,7 @@ def _free_port(host: str, port: int) -> int:
 
 
 def _wait(stop: threading.Event, runtime: Runtime, time_limit_seconds: float | None) -> None:
-    began: dict[threading.Event, float] = {}
+    began: dict[StopEvent, float] = {}
     while not stop.wait(_POLL_SECONDS):
         if time_limit_seconds is None:
             continue
@@ -216,4 +216,7 @@ def _wait(stop: threading.Event, runtime: Runtime, time_limit_seconds: float | N
         began = {scan: began.get(scan, now) for scan in runtime.running()}
         for scan, start in began.items():
             if now - start > time_limit_seconds:
-                scan.set()
+                scan.set_for(
+                    f"stopped after {time_limit_seconds:g} seconds, the limit of this server; "
+                    "read less at a time"
+                )

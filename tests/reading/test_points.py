@@ -613,6 +613,8 @@ def test_a_broken_tile(s2, con, tmp_path):
         con.execute(f"FROM {call})").fetchall()
     found = con.execute(f"SELECT n, band IS NULL FROM {call}, on_error := 'null')").fetchall()
     assert sorted(found) == [(0, False), (1, True)]
+    stats = "SELECT tiles_decoded + cache_hits, tiles_failed FROM rasteret_read_stats(last := 1)"
+    assert con.execute(stats).fetchall() == [(1, 1)]
     told = con.execute(f"SELECT n, error FROM {call}, on_error := 'report') ORDER BY n").fetchall()
     assert told[0] == (0, None)
     assert told[1][1].startswith("band: ")

@@ -31,6 +31,7 @@ READS_SCHEMA = pa.schema(
         ("fetched_bytes", pa.int64()),
         ("tiles_decoded", pa.int64()),
         ("cache_hits", pa.int64()),
+        ("tiles_failed", pa.int64()),
     ]
 )
 
@@ -67,7 +68,7 @@ def cache_stats(_call: Call, *, clear: bool) -> Stream:
     parameters=(Parameter("last", "INTEGER", "how many reads, at most", "100", at_least(1)),),
     returns="function, connection (its number), started TIMESTAMP (UTC), seconds, requests, "
     "fetched_bytes, tiles_decoded, cache_hits (tiles that were in memory, or that another read "
-    "was decoding)",
+    "was decoding), tiles_failed (not fetched or not decoded: on_error := 'null' or 'report')",
     raises="",
     example="SELECT function, requests, fetched_bytes FROM rasteret_read_stats() LIMIT 1",
 )
