@@ -389,7 +389,7 @@ class Pipeline(Generic[D]):
             pending: The groups behind it.
         """
         if not head.is_done:
-            self._room = min(2 * self._room, self._budget)
+            self._room = min(self._room + 2 * head.weight, self._budget)
             return
         enough, ready = self._budget // _READY_PART, 0
         for group in itertools.takewhile(lambda group: group.is_done, pending):

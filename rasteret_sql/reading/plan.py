@@ -197,14 +197,22 @@ class TilePlan:
     failures: tuple[Failure, ...] = ()
     levels: dict[str, Ints] | None = None
 
-    @property
-    def fetched_bytes(self) -> int:
-        """Bytes that its requests fetch; parts of a block that comes in order are one."""
+    def fetched_bytes(self, chosen: Mask | None = None) -> int:
+        """Bytes that its requests fetch; parts of a block that comes in order are one.
+
+        Args:
+            chosen: The needs whose tiles are counted; None for all tiles.
+        """
         tiles = self.tiles
         size = tiles.fetch_stop - tiles.fetch_start
-        first = np.ones(len(size), bool)
-        first[1:] = (np.diff(tiles.file) != 0) | (np.diff(tiles.fetch_start) != 0)
-        return int(size[first].sum())
+        is_counted = np.ones(len(size), bool)
+        is_counted[1:] = (np.diff(tiles.file) != 0) | (np.diff(tiles.fetch_start) != 0)
+        if chosen is not None:
+            numbers = self.needs.tile[chosen]
+            is_new = np.zeros(len(size), bool)
+            is_new[numbers[numbers >= 0]] = True
+            is_counted &= is_new
+        return int(size[is_counted].sum())
 
     @property
     def share(self) -> float:

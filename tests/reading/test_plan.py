@@ -312,7 +312,7 @@ def test_fetched_bytes_are_the_sum_of_the_ranges():
     files.add("a", np.arange(64 * 64).reshape(64, 64).astype("uint16"), (16, 16))
     (plan,) = plans_of(table_of(files, ["a"]), [shapely.box(3, 3, 20, 20)])
     counts = np.array(files.headers["a"]["tile_byte_counts"]).reshape(4, 4)
-    assert plan.fetched_bytes == counts[:2, :2].sum()
+    assert plan.fetched_bytes() == counts[:2, :2].sum()
 
 
 # many areas

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from urllib.parse import urlsplit
 
+import duckdb
 import numpy as np
 import pytest
 import rasterio
@@ -248,7 +249,10 @@ def test_composites_and_stacks_request_their_plan(s2, server, monkeypatch, case,
     more = {"stack": "time"} if stacks else {}
     if "mask_band" in options:
         more = {"mask_values": [8, 9]}
-    read = requested(s2, server, function, "s2", **options, **more)
+    n_bytes = sum(stop - start for _, start, stop in plan)
+    with pytest.raises(duckdb.Error, match=f"max_bytes: expected .* got '{n_bytes} bytes'"):
+        requested(s2, server, function, "s2", **options, **more, max_bytes=n_bytes - 1)
+    read = requested(s2, server, function, "s2", **options, **more, max_bytes=n_bytes)
     assert read == plan
     assert len(plan) > 3
     assert set(plan.values()) == {1}

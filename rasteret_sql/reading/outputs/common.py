@@ -12,6 +12,7 @@ import pyarrow as pa
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.backfill import backfill
 from rasteret_sql.reading.columns import RepeatedColumns
+from rasteret_sql.reading.fetched import Fetched
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.pipeline import Counters, Output, Pipeline
@@ -194,7 +195,14 @@ def run_unchecked(
     yield from pipeline.run(plans())
 
 
-def check_max_bytes(read: Read, planner: Planner, records: Records, spent: int = 0) -> None:
+def check_max_bytes(
+    read: Read,
+    planner: Planner,
+    records: Records,
+    *,
+    spent: int = 0,
+    fetched: Fetched | None = None,
+) -> None:
     """Refuse a read that would fetch too much, before its first request.
 
     Args:
@@ -202,6 +210,7 @@ def check_max_bytes(read: Read, planner: Planner, records: Records, spent: int =
         planner: Makes its plans.
         records: Gives its records.
         spent: Bytes that it has fetched before.
+        fetched: Counts a tile that several plans need once.
 
     Raises:
         InputError: it would fetch more than `ReadRequest.max_bytes`.
@@ -213,7 +222,7 @@ def check_max_bytes(read: Read, planner: Planner, records: Records, spent: int =
     for table in records():
         for plan in planner.plans(table):
             read.check()
-            total += plan.fetched_bytes
+            total += plan.fetched_bytes(None if fetched is None else fetched.chosen(plan))
     if total > most:
         raise InputError.expected(
             "max_bytes",

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.columns import one_batch
+from rasteret_sql.reading.fetched import Fetched
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.outputs.common import Read, Records, check_max_bytes
 from rasteret_sql.reading.patches import Patch
@@ -211,7 +212,7 @@ def layers_by_place(
         InputError: it would fetch more than allowed.
     """
     read = output.read
-    check_max_bytes(read, planner(), lambda: iter([table]))
+    check_max_bytes(read, planner(), lambda: iter([table]), fetched=Fetched())
     plans = planner()
     pipeline: Pipeline[Layer] = Pipeline(
         output,

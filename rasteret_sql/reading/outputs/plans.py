@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rasteret_sql.reading.blocks import item_bytes
+from rasteret_sql.reading.fetched import Fetched
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
 from rasteret_sql.reading.outputs.mosaics import all_scenes, on_common_grid
@@ -67,7 +68,7 @@ def plan_rows(
         planner: Makes the plans of the read.
         fetched: Leaves out what a plan before has fetched.
     """
-    check_max_bytes(read, planner, records)
+    check_max_bytes(read, planner, records, fetched=None if fetched is None else Fetched())
     first = 0
     for table in records():
         for plan in planner.plans(table):
@@ -91,46 +92,6 @@ def mosaic_plan_rows(
     if table is not None:
         read = on_common_grid(read, table)
         yield from plan_rows(read, lambda: iter([table]), planner(read, table), Fetched())
-
-
-class Fetched:
-    """Which tiles the plans of a read have fetched; the next ones find them in memory."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, int, int], tuple[int, int]] = {}
-        self._sparse: set[tuple[int, ...]] = set()
-
-    def chosen(self, plan: TilePlan) -> Mask:
-        """Which needs of a plan are of tiles that were not fetched before.
-
-        Files of which no version is known are fetched by each plan.
-        """
-        needs, tiles, table = plan.needs, plan.tiles, plan.table
-        versions: dict[tuple[int, int], bool] = {}
-        is_new = np.ones(len(tiles.file) + 1, bool)  # the last one stands for sparse tiles
-        columns = (tiles.file, tiles.band, tiles.scene, tiles.byte_offset, tiles.part,
-                   tiles.first_row, tiles.stop_row)  # fmt: skip
-        for number, (file, band, scene, offset, part, first, stop) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True)
-        ):
-            if (file, scene) not in versions:
-                known = table.bands[plan.bands[band]].version(scene)
-                versions[file, scene] = known is not None
-            if not versions[file, scene]:
-                continue
-            key = table.hrefs[file], offset, part
-            start, end = self._rows.get(key, (0, 0))
-            is_new[number] = not (start <= first and stop <= end)
-            if is_new[number]:
-                self._rows[key] = first, stop
-        chosen: Mask = is_new[needs.tile]
-        sparse = np.flatnonzero(needs.tile < 0)
-        scene = plan.units.scene[needs.unit]
-        places = (scene, needs.band, needs.role, needs.tile_row, needs.tile_col)
-        keys = [tuple(one) for one in np.column_stack([one[sparse] for one in places]).tolist()]
-        chosen[sparse] = [key not in self._sparse for key in keys]
-        self._sparse.update(keys)
-        return chosen
 
 
 def plan_schema(on_error: str) -> pa.Schema:

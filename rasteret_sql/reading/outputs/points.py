@@ -267,7 +267,7 @@ def point_rows(
         unit_points=max(1, UNIT_BYTES // output.row_bytes),
         select=select,
     )
-    check_max_bytes(read, planner, records, read.counters.fetched_bytes)
+    check_max_bytes(read, planner, records, spent=read.counters.fetched_bytes)
     yield from run_unchecked(read, output, planner, records)
 
 
