@@ -35,7 +35,7 @@ def make_value(runtime: Runtime) -> Callable[..., pa.Array]:
             rows, record = _distinct(records, band)
             lon, lat = _places(points)
             record[np.isnan(lon) | np.isnan(lat)] = -1
-            with runtime.working(caller) as stop:
+            with runtime.scans.working(caller) as stop:
                 found = values_at(rows, band, record, lon, lat, stop, check_stop)
         except RasteretError as error:
             return failed(runtime, error, (_FUNCTION, caller), pa.float64(), len(records))
