@@ -18,7 +18,7 @@ from rasteret_sql.duck.names import CATALOG, quote_identifier, quote_text
 from rasteret_sql.duck.predicates import Conjunct, combine
 from rasteret_sql.duck.scans import StopEvent
 from rasteret_sql.errors import InterruptedReadError, RasteretWarning
-from rasteret_sql.reading.pipeline import Counters
+from rasteret_sql.reading.counters import Counters
 
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace

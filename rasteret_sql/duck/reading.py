@@ -35,10 +35,10 @@ from rasteret_sql.duck.unmatched import Unmatched
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_field
+from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.index import Version
 from rasteret_sql.reading.outputs.common import Read, tables
-from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets

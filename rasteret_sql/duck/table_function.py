@@ -40,7 +40,7 @@ from rasteret_sql.duck.stream import Batches, OpenScan
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
 from rasteret_sql.progress import counts
 from rasteret_sql.reading.columns import copied_views, select_rows
-from rasteret_sql.reading.pipeline import Counters
+from rasteret_sql.reading.counters import Counters
 from rasteret_sql.remote.waiting import listening
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import Read, Records, check_max_bytes, run_unchecked
 from rasteret_sql.reading.outputs.neighbourhoods import PointOptions, clear_points
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.point_plans import PLAN_BYTES, UNIT_BYTES, PointPlan, PointPlanner
 from rasteret_sql.reading.point_relations import moments_of

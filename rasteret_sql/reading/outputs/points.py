@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from rasteret_sql.reading.columns import texts, to_arrow
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes, run_unchecked
 from rasteret_sql.reading.outputs.matching import matching_records
 from rasteret_sql.reading.outputs.neighbourhoods import PointOptions, Sampled, clear_points, sampled
 from rasteret_sql.reading.patches import Patch
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.point_plans import (
     BATCH_ROWS,
