@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rasteret_sql.reading.blocks import is_streamed, row_size
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.patches import Patch, Piece
 from rasteret_sql.reading.plan import MASK, TilePlan
-from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.streams import FETCH_BYTES, BlockStream
 from rasteret_sql.reading.tile_store import Tile, TileKey
 from rasteret_sql.remote.stores import access_to

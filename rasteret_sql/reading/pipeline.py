@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError, TruncatedError
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.gates import RUNS, Gate
 from rasteret_sql.reading.groups import Chunk, Group, batch_edges, tile_bytes
 from rasteret_sql.reading.plan import Failure, TilePlan
-from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.streams import BlockStream
 from rasteret_sql.reading.tile_store import BUDGET_BYTES, STORE, Pixels, Tile, TileKey, TileStore
 from rasteret_sql.remote.lanes import lanes

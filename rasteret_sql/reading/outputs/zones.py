@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.zonal import ZonalStatistics, quantile_of
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
@@ -29,7 +30,7 @@ from rasteret_sql.reading.outputs.zone_pieces import Gatherer, pieces_of
 from rasteret_sql.reading.outputs.zone_pixels import ZoneOptions
 from rasteret_sql.reading.patches import value_dtype
 from rasteret_sql.reading.plan import Failure, TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 from rasteret_sql.reading.zone_plans import ZonePlan, ZonePlanner
 
 _WHOLE_NUMBERS = ("variety", "pixel_count", "nodata_count")
