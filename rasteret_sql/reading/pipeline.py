@@ -38,6 +38,8 @@ _LANES = 64
 _LANES_FAR = 256
 _FAR_SECONDS = 0.05
 _POLL_SECONDS = 0.1
+_READY_PART = 4
+"""Where a quarter of the memory of a run holds batches that are ready, the consumer is slow."""
 _N_DECODERS = os.cpu_count() or 1
 
 
@@ -107,6 +109,7 @@ class Pipeline(Generic[D]):
         self.counters = counters or Counters()
         self._changed = threading.Condition()
         self._in_flight = 0
+        self._room = budget_bytes
         self._fetching = Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
         self._decoding = Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
         self._is_adaptive = max_concurrent is None
@@ -140,6 +143,7 @@ class Pipeline(Generic[D]):
                     if not pending:
                         return
                     head = pending.popleft()
+                    self._adapt_room(head, pending)
                     self._wait(head)
                     if head.error is not None:
                         raise head.error
@@ -169,7 +173,25 @@ class Pipeline(Generic[D]):
             del chunk, plan
 
     def _has_room(self, pending: deque[Group]) -> bool:
-        return not pending or self._in_flight < self._budget // max(1, RUNS.n_active)
+        share = self._budget // max(1, RUNS.n_active)
+        return not pending or self._in_flight < min(share, self._room)
+
+    def _adapt_room(self, head: Group, pending: deque[Group]) -> None:
+        """Take less memory for a consumer that is slower than the reads: more is no faster.
+
+        Args:
+            head: What is delivered next.
+            pending: The groups behind it.
+        """
+        if not head.is_done:
+            self._room = min(2 * self._room, self._budget)
+            return
+        enough, ready = self._budget // _READY_PART, 0
+        for group in itertools.takewhile(lambda group: group.is_done, pending):
+            ready += group.weight
+            if ready > enough:
+                self._room = max(self._room - head.weight, enough)
+                return
 
     def _start(self, group: Group) -> int:
         """Start the requests of a group; how many they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -126,6 +127,21 @@ def test_well_compressed_neighbours_stay_below_the_budget_too(files, run):
         n_rows += batch.num_rows
     assert n_rows == (side // tile) ** 2
     assert run.output.largest_in_flight <= budget + (33 << 20)
+
+
+def test_little_waits_for_a_slow_consumer(files, run):
+    hrefs = [files.add(f"f{n}", noise(256, 256, n), (256, 256)) for n in range(200)]
+    budget = 8 << 20
+    one = 256 * 256 * 2
+    batches = run.batches(plans_of(table_of(files, hrefs)), budget_bytes=budget)
+    pipe, taken = run.output.pipeline, []
+    for batch in itertools.islice(batches, 120):
+        taken.append(batch)
+        assert until(lambda: pipe._in_flight == (len(files.asked) - len(taken) + 1) * one)  # done
+    assert pipe._in_flight <= budget / 4 + 3 * one
+    rows = [row for batch in (*taken, *batches) for row in batch.to_pylist()]
+    assert len(rows) == 200
+    assert_pixels(files, hrefs, rows)
 
 
 def test_a_unit_larger_than_the_budget_runs(files, run):
