@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from rasteret_sql.duck.table_function import quote_text
+from rasteret_sql.duck.names import quote_text
 from rasteret_sql.errors import InputError
 
 _CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")

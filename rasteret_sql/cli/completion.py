@@ -11,7 +11,7 @@ import duckdb
 
 from rasteret_sql.duck import functions  # noqa: F401 (declares them)
 from rasteret_sql.duck.declarations import FUNCTIONS
-from rasteret_sql.duck.table_function import quote_identifier
+from rasteret_sql.duck.names import quote_identifier
 
 DOT_COMMANDS = {
     ".help": "this list, or the manual of a function: .help rasteret_pixels",

@@ -12,7 +12,7 @@ from rasteret_sql.cli.session import workspace_option
 from rasteret_sql.collections.footers import CollectionInfo
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.duck.macros import plain_statements
-from rasteret_sql.duck.table_function import quote_text
+from rasteret_sql.duck.names import quote_text
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, view_statement
 from rasteret_sql.errors import InputError
 

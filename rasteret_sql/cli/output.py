@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.cli.options import together
-from rasteret_sql.duck.table_function import quote_identifier, quote_text
+from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.progress.display import shown
 
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}

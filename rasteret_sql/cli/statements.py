@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from rasteret_sql.duck.declarations import FUNCTIONS, quoted
-from rasteret_sql.duck.table_function import quote_text
+from rasteret_sql.duck.names import quote_text
 
 
 def statement(function: str, arguments: Mapping[str, Any], columns: str = "*") -> str:

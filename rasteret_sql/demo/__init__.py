@@ -8,8 +8,8 @@ from pathlib import Path
 from rasteret_sql import connect
 from rasteret_sql.demo import statements
 from rasteret_sql.demo.scenes import write_scenes
+from rasteret_sql.duck.names import quote_text
 from rasteret_sql.duck.results import translated
-from rasteret_sql.duck.table_function import quote_text
 
 __all__ = ["run", "statements", "write_scenes"]
 

@@ -96,8 +96,8 @@ class Instance:
             with self._engine_lock:
                 if self._engine is None:
                     self._engine = Runtime(self)
-                    self._engine.on_work = self._on_work
-                    self._engine.on_idle = self._on_idle
+                    self._engine.scans.on_work = self._on_work
+                    self._engine.scans.on_idle = self._on_idle
         return self._engine
 
     @property
@@ -187,14 +187,14 @@ class Instance:
         family = self._family(con)
         numbers = {number for member in family if (number := self._members.get(member))}
         has_waited = self._wait_for_first_calls(numbers)
-        if self._engine is None or not (has_waited or self._engine.is_used_by(numbers)):
+        if self._engine is None or not (has_waited or self._engine.scans.is_used_by(numbers)):
             return has_waited
         for number in numbers:
-            self._engine.stop(number)
+            self._engine.scans.stop(number)
         for member in family:
             with contextlib.suppress(duckdb.Error):  # closed already
                 _interrupt(member)
-        self._engine.stop_and_wait(numbers, _CLOSE_SECONDS)
+        self._engine.scans.stop_and_wait(numbers, _CLOSE_SECONDS)
         return True
 
     def _wait_for_first_calls(self, numbers: Collection[str | None]) -> bool:
@@ -209,19 +209,19 @@ class Instance:
             has_waited = True
             if self._engine is not None:
                 for number in numbers:
-                    self._engine.stop(number)
+                    self._engine.scans.stop(number)
             time.sleep(_RETRY_SECONDS)
         return has_waited
 
     def stop_scans(self, con: Connection | None = None) -> None:
         """Have the scans of a connection stop, or all of them."""
         if self._engine is not None:
-            self._engine.stop(None if con is None else self.id_of(con))
+            self._engine.scans.stop(None if con is None else self.id_of(con))
 
     @property
     def n_running(self) -> int:
         """Scans that have started and not ended."""
-        return 0 if self._engine is None else self._engine.n_running
+        return 0 if self._engine is None else self._engine.scans.n_running
 
     def close(self) -> None:
         """Stop all scans, let go of all sources, close all connections."""

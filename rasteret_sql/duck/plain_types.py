@@ -11,7 +11,7 @@ import re
 import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
-from rasteret_sql.duck.table_function import quote_identifier
+from rasteret_sql.duck.names import quote_identifier
 
 _INSTEAD = {
     "hugeint": "DECIMAL(38, 0)",

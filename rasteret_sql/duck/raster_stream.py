@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from rasteret_sql.duck.table_function import Scan, Stream
+from rasteret_sql.duck.calls import Scan, Stream
 from rasteret_sql.ingest.rasters import RasterRecords
 
 

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_sql.collections.datetimes import Instants, parse_range
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
+from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.duck.relations import (
     Relation,
     caller_sql,
@@ -29,22 +31,14 @@ from rasteret_sql.duck.relations import (
     unreadable,
 )
 from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, STAGED_UDF, Staged
-from rasteret_sql.duck.table_function import (
-    Call,
-    Scan,
-    Sql,
-    Stream,
-    quote_identifier,
-    quote_text,
-)
 from rasteret_sql.duck.unmatched import Unmatched
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.reading.columns import RepeatedColumns, common_type, repeated_field
+from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.index import Version
 from rasteret_sql.reading.outputs.common import Read, tables
-from rasteret_sql.reading.pipeline import Counters
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.targets import Targets, find_geometry_column, parse_targets

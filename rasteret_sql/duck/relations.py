@@ -21,19 +21,13 @@ from rasteret_sql.collections.footers import CollectionInfo, part_files
 from rasteret_sql.collections.geo_key import geo_of_footer
 from rasteret_sql.collections.parquet_source import ParquetSource
 from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.duck.calls import Call, Scan, Stream
+from rasteret_sql.duck.names import IS_DUCKDB_2, quote_identifier, quote_text
 from rasteret_sql.duck.parquet_sql import parquet_sql
 from rasteret_sql.duck.partition_keys import follow_datetime
 from rasteret_sql.duck.plain_types import with_plain_types
 from rasteret_sql.duck.raster_stream import raster_stream
-from rasteret_sql.duck.table_function import (
-    IS_DUCKDB_2,
-    Call,
-    Runtime,
-    Scan,
-    Stream,
-    quote_identifier,
-    quote_text,
-)
+from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import (
     CollectionError,
     InputError,
@@ -420,7 +414,7 @@ def _is_rasters(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
 
 def _rasters_sql(call: Call, pattern: str, argument: str) -> str:
     """What stands after FROM for rasters that are a collection of their own."""
-    with call.runtime.stop_event(call.caller.connection) as stop:
+    with call.runtime.scans.stop_event(call.caller.connection) as stop:
         files = KEPT.find(pattern, argument)
         if len(files) > _MAX_FILES:
             raise InputError.expected(

@@ -7,8 +7,9 @@ import re
 
 import duckdb
 
+from rasteret_sql.duck.calls import Warned
 from rasteret_sql.duck.connection import Connection, instance_of
-from rasteret_sql.duck.table_function import IS_DUCKDB_2, Warned
+from rasteret_sql.duck.names import IS_DUCKDB_2
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, RasteretWarning
 
 _COLUMN_ARGUMENT = re.compile(

@@ -19,7 +19,7 @@ def make_enter(runtime: Runtime) -> Callable[..., pa.Array]:
     """
 
     def enter(texts: pa.Array) -> pa.Array:
-        runtime.on_work()
+        runtime.scans.on_work()
         return texts
 
     return enter

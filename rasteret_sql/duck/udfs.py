@@ -155,7 +155,7 @@ def create_udf(con: duckdb.DuckDBPyConnection, udf: Udf, engine: Engine) -> obje
 
     def owe() -> None:
         if IS_DUCKDB_2 and not udf.may_raise:
-            engine.runtime.on_work()  # whose handler owes what comes inside of a callback
+            engine.runtime.scans.on_work()  # whose handler owes what comes inside of a callback
 
     def first_call(*arguments: pa.Array) -> pa.Array:
         thread = threading.get_ident()

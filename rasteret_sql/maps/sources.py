@@ -16,8 +16,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.duck.relations import parse_name
-from rasteret_sql.duck.table_function import quote_identifier, quote_text
 from rasteret_sql.errors import InputError, UnknownBandError, UnknownCollectionError
 from rasteret_sql.ingest.rasters import is_raster_name
 from rasteret_sql.maps.connections import Connections

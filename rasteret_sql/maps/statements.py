@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rasteret_sql.duck.table_function import quote_identifier, quote_text
+from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.maps.expressions import Expression
 
 MERCATOR = 3857

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rasteret_sql.errors import CollectionError
+from rasteret_sql.reading.bands import LevelTable
 from rasteret_sql.reading.block_columns import Cells, KindColumns
 from rasteret_sql.reading.blocks import prefix_bytes
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.plan import (
     DATA,
@@ -29,7 +31,7 @@ from rasteret_sql.reading.plan import (
     units_of,
 )
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import Ints, LevelTable, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.target_windows import sizes_of, touched
 from rasteret_sql.units import Window
 

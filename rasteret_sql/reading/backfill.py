@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from rasteret_sql.errors import HeaderError, RasteretError, ReadError
-from rasteret_sql.reading.scenes import asset_columns
+from rasteret_sql.reading.record_columns import asset_columns
 from rasteret_sql.remote.headers import read_asset
 from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.stores import access_to

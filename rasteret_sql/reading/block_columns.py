@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rasteret_sql.reading.band_kinds import BandKind
 from rasteret_sql.reading.blocks import DEFLATE, is_streamed, part_rows, row_size, slab_rows
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.scenes import BandKind, Ints
 from rasteret_sql.tiff.rows import RowAccess, row_access, row_bytes
 from rasteret_sql.units import Window
 

@@ -7,12 +7,10 @@ compression allows that, fetched and decoded in *parts* of as many rows.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.tiff.layout import BlockFormat
 from rasteret_sql.tiff.rows import RowAccess, row_access
-
-Ints = NDArray[np.int64]
 
 _LARGE_BLOCK_BYTES = 32 * 1024 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rasteret_sql.errors import InputError
 
 Values = NDArray[Any]
+Ints = NDArray[np.int64]
 
 _EXTENSION_NAME = b"ARROW:extension:name"
 _INLINE_BYTES = 12

@@ -21,7 +21,8 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import crs_of
 from rasteret_sql.grid.masks import is_box, polygon_mask, snapped
 from rasteret_sql.grid.windows import EDGE_TOLERANCE, to_pixels, window_of
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.columns import Ints
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.targets import Moved, Targets
 from rasteret_sql.units import Window
 

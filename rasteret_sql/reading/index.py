@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rasteret_sql.reading.bands import BandTable
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.scenes import BandTable, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.schema import bands_of, metadata_column
 from rasteret_sql.units import BBox
 

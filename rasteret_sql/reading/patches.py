@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import RasteretError
-from rasteret_sql.reading.scenes import BandKind
+from rasteret_sql.reading.band_kinds import BandKind
 from rasteret_sql.reading.tile_store import Pixels, Tile
 from rasteret_sql.units import Window
 

@@ -16,26 +16,21 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
-
-import numpy as np
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
 from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError, TruncatedError
-from rasteret_sql.reading.blocks import is_streamed, row_size
-from rasteret_sql.reading.patches import Patch, Piece
-from rasteret_sql.reading.plan import MASK, Failure, TilePlan
-from rasteret_sql.reading.scenes import Ints
-from rasteret_sql.reading.streams import FETCH_BYTES, BlockStream
+from rasteret_sql.reading.columns import Ints
+from rasteret_sql.reading.counters import Counters
+from rasteret_sql.reading.gates import RUNS, Gate
+from rasteret_sql.reading.groups import Chunk, Group, batch_edges, tile_bytes
+from rasteret_sql.reading.plan import Failure, TilePlan
+from rasteret_sql.reading.streams import BlockStream
 from rasteret_sql.reading.tile_store import BUDGET_BYTES, STORE, Pixels, Tile, TileKey, TileStore
-from rasteret_sql.remote.lanes import Lanes, lanes
+from rasteret_sql.remote.lanes import lanes
 from rasteret_sql.remote.ranges import get_range
-from rasteret_sql.remote.stores import access_to, stores_in_use
 from rasteret_sql.tiff.codecs import decode_block
 from rasteret_sql.tiff.rows import RowAccess, row_access
-from rasteret_sql.units import Window
 
 _FIRST_REQUESTS = 32
 _FETCH_LANES = 512
@@ -43,46 +38,9 @@ _LANES = 64
 _LANES_FAR = 256
 _FAR_SECONDS = 0.05
 _POLL_SECONDS = 0.1
-_GROUP_TILE_BYTES = 32 * 1024 * 1024
 _READY_PART = 4
 """Where a quarter of the memory of a run holds batches that are ready, the consumer is slow."""
 _N_DECODERS = os.cpu_count() or 1
-
-
-@dataclass
-class Counters:
-    """What a read did.
-
-    Attributes:
-        requests: Ranges that were asked for.
-        fetched_bytes: Bytes that came.
-        tiles_decoded: Blocks, or parts of large ones.
-        cache_hits: Tiles that were in memory, or that another read was decoding.
-        tiles_failed: Tiles that could not be fetched or decoded.
-        unplanned: Scenes, or bands of them, that no tile could be planned for.
-        tiles_planned: Tiles of the plans so far.
-        planned_share: Share of the scenes that these plans cover; 0 where that is not known.
-    """
-
-    requests: int = 0
-    fetched_bytes: int = 0
-    tiles_decoded: int = 0
-    cache_hits: int = 0
-    tiles_failed: int = 0
-    unplanned: int = 0
-    tiles_planned: int = 0
-    planned_share: float = 0.0
-
-    @property
-    def tiles_done(self) -> int:
-        """Tiles that are there, or will not be."""
-        return self.tiles_decoded + self.cache_hits + self.tiles_failed
-
-    @property
-    def tiles_expected(self) -> int:
-        """Tiles of the whole read, about, from those of the scenes so far; 0 where not known."""
-        share = self.planned_share
-        return round(self.tiles_planned / share) if share else 0
 
 
 class Delivered(Protocol):
@@ -122,169 +80,6 @@ class Output(Protocol[D_co]):
         ...
 
 
-@dataclass(eq=False, slots=True)
-class Group:
-    """Units of one plan that are delivered in one batch.
-
-    Attributes:
-        start: The first unit.
-        stop: Behind the last one.
-        weight: Bytes of its output, about.
-    """
-
-    chunk: _Chunk
-    start: int
-    stop: int
-    weight: int
-    tiles: list[Tile] = field(default_factory=list)
-    n_waiting: int = 0
-    batch: Any = None
-    error: BaseException | None = None
-    is_done: bool = False
-
-    @property
-    def plan(self) -> TilePlan:
-        """The plan that the units are of."""
-        return self.chunk.plan
-
-    def patches(self, unit: int) -> list[Patch]:
-        """The bands of a unit, in the order of the plan's bands."""
-        return self.chunk.patches(unit)
-
-
-class _NeedLists(NamedTuple):
-    """The needs of a plan as Python lists, which are faster to walk through one by one.
-
-    Attributes:
-        first: Where the needs of each unit begin, and the end of the last one's.
-        needs: Band, role, kind, tile, row and column of the tile.
-        window: Rows and columns.
-    """
-
-    first: list[int]
-    needs: list[tuple[int, int, int, int, int, int]]
-    window: list[list[int]]
-
-
-class _Chunk:
-    """A plan on its way: its tiles as objects, made when they are needed."""
-
-    def __init__(
-        self, plan: TilePlan, edges: list[int], streams: dict[tuple[str, int], BlockStream]
-    ) -> None:
-        self.plan = plan
-        self._streams = streams
-        self._users = _groups_of_tiles(plan, edges)
-        tiles = plan.tiles
-        self._first_need = plan.first_need
-        self._tiles: list[Tile | None] = [None] * len(tiles.file)
-        self._columns = [column.tolist() for column in tiles]
-        order = np.argsort(tiles.request, kind="stable")
-        request_edges = np.searchsorted(tiles.request[order], np.arange(_n_of(tiles.request) + 1))
-        self._by_request = order.tolist()
-        self._request_edges = request_edges.tolist()
-        self._versions: dict[tuple[int, int], tuple[str | None, object]] = {}
-
-    def needed(self, start: int, stop: int) -> list[int]:
-        """Numbers of the tiles that some units need, each once; -1 for sparse ones."""
-        first, last = self._first_need[[start, stop]].tolist()
-        return list(dict.fromkeys(self.plan.needs.tile[first:last].tolist()))
-
-    @cached_property
-    def _needs(self) -> _NeedLists:
-        """Made where patches are asked for: lists take ten times the memory of arrays."""
-        needs = self.plan.needs
-        return _NeedLists(
-            self._first_need.tolist(),
-            list(
-                zip(
-                    needs.band.tolist(),
-                    needs.role.tolist(),
-                    needs.kind.tolist(),
-                    needs.tile.tolist(),
-                    needs.tile_row.tolist(),
-                    needs.tile_col.tolist(),
-                    strict=True,
-                )
-            ),
-            needs.window.tolist(),
-        )
-
-    def tile(self, number: int) -> Tile:
-        tile = self._tiles[number]
-        if tile is None:
-            tile = self._tiles[number] = self._made(number)
-        return tile
-
-    def tiles_of_request(self, number: int) -> list[Tile]:
-        start, stop = self._request_edges[number : number + 2]
-        return [self.tile(n) for n in self._by_request[start:stop]]
-
-    def _made(self, number: int) -> Tile:
-        (file, band, scene, kind, offset, count, rows, part, first, stop, begin, end, request) = (
-            column[number] for column in self._columns
-        )
-        table = self.plan.table
-        href, block = table.hrefs[file], table.kinds[kind].format
-        place = file, scene
-        if place not in self._versions:
-            name = self.plan.bands[band]
-            self._versions[place] = table.bands[name].version(scene), access_to(href)
-        version, access = self._versions[place]
-        streamed = is_streamed(block)
-        tile = Tile(
-            href=href,
-            key=None
-            if version is None or streamed
-            else TileKey(href, version, offset, count, part, block, access),
-            format=block,
-            rows=rows,
-            first_row=first,
-            stop_row=stop,
-            fetch_start=begin,
-            fetch_stop=end,
-            block=(offset, offset + count),
-            cost=(stop - first) * row_size(block)
-            + (min(end - begin, FETCH_BYTES) if streamed else end - begin),
-            request=request,
-            users=self._users[number],
-        )
-        if streamed:
-            at = href, offset
-            if at not in self._streams:
-                self._streams[at] = BlockStream(href, offset, offset + count, block)
-            tile.stream = self._streams[at]
-        return tile
-
-    def patches(self, unit: int) -> list[Patch]:
-        plan = self.plan
-        window = Window(*plan.units.window[unit].tolist())
-        kinds, table = plan.table.kinds, plan.table
-        scene = int(plan.units.scene[unit])
-        pieces: list[tuple[list[Piece], list[Piece]]] = [([], []) for _ in plan.bands]
-        found = [-1] * len(plan.bands)
-        first, needs, windows = self._needs
-        for n in range(first[unit], first[unit + 1]):
-            band, role, number_of_kind, number, row, col = needs[n]
-            kind = kinds[number_of_kind]
-            block = kind.format
-            origin = row * block.tile_height, col * block.tile_width
-            tile = None if number < 0 else self._tiles[number]
-            pieces[band][role].append(Piece(tile, Window(*windows[n]), origin, kind.sample))
-            if role != MASK:
-                found[band] = number_of_kind
-        return [
-            Patch(
-                window,
-                None if found[band] < 0 else kinds[found[band]],
-                tuple(data),
-                tuple(mask),
-                table.faults.get((scene, plan.bands[band])),
-            )
-            for band, (data, mask) in enumerate(pieces)
-        ]
-
-
 class Pipeline(Generic[D]):
     """Runs plans through fetch, decode and an output.
 
@@ -315,8 +110,8 @@ class Pipeline(Generic[D]):
         self._changed = threading.Condition()
         self._in_flight = 0
         self._room = budget_bytes
-        self._fetching = _Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
-        self._decoding = _Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
+        self._fetching = Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
+        self._decoding = Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
         self._is_adaptive = max_concurrent is None
         self._ended = False
         self._begun: set[TileKey] = set()
@@ -333,7 +128,7 @@ class Pipeline(Generic[D]):
         pending: deque[Group] = deque()
         undelivered: deque[int] = deque()
         ahead, n_ahead, exhausted = _FIRST_REQUESTS, 0, False
-        with _RUNS:
+        with RUNS:
             try:
                 while True:
                     while not exhausted and n_ahead < ahead and self._has_room(pending):
@@ -366,8 +161,8 @@ class Pipeline(Generic[D]):
         for plan in plans:
             self._check()
             weights = self._output.weights(plan)
-            edges = _batch_edges(weights, self._output.group_bytes(), tile_bytes(plan))
-            chunk = _Chunk(plan, edges, self._streams)
+            edges = batch_edges(weights, self._output.group_bytes(), tile_bytes(plan))
+            chunk = Chunk(plan, edges, self._streams)
             self._count(tiles_planned=len(plan.tiles.file), unplanned=len(plan.failures))
             if plan.failures:
                 group = Group(chunk, 0, 0, 0)
@@ -378,7 +173,7 @@ class Pipeline(Generic[D]):
             del chunk, plan
 
     def _has_room(self, pending: deque[Group]) -> bool:
-        share = self._budget // max(1, _RUNS.n_active)
+        share = self._budget // max(1, RUNS.n_active)
         return not pending or self._in_flight < min(share, self._room)
 
     def _adapt_room(self, head: Group, pending: deque[Group]) -> None:
@@ -419,7 +214,7 @@ class Pipeline(Generic[D]):
         self._one_less(group)
         return n_started
 
-    def _request(self, chunk: _Chunk, number: int) -> int:
+    def _request(self, chunk: Chunk, number: int) -> int:
         """Have the tiles of a request: from memory, from another read, or fetched."""
         wanted: list[Tile] = []
         for tile in chunk.tiles_of_request(number):
@@ -615,130 +410,6 @@ class Pipeline(Generic[D]):
             raise InterruptedReadError("interrupted")
 
 
-class _Gate:
-    """Lets some jobs of a run at a time into a pool that runs of the process share.
-
-    They use the stores of the run, whichever run's thread lets them in.
-    """
-
-    def __init__(self, pool: Lanes, limit: int) -> None:
-        self.limit = limit
-        self._pool = pool
-        self._stores = stores_in_use()
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._n_inside = 0
-        self._lock = threading.Lock()
-
-    def post(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            if self._n_inside >= self._share:
-                self._waiting.append(job)
-                return
-            self._n_inside += 1
-        self._pool.post(lambda: self._run(job))
-
-    def widen(self, limit: int) -> None:
-        """Let more jobs in."""
-        with self._lock:
-            self.limit = limit
-            more = []
-            while self._waiting and self._n_inside < self._share:
-                self._n_inside += 1
-                more.append(self._waiting.popleft())
-        for job in more:
-            self._pool.post(lambda job=job: self._run(job))  # type: ignore[misc]
-
-    def close(self, *, hangs: bool = False) -> list[Callable[[], None]]:
-        """Let no more jobs in; those that waited.
-
-        Args:
-            hangs: Jobs inside may hang; others then get new threads.
-        """
-        with self._lock:
-            left, self._waiting = list(self._waiting), deque()
-            hangs = hangs and self._n_inside > 0
-        if hangs:
-            self._pool.retire()
-        return left
-
-    @property
-    def _share(self) -> int:
-        """All runs together find room in the pool."""
-        return max(1, min(self.limit, self._pool.width // max(1, _RUNS.n_active)))
-
-    def _run(self, job: Callable[[], None]) -> None:
-        while True:
-            with self._stores.in_use():
-                job()
-            with self._lock:
-                if not self._waiting or self._n_inside > self._share:
-                    self._n_inside -= 1
-                    return
-                job = self._waiting.popleft()
-                if _RUNS.n_active > 1:
-                    break
-        self._pool.post(lambda: self._run(job))  # behind the jobs of other runs
-
-
-class _Runs:
-    """How many runs are active, as a context manager."""
-
-    def __init__(self) -> None:
-        self.n_active = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self.n_active += 1
-
-    def __exit__(self, *_exc: object) -> None:
-        with self._lock:
-            self.n_active -= 1
-
-
-_RUNS = _Runs()
-
-
-def _batch_edges(weights: Ints, enough: int, decoded: Ints) -> list[int]:
-    """Where groups of units begin that make a batch each, and the end of the last one.
-
-    Args:
-        weights: Bytes of the output of each unit.
-        enough: Bytes of output that make a batch.
-        decoded: Bytes of the tiles that each unit is the first to need: those of a group are
-            all in memory at once.
-    """
-    total, of_tiles = np.cumsum(weights), np.cumsum(decoded)
-    edges = [0]
-    while (start := edges[-1]) < len(weights):
-        before, before_tiles = (int(one[start - 1]) if start else 0 for one in (total, of_tiles))
-        stop = int(np.searchsorted(total, before + enough)) + 1
-        # before the unit that needs one tile more, so that those of a tile stay together
-        fitting = int(np.searchsorted(of_tiles, before_tiles + _GROUP_TILE_BYTES, "right"))
-        edges.append(min(stop, max(fitting, start + 1), len(weights)))
-    return edges
-
-
-def tile_bytes(plan: TilePlan) -> Ints:
-    """Decoded bytes of the tiles of each unit, of a shared one at the first unit."""
-    needs, tiles, kinds = plan.needs, plan.tiles, plan.table.kinds
-    row = np.array([row_size(kind.format) for kind in kinds] or [0], np.int64)
-    size = (tiles.stop_row - tiles.first_row) * row[tiles.kind]
-    stored = np.flatnonzero(needs.tile >= 0)
-    tile, first = np.unique(needs.tile[stored], return_index=True)
-    unit = needs.unit[stored[first]]
-    return np.bincount(unit, size[tile], minlength=len(plan.units.scene)).astype(np.int64)
-
-
-def _groups_of_tiles(plan: TilePlan, edges: list[int]) -> list[int]:
-    """How many groups need each tile."""
-    stored = plan.needs.tile >= 0
-    group = np.searchsorted(edges, plan.needs.unit[stored], side="right") - 1
-    pairs = np.unique(plan.needs.tile[stored] * len(edges) + group)
-    n_groups: list[int] = np.bincount(pairs // len(edges), minlength=len(plan.tiles.file)).tolist()
-    return n_groups
-
-
 def _may_have_more(tile: Tile) -> bool:
     """Whether only a prefix of the block was fetched, which turned out too short."""
     is_prefix = tile.fetch_stop < tile.block[1] and row_access(tile.format) is not RowAccess.ANY
@@ -753,13 +424,9 @@ def _as_ours(error: BaseException, what: str) -> RasteretError:
     return ours
 
 
-def _n_of(numbers: Ints) -> int:
-    return int(numbers.max()) + 1 if len(numbers) else 0
-
-
 def _start_over() -> None:
     """Forget the runs of the parent of a forked process."""
-    _RUNS.n_active = 0
+    RUNS.n_active = 0
     STORE.start_over()
 
 

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import RasteretError
+from rasteret_sql.reading.bands import LevelTable
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.scenes import Grid, Ints, LevelTable, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 
 DATA, MASK = 0, 1
 

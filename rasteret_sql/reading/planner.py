@@ -10,6 +10,7 @@ import numpy as np
 from rasteret_sql.errors import CollectionError, InputError, RasteretError, UnsupportedTiffError
 from rasteret_sql.reading.assembly import Assembly
 from rasteret_sql.reading.block_columns import KindColumns, spread
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Pairs
 from rasteret_sql.reading.plan import (
     Asked,
@@ -24,7 +25,7 @@ from rasteret_sql.reading.plan import (
     units_of,
 )
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 from rasteret_sql.reading.target_windows import squares_met, without_untouched
 from rasteret_sql.tiff.codecs import check_supported
 from rasteret_sql.units import Affine

@@ -16,13 +16,14 @@ import numpy as np
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import slab_rows
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.plan import Failure, Granularity, TilePlan, Units, Usable
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.point_relations import moments_of
 from rasteret_sql.reading.points import AnyInts, Floats, Ints32, Points
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 
 Select = Callable[[SceneTable, int, AnyInts], Mask]
 

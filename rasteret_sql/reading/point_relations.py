@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import shapely
 
 from rasteret_sql.errors import InputError
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.points import Floats, Points
-from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.targets import find_geometry_column, one_batch, shapes_of
 
 _XY_NAMES = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))

@@ -13,7 +13,8 @@ from pyproj.exceptions import ProjError
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.columns import Ints
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.targets import Targets
 from rasteret_sql.units import BBox
 

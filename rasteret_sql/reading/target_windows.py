@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.block_columns import spread
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.plan import Jobs, Lattice
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 
 _MOST_SQUARES = 1 << 20
 _BORDER = 2e-6

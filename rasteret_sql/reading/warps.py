@@ -22,6 +22,7 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.grid import kernels, warp
 from rasteret_sql.grid.crs import crs_of, is_same, transformer
 from rasteret_sql.grid.windows import bounds_of
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels, value_dtype
 from rasteret_sql.reading.plan import (
@@ -36,7 +37,7 @@ from rasteret_sql.reading.plan import (
 )
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, BBox, Window
 

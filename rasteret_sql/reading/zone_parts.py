@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.reading.block_columns import KindColumns
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.plan import Jobs
-from rasteret_sql.reading.scenes import Ints
 
 _MOST_STEPS = 1 << 14
 _ROUNDING = 1e-6

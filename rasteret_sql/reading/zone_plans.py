@@ -16,11 +16,12 @@ import numpy as np
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.block_columns import KindColumns
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.plan import Asked, Failure, Granularity, Jobs, TilePlan, Usable
 from rasteret_sql.reading.planner import Planner, Reading, grid_text, is_same_grid
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.warps import nearest_windows
 from rasteret_sql.reading.zone_parts import Tiling, parts_of
 

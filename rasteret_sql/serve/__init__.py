@@ -30,7 +30,9 @@ from rasteret_sql.duck import macros
 from rasteret_sql.duck.attached import attach_read_only
 from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS
-from rasteret_sql.duck.table_function import Runtime, StopEvent, quote_text
+from rasteret_sql.duck.names import quote_text
+from rasteret_sql.duck.scans import StopEvent
+from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote.waiting import until_signalled
 from rasteret_sql.serve.rules import Gate, Origins, confined, token_checker
@@ -115,11 +117,11 @@ def serve(
             if address is not None:
                 print(f"map {address}", flush=True)  # noqa: T201
             _wait(stop, runtime, time_limit_seconds)
-            runtime.stop()
+            runtime.scans.stop()
     finally:
         instance = instance_of(con)
         instance.close()
-        instance.runtime.wait_until_released(_RELEASE_SECONDS)
+        instance.runtime.sources.wait_until_released(_RELEASE_SECONDS)
 
 
 def _prepare(
@@ -213,7 +215,7 @@ def _wait(stop: threading.Event, runtime: Runtime, time_limit_seconds: float | N
         if time_limit_seconds is None:
             continue
         now = time.monotonic()
-        began = {scan: began.get(scan, now) for scan in runtime.running()}
+        began = {scan: began.get(scan, now) for scan in runtime.scans.running()}
         for scan, start in began.items():
             if now - start > time_limit_seconds:
                 scan.set_for(

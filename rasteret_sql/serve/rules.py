@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import duckdb
 
+from rasteret_sql.duck.calls import Call
 from rasteret_sql.duck.declarations import TableFunction
-from rasteret_sql.duck.table_function import Call, quote_identifier
+from rasteret_sql.duck.names import quote_identifier
 from rasteret_sql.errors import AccessDeniedError
 from rasteret_sql.remote import stores
 

@@ -9,9 +9,9 @@ import pytest
 import tifffile
 
 import rasteret_sql
+from rasteret_sql.duck.calls import Call, Caller
 from rasteret_sql.duck.connection import instance_of
 from rasteret_sql.duck.relations import resolve
-from rasteret_sql.duck.table_function import Call, Caller
 from rasteret_sql.errors import CollectionError
 
 TYPES = [row[0] for row in duckdb.sql("DESCRIBE FROM test_all_types()").fetchall()]

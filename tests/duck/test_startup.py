@@ -23,6 +23,7 @@ HEAVY = (
     "pyarrow.dataset",
     "pyarrow.parquet",
     "pyproj",
+    "rasteret_sql.duck.calls",
     "rasteret_sql.duck.functions",
     "rasteret_sql.duck.table_function",
     "rasteret_sql.reading",

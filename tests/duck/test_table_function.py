@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from examples import examples
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import at_least, texts
 from rasteret_sql.duck.connection import Instance
 from rasteret_sql.duck.declarations import FUNCTIONS, Parameter, table_function
 from rasteret_sql.duck.relations import stream
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.duck.udfs import UDFS, create_udf
 from rasteret_sql.errors import ReadError
 
@@ -267,8 +267,8 @@ def test_thousands_of_calls_leave_nothing_behind(con, toy):
     gc.collect()
     assert resident() - before < 6000 * n_calls
     assert toy.open == 0
-    assert toy.instance.runtime.n_running == 0
-    assert len(toy.instance.runtime._sources) < 500
+    assert toy.instance.runtime.scans.n_running == 0
+    assert len(toy.instance.runtime.sources) < 500
 
 
 def test_what_is_kept_of_statements_is_bounded_by_bytes(con, toy):
@@ -283,7 +283,7 @@ def test_what_is_kept_of_statements_is_bounded_by_bytes(con, toy):
 
 
 def sources(toy):
-    return toy.instance.runtime._sources.values()
+    return toy.instance.runtime.sources._kept.values()
 
 
 def test_sql_functions_see_what_only_the_connection_sees(con):

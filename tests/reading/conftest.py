@@ -10,7 +10,7 @@ from reading.read_oracle import build_files
 
 import rasteret_sql
 from rasteret_sql.demo.scenes import write_scenes
-from rasteret_sql.reading import pipeline, streams
+from rasteret_sql.reading import gates, pipeline, streams
 from rasteret_sql.reading.tile_store import STORE
 
 
@@ -37,7 +37,7 @@ def assert_nothing_left(*runs):
         store = one.store
         assert until(lambda store=store: store._in_flight == 0), store._in_flight
         assert until(lambda store=store: not store._in_work), store._in_work
-    assert until(lambda: pipeline._RUNS.n_active == 0)
+    assert until(lambda: gates.RUNS.n_active == 0)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import ReadError, TruncatedError
+from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.footprints import Footprints
 from rasteret_sql.reading.patches import pixels_of
-from rasteret_sql.reading.pipeline import Counters, Pipeline
+from rasteret_sql.reading.pipeline import Pipeline
 from rasteret_sql.reading.plan import Granularity
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.request import ReadRequest

@@ -12,7 +12,7 @@ import shapely
 from reading.made import UNCOMPRESSED, Files, Run, Shown, in_thread, plans_of, table_of, until
 
 from rasteret_sql.errors import DecodeError, InterruptedReadError, ReadError, TruncatedError
-from rasteret_sql.reading import pipeline
+from rasteret_sql.reading import gates, groups, pipeline
 from rasteret_sql.reading.plan import Granularity
 from rasteret_sql.reading.tile_store import TileStore
 from rasteret_sql.remote.lanes import lanes
@@ -56,10 +56,10 @@ def assert_pixels(files, hrefs, rows):
 def test_groups_end_at_enough_output_and_before_too_many_tiles(
     weights, decoded, edges, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "_GROUP_TILE_BYTES", 30)
+    monkeypatch.setattr(groups, "_GROUP_TILE_BYTES", 30)
     as_ints = (np.array(one, np.int64) for one in (weights, decoded))
     weights, decoded = as_ints
-    assert pipeline._batch_edges(weights, 10, decoded) == edges
+    assert groups.batch_edges(weights, 10, decoded) == edges
 
 
 # order
@@ -445,7 +445,7 @@ def test_a_read_that_is_left_early_lets_go_of_all(files, run, nothing_left):
     hrefs = [files.add(f"f{n}", noise(64, 64, n), (32, 32)) for n in range(200)]
     batches = run.batches(plans_of(table_of(files, hrefs)))
     assert next(batches).num_rows == 1
-    assert pipeline._RUNS.n_active == 1
+    assert gates.RUNS.n_active == 1
     batches.close()
     nothing_left(run)
     n_asked = len(files.asked)

@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from rasteret_sql.duck import functions as _all  # noqa: F401 (declares them)
+from rasteret_sql.duck.calls import Call, Sql
 from rasteret_sql.duck.declarations import FUNCTIONS
-from rasteret_sql.duck.table_function import Call, Sql
 from rasteret_sql.errors import AccessDeniedError
 from rasteret_sql.serve.rules import confined
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from rasteret_sql.collections.footprints import wkb_as_text
 from rasteret_sql.collections.workspace import Workspace, check_name
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import flag, rows_not_raster, text
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.collections import workspace_of
@@ -32,6 +33,7 @@ from rasteret_sql.duck.functions.parameters import (
     QUERY,
     URL_REWRITE,
 )
+from rasteret_sql.duck.names import IS_DUCKDB_2, quote_text
 from rasteret_sql.duck.plain_types import geometry_crs
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible, is_path
 from rasteret_sql.duck.scalars import (
@@ -41,15 +43,7 @@ from rasteret_sql.duck.scalars import (
     without_geometry_crs,
 )
 from rasteret_sql.duck.staging import ROW, STAGE, Staged
-from rasteret_sql.duck.table_function import (
-    IS_DUCKDB_2,
-    Call,
-    Runtime,
-    Scan,
-    Sql,
-    Stream,
-    quote_text,
-)
+from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.duck.udfs import BUILD_STAGED_UDF, STAGE_UDF, fallible
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
 from rasteret_sql.errors import InputError, RasteretError, redact
@@ -447,7 +441,7 @@ def _staged(call: Call, request: BuildRequest, work: BuildWork) -> Sql:
 
     def finish(table: pa.Table) -> dict[str, Any]:
         with (
-            call.runtime.working(call.caller.connection) as stop,
+            call.runtime.scans.working(call.caller.connection) as stop,
             watched(request.options.name),
         ):
             report = work(lambda: of_rows(table), stop)

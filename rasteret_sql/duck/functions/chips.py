@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import one_of, share
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
@@ -22,7 +23,6 @@ from rasteret_sql.duck.functions.read_parameters import (
     VALID,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.outputs.chip_stacks import STACK_FIELDS, stack_rows, stack_schema
 from rasteret_sql.reading.outputs.chips import PLACE_FIELDS, chip_rows, chip_schema

@@ -12,18 +12,12 @@ from rasteret_sql.collections.footers import CollectionInfo
 from rasteret_sql.collections.hrefs import local_path, unsigned, unsigned_column
 from rasteret_sql.collections.layout import ROW_GROUP_BYTES, check_export, export
 from rasteret_sql.collections.workspace import Workspace, check_name, read_errors
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import at_least, text
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.parameters import COLLECTION, FORCE, WORKSPACE
+from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.duck.relations import caller_sql, find_visible, kept, resolve
-from rasteret_sql.duck.table_function import (
-    Call,
-    Scan,
-    Sql,
-    Stream,
-    quote_identifier,
-    quote_text,
-)
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, drop_view
 from rasteret_sql.errors import CollectionError, InputError, redact
 from rasteret_sql.maintenance.faults import check_types

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.declarations import table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
     COLLECTION,
@@ -21,7 +22,6 @@ from rasteret_sql.duck.functions.read_parameters import (
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, reading_columns
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.reading.columns import common_type
 from rasteret_sql.reading.outputs.composites import (
     CompositeOptions,

@@ -17,6 +17,7 @@ from rasteret_sql.datasets.registry import (
     register_dataset,
     unregister_dataset,
 )
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import text
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.builds import build_stac, build_table
@@ -33,14 +34,8 @@ from rasteret_sql.duck.functions.parameters import (
     QUERY,
     URL_REWRITE,
 )
+from rasteret_sql.duck.names import quote_identifier
 from rasteret_sql.duck.relations import meets_box, resolve
-from rasteret_sql.duck.table_function import (
-    Call,
-    Scan,
-    Sql,
-    Stream,
-    quote_identifier,
-)
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.grid.aoi import parse_aoi
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_sql.collections.hrefs import unsigned
+from rasteret_sql.duck.calls import Call, Sql, Stream
 from rasteret_sql.duck.checks import rows_not_raster
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.builds import footprint_crs
@@ -26,6 +27,7 @@ from rasteret_sql.duck.functions.parameters import (
     MAX_CONCURRENT,
     ON_ERROR,
 )
+from rasteret_sql.duck.names import IS_DUCKDB_2, quote_identifier, quote_text
 from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
 from rasteret_sql.duck.scalars import (
@@ -36,15 +38,7 @@ from rasteret_sql.duck.scalars import (
     without_geometry_crs,
 )
 from rasteret_sql.duck.staging import ROW
-from rasteret_sql.duck.table_function import (
-    IS_DUCKDB_2,
-    Call,
-    Runtime,
-    Sql,
-    Stream,
-    quote_identifier,
-    quote_text,
-)
+from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.duck.udfs import HEADER_UDF, HEADERS_UDF, fallible
 from rasteret_sql.errors import InputError, RasteretError, redact
 from rasteret_sql.ingest.bands import RASTER_SUFFIXES
@@ -242,7 +236,7 @@ def _bands_of(
         if len(hrefs) >= _N_FIRST_FILES:
             break
     survey = SampleSurvey()
-    with call.runtime.stop_event(call.caller.connection) as stop:
+    with call.runtime.scans.stop_event(call.caller.connection) as stop:
         read, _ = header_reader(max_concurrent=max_concurrent, stop=stop)
         for href, header in read(map(unsigned, hrefs)):
             survey.add(href, header)
@@ -260,7 +254,7 @@ def make_headers(runtime: Runtime) -> Callable[..., pa.Array]:
         caller = callers[0].as_py()
         try:
             with (
-                runtime.working(caller) as stop,
+                runtime.scans.working(caller) as stop,
                 watched("rasteret_enrich", resume=caller),
             ):
                 found = _headers_of(row_batch(rows), stop, **json.loads(options[0].as_py()))
@@ -285,7 +279,7 @@ def make_header(runtime: Runtime) -> Callable[..., pa.Array]:
                 [pa.StructArray.from_arrays([whole], ["band"])], ["assets"]
             )
             with (
-                runtime.working(caller) as stop,
+                runtime.scans.working(caller) as stop,
                 watched("rasteret_enrich", resume=caller),
             ):
                 found = _headers_of(rows, stop, **given)
@@ -423,6 +417,6 @@ def files(
     call: Call, *, pattern: object, bands: list[str] | None, on_error: str, max_concurrent: int
 ) -> Stream:
     """Records of files that need no table: their headers are read when the call is bound."""
-    with call.runtime.stop_event(call.caller.connection) as stop:
+    with call.runtime.scans.stop_event(call.caller.connection) as stop:
         records = KEPT.open(KEPT.find(pattern), max_concurrent, stop)
     return raster_stream(records, records.chosen(bands), on_error)

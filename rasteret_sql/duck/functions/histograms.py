@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import at_least, interval
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.read_parameters import (
@@ -18,7 +19,6 @@ from rasteret_sql.duck.functions.read_parameters import (
     SCALED,
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.reading.outputs.histograms import histogram_rows, histogram_schema
 
 

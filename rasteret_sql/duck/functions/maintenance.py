@@ -15,6 +15,7 @@ from rasteret_sql.collections.footers import read_info
 from rasteret_sql.collections.workspace import KINDS, read_build
 from rasteret_sql.datasets.compare import FACT_SCHEMA, compare, dataset_of
 from rasteret_sql.datasets.registry import datasets, find_dataset, set_storage_defaults_of
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import flag
 from rasteret_sql.duck.declarations import Parameter, table_function
 from rasteret_sql.duck.functions.builds import BuildRequest, run_build, stac_request, table_request
@@ -25,14 +26,8 @@ from rasteret_sql.duck.functions.parameters import (
     ON_ERROR,
     WORKSPACE,
 )
+from rasteret_sql.duck.names import quote_text
 from rasteret_sql.duck.relations import Relation, is_path, resolve
-from rasteret_sql.duck.table_function import (
-    Call,
-    Scan,
-    Sql,
-    Stream,
-    quote_text,
-)
 from rasteret_sql.errors import CollectionError, InputError, RasteretError
 from rasteret_sql.ingest.records import Records
 from rasteret_sql.maintenance.faults import FAULT_SCHEMA, Fault

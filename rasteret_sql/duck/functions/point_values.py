@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rasteret_sql.duck.scalars import failed, row_batch, succeeded, without_geometry_crs
 from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.outputs.point_values import values_at
-from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.remote.waiting import check_stop
 from rasteret_sql.schema import metadata_column
 
@@ -35,7 +35,7 @@ def make_value(runtime: Runtime) -> Callable[..., pa.Array]:
             rows, record = _distinct(records, band)
             lon, lat = _places(points)
             record[np.isnan(lon) | np.isnan(lat)] = -1
-            with runtime.working(caller) as stop:
+            with runtime.scans.working(caller) as stop:
                 found = values_at(rows, band, record, lon, lat, stop, check_stop)
         except RasteretError as error:
             return failed(runtime, error, (_FUNCTION, caller), pa.float64(), len(records))

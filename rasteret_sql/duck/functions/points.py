@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import at_least, one_of, text
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
@@ -22,7 +23,6 @@ from rasteret_sql.duck.functions.read_parameters import (
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import caller_sql, check_bands, find_visible, reading_columns
 from rasteret_sql.duck.staging import Staged
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import repeated_field
 from rasteret_sql.reading.outputs.neighbourhoods import PointOptions

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import at_least, interval
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import COLLECTION, READ_PARAMETERS
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.pictures import CLASSES, RAMPS, rgb_of
 from rasteret_sql.reading.outputs.previews import PreviewOptions, preview_rows, preview_schema

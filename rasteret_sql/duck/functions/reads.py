@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import flag, one_of
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.estimates import n_pixels
@@ -32,7 +33,6 @@ from rasteret_sql.duck.functions.read_parameters import (
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, reading_columns
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.outputs.chip_stacks import stack_planner
 from rasteret_sql.reading.outputs.chips import chip_planner

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from rasteret_sql.duck.calls import Call, Scan, Stream
 from rasteret_sql.duck.checks import at_least
 from rasteret_sql.duck.declarations import Parameter, table_function
-from rasteret_sql.duck.table_function import Call, Scan, Stream
 
 _SCHEMA = pa.schema(
     [

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import shapely
 
+from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import one_of, text, texts
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
 from rasteret_sql.duck.functions.read_parameters import (
@@ -22,7 +23,6 @@ from rasteret_sql.duck.functions.read_parameters import (
 )
 from rasteret_sql.duck.reading import BoundRead, bind_read, expose_read
 from rasteret_sql.duck.relations import check_bands, reading_columns
-from rasteret_sql.duck.table_function import Call, Scan, Sql, Stream
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.zonal import STATISTICS
 from rasteret_sql.reading.outputs.zone_pixels import ZoneOptions

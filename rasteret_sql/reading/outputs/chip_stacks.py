@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import item_bytes
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.chips import LONLAT_WKB, outline_of
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records
@@ -28,7 +29,7 @@ from rasteret_sql.reading.outputs.mosaics import (
 from rasteret_sql.reading.outputs.windows import MAX_WINDOW_BYTES, columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, fill_value
 from rasteret_sql.reading.plan import Lattice, TilePlan
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 
 STACK_FIELDS = (

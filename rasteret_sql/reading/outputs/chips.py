@@ -11,9 +11,9 @@ import shapely
 from pyproj.exceptions import ProjError
 
 from rasteret_sql.grid.outlines import outline
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
 from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Granularity, Lattice
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import Grid

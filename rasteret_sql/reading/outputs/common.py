@@ -11,15 +11,17 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.backfill import backfill
+from rasteret_sql.reading.band_kinds import BandKind
 from rasteret_sql.reading.columns import RepeatedColumns
+from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.fetched import Fetched
 from rasteret_sql.reading.footprints import Footprints, Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
-from rasteret_sql.reading.pipeline import Counters, Output, Pipeline
+from rasteret_sql.reading.pipeline import Output, Pipeline
 from rasteret_sql.reading.plan import TilePlan
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import BandKind, SceneTable, scene_table
+from rasteret_sql.reading.scenes import SceneTable, scene_table
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import warped
 from rasteret_sql.units import Window

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.combining import Combined
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records
@@ -30,7 +31,7 @@ from rasteret_sql.reading.outputs.mosaics import (
 from rasteret_sql.reading.outputs.windows import columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, used_pixels, value_dtype
 from rasteret_sql.reading.plan import TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
 from rasteret_sql.reading.warps import warped
 from rasteret_sql.units import Window

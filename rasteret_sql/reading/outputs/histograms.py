@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import texts
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
 from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
 from rasteret_sql.reading.planner import Planner
 

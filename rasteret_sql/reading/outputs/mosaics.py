@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError, RasteretError
-from rasteret_sql.reading.columns import one_batch
+from rasteret_sql.reading.columns import Ints, one_batch
 from rasteret_sql.reading.fetched import Fetched
 from rasteret_sql.reading.footprints import Footprints, Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import Read, Records, check_max_bytes
 from rasteret_sql.reading.patches import Patch
-from rasteret_sql.reading.pipeline import Group, Pipeline
+from rasteret_sql.reading.pipeline import Pipeline
 from rasteret_sql.reading.plan import Failure, Jobs, Lattice, TilePlan
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable, scene_table
+from rasteret_sql.reading.scenes import Grid, SceneTable, scene_table
 from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
 from rasteret_sql.reading.warps import WarpPlanner, output_grid
 from rasteret_sql.units import Affine, Window

@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.patches import Patch, pixels_of, valid_pixels
 from rasteret_sql.reading.point_plans import PointPlan
 from rasteret_sql.reading.points import AnyInts, Floats
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Window
 

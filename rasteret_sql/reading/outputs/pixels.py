@@ -16,14 +16,14 @@ from rasteret_sql.errors import InputError
 from rasteret_sql.grid.coverage import coverage_fractions
 from rasteret_sql.grid.crs import LONLAT, transformer
 from rasteret_sql.grid.windows import pixel_centres
-from rasteret_sql.reading.columns import to_arrow
+from rasteret_sql.reading.columns import Ints, to_arrow
 from rasteret_sql.reading.footprints import Inside
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Clip, Failure, Granularity, TilePlan
 from rasteret_sql.reading.planner import Planner
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.warps import BLOCK, WarpPlanner
 from rasteret_sql.units import Affine, Window
 

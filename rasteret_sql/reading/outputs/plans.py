@@ -10,13 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rasteret_sql.reading.blocks import item_bytes
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.fetched import Fetched
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes
 from rasteret_sql.reading.outputs.mosaics import all_scenes, on_common_grid
 from rasteret_sql.reading.plan import MASK, Granularity, Needs, TilePlan
 from rasteret_sql.reading.planner import Planner
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.warps import WarpPlanner
 
 PLAN_SCHEMA = pa.schema(

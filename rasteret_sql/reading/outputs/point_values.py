@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import LONLAT, crs_of
-from rasteret_sql.reading.columns import to_arrow
+from rasteret_sql.reading.columns import Ints, to_arrow
+from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import tables, with_record
 from rasteret_sql.reading.outputs.neighbourhoods import PointOptions, sampled
-from rasteret_sql.reading.pipeline import Counters, Group, Pipeline
+from rasteret_sql.reading.pipeline import Pipeline
 from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.point_plans import PointPlan, PointPlanner
 from rasteret_sql.reading.points import AnyInts, Points
 from rasteret_sql.reading.request import ReadRequest
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 
 _VALUE_BYTES = 16
 _BATCH_BYTES = 1 << 20

@@ -8,13 +8,13 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from rasteret_sql.reading.columns import texts, to_arrow
+from rasteret_sql.reading.columns import Ints, texts, to_arrow
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, check_max_bytes, run_unchecked
 from rasteret_sql.reading.outputs.matching import matching_records
 from rasteret_sql.reading.outputs.neighbourhoods import PointOptions, Sampled, clear_points, sampled
 from rasteret_sql.reading.patches import Patch
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, TilePlan
 from rasteret_sql.reading.point_plans import (
     BATCH_ROWS,
@@ -25,7 +25,6 @@ from rasteret_sql.reading.point_plans import (
     Select,
 )
 from rasteret_sql.reading.points import Points
-from rasteret_sql.reading.scenes import Ints
 
 POINT_FIELDS = (
     pa.field("point_x", pa.float64()),

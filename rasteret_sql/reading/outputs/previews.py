@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql import pictures
+from rasteret_sql.reading.columns import Ints
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
 from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Granularity, TilePlan
 from rasteret_sql.reading.planner import Planner
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.units import Affine
 
 FIELDS = (

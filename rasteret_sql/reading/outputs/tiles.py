@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from rasteret_sql.errors import UnsupportedTiffError
 from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.columns import blobs
+from rasteret_sql.reading.columns import Ints, blobs
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run, with_record
 from rasteret_sql.reading.patches import fill_value, pixels_of, valid_pixels
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, Needs, TilePlan, Units
 from rasteret_sql.reading.planner import Planner
-from rasteret_sql.reading.scenes import Ints, SceneTable
+from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.units import Affine, Window
 

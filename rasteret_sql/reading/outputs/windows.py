@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
+from rasteret_sql.reading.band_kinds import BandKind
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.columns import blobs, common_type, to_arrow
+from rasteret_sql.reading.columns import Ints, blobs, common_type, to_arrow
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
 from rasteret_sql.reading.patches import Patch, fill_value
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
 from rasteret_sql.reading.planner import Planner
-from rasteret_sql.reading.scenes import BandKind, Grid, Ints
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import WarpPlanner
 from rasteret_sql.units import Affine, Window

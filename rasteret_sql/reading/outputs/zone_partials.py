@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rasteret_sql.grid.zonal import ZonalStatistics
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
-from rasteret_sql.reading.scenes import Ints
 from rasteret_sql.reading.zone_plans import ZonePlan
 
 

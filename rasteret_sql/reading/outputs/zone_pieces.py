@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.reading.band_kinds import BandKind
+from rasteret_sql.reading.bands import LevelTable
 from rasteret_sql.reading.blocks import slab_rows
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import Read, with_record
 from rasteret_sql.reading.outputs.zone_partials import Partial
 from rasteret_sql.reading.outputs.zone_pixels import Floats, Rasterizer, ZoneOptions, ZonePixels
 from rasteret_sql.reading.patches import Patch, Piece, pixels_of, used_pixels, valid_pixels
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import DATA, TilePlan
 from rasteret_sql.reading.planner import is_same_grid
-from rasteret_sql.reading.scenes import BandKind, Grid, Ints, LevelTable
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.warps import nearest
 from rasteret_sql.reading.zone_plans import ZonePlan
 from rasteret_sql.units import Window

@@ -17,8 +17,9 @@ from pyproj.exceptions import ProjError
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.coverage import cell_areas, coverage_of_each, length_in_cells
 from rasteret_sql.grid.masks import box_covers, line_places, point_places, polygon_places
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Footprints, Mask
-from rasteret_sql.reading.scenes import Grid, Ints
+from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.units import Window
 
 Weights = Literal["center", "touched", "fraction", "area"]

@@ -20,16 +20,17 @@ import pyarrow.compute as pc
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.zonal import ZonalStatistics, quantile_of
+from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, run
 from rasteret_sql.reading.outputs.tiles import without_needs
 from rasteret_sql.reading.outputs.zone_partials import Layout, Merged, Partial
 from rasteret_sql.reading.outputs.zone_pieces import Gatherer, pieces_of
 from rasteret_sql.reading.outputs.zone_pixels import ZoneOptions
 from rasteret_sql.reading.patches import value_dtype
-from rasteret_sql.reading.pipeline import Group
 from rasteret_sql.reading.plan import Failure, TilePlan
-from rasteret_sql.reading.scenes import Grid, Ints, SceneTable
+from rasteret_sql.reading.scenes import Grid, SceneTable
 from rasteret_sql.reading.zone_plans import ZonePlan, ZonePlanner
 
 _WHOLE_NUMBERS = ("variety", "pixel_count", "nodata_count")
