@@ -29,7 +29,7 @@ def reference() -> str:
 
 
 def _section(name: str, command: click.Command) -> str:
-    above = click.Context(main, **main.context_settings)  # click keeps the first help option it makes
+    above = click.Context(main, **main.context_settings)  # click keeps the help option of the first
     context = click.Context(command, above, info_name=name)
     usage = " ".join((name, *command.collect_usage_pieces(context)))
     lines = [f"## {name}", f"    {usage}", _paragraphs(cleandoc(command.help or ""))]

@@ -38,6 +38,8 @@ def test_the_first_help_says_what_each_command_does_and_how_to_start(command):
         "zonal Compute statistics of COLLECTION in ZONES, a row per zone, record and band." in text
     )
     assert "..." not in text.partition("Commands:")[2]
+    text = " ".join(command("collections", "--help").stdout.split())
+    assert "build Build a collection NAME from STAC: metadata and headers of every asset." in text
 
 
 def test_functions_lists_and_explains_what_the_database_has(command, tmp_path):
