@@ -19,6 +19,9 @@ _COLUMN_ARGUMENT = re.compile(
 _OTHER_ARGUMENTS = re.compile(r"Macro (rasteret_\w+)\(\) does not support the supplied arguments")
 _BY_NAME = re.compile(r"'(?:[^']|'')*'|(?<![\w.])(\w+)\s*(?::=|=>)")
 """Text, which may hold anything, or the name of an argument."""
+_AT_COLON = 'syntax error at or near ":"'
+_WITH_COLON = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\b([a-z_]\w*:[a-z_]\w*)""", re.IGNORECASE)
+"""Text and quoted names, which may hold anything, or a name as of STAC."""
 _SUBQUERY_ARGUMENT = "Table function cannot contain subqueries"
 _NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
 
@@ -101,6 +104,8 @@ class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
         if isinstance(error, duckdb.BinderException):
             _explain_column(error, self._query)
             _explain_arguments(error, self._query)
+        if isinstance(error, duckdb.ParserException):
+            _explain_colon(error, self._query)
 
 
 def _explain_column(error: duckdb.BinderException, query: str) -> None:
@@ -118,6 +123,20 @@ def _explain_column(error: duckdb.BinderException, query: str) -> None:
         f"arguments: expected constants, got {got}; for areas pass their table or query as aois, "
         "else SET VARIABLE v = (SELECT …) and getvariable('v')"
     ) from error
+
+
+def _explain_colon(error: duckdb.ParserException, query: str) -> None:
+    """Say that a name of STAC, as eo:cloud_cover, needs quotes.
+
+    Raises:
+        InputError: there is one without.
+    """
+    names = (found[1] for found in _WITH_COLON.finditer(query) if found[1])
+    name = next(names, None) if _AT_COLON in str(error) else None
+    if name is not None:
+        raise InputError(
+            f'column: expected a name with a colon in double quotes, got {name}; write "{name}"'
+        ) from error
 
 
 def _explain_arguments(error: duckdb.BinderException, query: str) -> None:

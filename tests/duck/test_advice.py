@@ -201,3 +201,14 @@ def test_of_too_few_arguments_the_manual_is_advised(con, statement, function, wa
     assert told == f"{function}: expected {wanted}, got other arguments"
     ((text,),) = con.execute(manual).fetchall()
     assert "example" in text
+
+
+def test_a_name_with_a_colon_is_to_be_quoted(con):
+    statement = "SELECT count(*) FROM s2 WHERE 'a:b' <> '' AND eo:cloud_cover < 101"
+    with pytest.raises(InputError) as caught:
+        rasteret_sql.sql(con, statement)
+    wanted, quoted = re.search(r"got (\S+); write (\S+)$", caught.value.message).groups()
+    assert wanted == "eo:cloud_cover"
+    assert con.execute(statement.replace(wanted, quoted)).fetchall()[0][0] > 0
+    with pytest.raises(duckdb.ParserException):
+        rasteret_sql.sql(con, "SELECT 1 : FROM s2 WHERE x = 'a:b'")
