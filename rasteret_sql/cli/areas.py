@@ -16,6 +16,8 @@ from rasteret_sql.errors import InputError
 _CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _GEOJSON = (".geojson", ".json")
 _FILES = (*_CSV, *_GEOJSON, ".parquet")
+_OTHER_FILES = (".shp", ".gpkg", ".fgb", ".kml")
+"""Which DuckDB reads with its extension spatial."""
 _TABLE = "_rasteret_areas"
 
 
@@ -30,7 +32,7 @@ def relation_of(con: duckdb.DuckDBPyConnection, argument: str, text: str) -> tup
     Raises:
         InputError: there is no such file, or it is no GeoJSON.
     """
-    suffix = next((one for one in _FILES if text.lower().endswith(one)), None)
+    suffix = next((one for one in (*_FILES, *_OTHER_FILES) if text.lower().endswith(one)), None)
     if suffix is None:
         return text, None
     path = Path(text).expanduser()

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from rasteret_sql.cli import options, reports, tab_completion, text
-from rasteret_sql.cli.failures import FAILED, Failure
+from rasteret_sql.cli.failures import FAILED, Failure, Group
 from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
+from rasteret_sql.collections.folders import workspace_folder
 from rasteret_sql.progress.display import shown
 
 
-@click.group()
+@click.group(cls=Group)
 def collections() -> None:
     """Build, import, refresh, validate, list, describe, export and delete collections."""
 
@@ -135,7 +136,7 @@ def list_(workspace_dir: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(rows))
     elif not rows:
-        click.echo("no collections", err=True)
+        click.echo(f"no collections in {workspace_folder(workspace_dir)}", err=True)
     else:
         text.table(rows, ("name", "kind", "records", "bands", "start_datetime", "end_datetime"))
 
@@ -207,5 +208,5 @@ def _ask(question: str) -> None:
     except click.Abort as abort:
         if isinstance(abort.__context__, KeyboardInterrupt):
             raise
-        raise Failure("expected an answer, got the end of stdin; pass --yes") from None
+        raise Failure("stdin: expected an answer, got its end; pass --yes") from None
     raise Failure("not deleted")

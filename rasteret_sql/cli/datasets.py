@@ -8,12 +8,21 @@ from typing import Any
 import click
 
 from rasteret_sql.cli import options, reports, tab_completion, text
-from rasteret_sql.cli.session import call, json_option, session, to_json, workspace_option
+from rasteret_sql.cli.failures import Group
+from rasteret_sql.cli.session import (
+    call,
+    json_option,
+    session,
+    to_json,
+    with_options,
+    workspace_option,
+)
 from rasteret_sql.datasets.dataset import ACCESS
 from rasteret_sql.datasets.registry import find_dataset
+from rasteret_sql.errors import RasteretError
 
 
-@click.group()
+@click.group(cls=Group)
 def datasets() -> None:
     """List, describe, build, register and unregister data sets known by name."""
 
@@ -38,7 +47,10 @@ def list_(search: str | None, *, as_json: bool) -> None:
 @json_option
 def info(dataset_id: str, *, as_json: bool) -> None:
     """Describe the data set ID."""
-    dataset = find_dataset(dataset_id)
+    try:
+        dataset = find_dataset(dataset_id)
+    except RasteretError as error:
+        raise with_options(error) from error
     row = {"id": dataset.id, **dataset.fields(), "source": dataset.source}
     if as_json:
         click.echo(to_json(row))

@@ -36,7 +36,8 @@ def demo(folder: Path | None, *, live: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run(folder, click.echo, live=live)
     workspace = shlex.quote(str(folder / "workspace"))
-    click.echo(f"-- The files are in {folder}; go on with\n-- ", nl=False)
+    where = "this folder" if folder == Path() else folder
+    click.echo(f"-- The files are in {where}; go on with\n-- ", nl=False)
     click.echo(f"{_own_command()} query --workspace-dir {workspace} 'FROM s2'")
 
 

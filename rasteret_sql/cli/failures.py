@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 import duckdb
 
-from rasteret_sql.errors import InterruptedReadError, RasteretError, redact
+from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, redact
 
 FAILED = 1
 INTERRUPTED = 130
@@ -31,8 +31,8 @@ class Failure(click.ClickException):
         click.echo(f"error: {self.message}", file=file or sys.stderr)
 
 
-class Commands(click.Group):
-    """A group that turns exceptions of its commands into exit codes."""
+class Group(click.Group):
+    """Commands that belong together."""
 
     def format_commands(
         self,
@@ -44,6 +44,10 @@ class Commands(click.Group):
             formatter.write_dl(
                 [(name, one.get_short_help_str(_SENTENCE)) for name, one in self.commands.items()]
             )
+
+
+class Commands(Group):
+    """A group that turns exceptions of its commands into exit codes."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; with ``--debug`` its exception comes through as it is."""
@@ -97,9 +101,15 @@ def one_line(error: Exception) -> str:
     Example:
         >>> one_line(ValueError("a:\n  no 'http://me:pw@host/a.tif?sig=1'"))
         "a: no 'http://host/a.tif'"
+        >>> one_line(FileNotFoundError(2, "No such file or directory", "a.sql"))
+        "a.sql: expected a path that can be used, got 'No such file or directory'; check it"
     """
     if isinstance(error, RasteretError):
         return error.message
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
+        return InputError.expected(
+            error.filename, "a path that can be used", error.strerror, "check it"
+        ).message
     text = str(error)
     position = _POSITION.search(text)
     if position:

@@ -8,7 +8,8 @@ import click
 import duckdb
 
 from rasteret_sql.cli.failures import Failure
-from rasteret_sql.cli.session import workspace_option
+from rasteret_sql.cli.session import not_opened, workspace_option
+from rasteret_sql.collections.folders import workspace_folder
 from rasteret_sql.collections.footers import CollectionInfo
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.duck.macros import plain_statements
@@ -16,6 +17,7 @@ from rasteret_sql.duck.names import quote_text
 from rasteret_sql.duck.views import check_view_can_be_made, create_view, view_statement
 from rasteret_sql.errors import InputError
 
+_ATTACHED = "SELECT path FROM duckdb_databases() WHERE database_name = 'file'"
 _STORAGE_VERSION = "v1.0.0"
 """Of a new file: DuckDB 2.0 would write one that 1.5 can't open."""
 
@@ -47,6 +49,9 @@ def init(database: Path | None, workspace_dir: Path | None, *, as_sql: bool, for
         _print(collections)
     else:
         _write(database.expanduser(), collections, force=force)
+        if not collections:
+            folder = workspace_folder(workspace_dir)
+            click.echo(f"no collections in {folder}; --workspace-dir names another", err=True)
 
 
 def _print(collections: list[CollectionInfo]) -> None:
@@ -60,10 +65,18 @@ def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> Non
 
     Raises:
         Failure: a name is taken by another table or view; nothing has changed.
+        InputError: the file is of another kind, or cannot be written.
     """
     version = "" if path.exists() else f", STORAGE_VERSION '{_STORAGE_VERSION}'"
     with duckdb.connect() as con:
-        con.execute(f"ATTACH {quote_text(str(path))} AS file (READ_WRITE{version})")
+        try:
+            con.execute(f"ATTACH {quote_text(str(path))} AS file (READ_WRITE{version})")
+        except duckdb.IOException as error:
+            raise not_opened(str(path), error) from error
+        if con.execute(_ATTACHED).fetchall() == [(None,)]:  # CSV and the like, as views in memory
+            raise InputError.expected(
+                "database", "a DuckDB file", str(path), "name a new file, as my.duckdb"
+            )
         con.execute("USE file")
         con.execute("BEGIN")
         for statement in plain_statements():
@@ -83,5 +96,3 @@ def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> Non
             "database_name = 'file' AND starts_with(function_name, 'rasteret_')"
         ).fetchall()[0]
     click.echo(f"{path}: {len(collections)} views, {n_functions} functions")
-    if not collections:
-        click.echo("no collections in the workspace", err=True)

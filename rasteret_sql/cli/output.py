@@ -47,8 +47,14 @@ def chosen(format_: str | None, output: Path | None) -> str:
     """The format that the options ask for; call it before anything runs.
 
     Raises:
-        UsageError: the name of the file asks for none, or a terminal can't show it.
+        UsageError: the name of the file asks for none, a terminal can't show it, or there is no
+            folder for the file.
     """
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.UsageError(
+            f"--output: expected a file in a folder that is there, got {str(output)!r}; "
+            "make the folder"
+        )
     if format_ is None:
         format_ = "table" if output is None else _format_of(output)
     if format_ in _BINARY and output is None and sys.stdout.isatty():

@@ -29,7 +29,8 @@ def reference() -> str:
 
 
 def _section(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name)
+    above = click.Context(main, **main.context_settings)  # click keeps the help option of the first
+    context = click.Context(command, above, info_name=name)
     usage = " ".join((name, *command.collect_usage_pieces(context)))
     lines = [f"## {name}", f"    {usage}", _paragraphs(cleandoc(command.help or ""))]
     options = (p for p in command.params if isinstance(p, click.Option))

@@ -15,8 +15,15 @@ import click
 import duckdb
 
 from rasteret_sql import connect
+from rasteret_sql.collections.folders import collection_folders
+from rasteret_sql.duck.connection import instance_of
 from rasteret_sql.duck.results import translated
-from rasteret_sql.errors import RasteretError, RasteretWarning
+from rasteret_sql.errors import (
+    InputError,
+    RasteretError,
+    RasteretWarning,
+    UnknownCollectionError,
+)
 
 workspace_option = click.option(
     "--workspace-dir",
@@ -34,6 +41,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 _SWITCH = re.compile(r"\b(force|enrich|allow_local) := true\b")
 _WORD = re.compile(r"\b(on_error|weights) := '(\w+)'")
+_COLUMN = re.compile(r"\b(geometry_column|href_column) := '(.*?)'")
+_COLUMN_MAP = re.compile(r"(?:column_map := )?MAP \{'(.*?)': '(.*?)'\}")
+_NO_TABLE = re.compile(r"Table with name (.+?) does not exist!")
+_SHOWN_NAMES = 8
 
 
 @contextmanager
@@ -44,13 +55,68 @@ def session(
 
     Warnings are lines on stderr, once the work inside is done.
     """
-    con = connect(database, workspace, read_only=read_only)
+    con = opened(database, workspace, read_only=read_only)
     try:
         con.execute("SET enable_progress_bar = false")
-        with warnings_on_stderr(), translated(con):
+        with warnings_on_stderr(), workspace_named(con), translated(con):
             yield con
     finally:
         con.close()
+
+
+def opened(
+    database: str, workspace: Path | None, *, read_only: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the functions.
+
+    Raises:
+        InputError: DuckDB cannot open the file.
+    """
+    try:
+        return connect(database, workspace, read_only=read_only)
+    except duckdb.IOException as error:
+        if database == ":memory:":
+            raise
+        raise not_opened(database, error) from error
+
+
+def not_opened(database: str, error: duckdb.Error) -> InputError:
+    """The error of a database file, with the first line of what DuckDB says."""
+    return InputError.expected(
+        "database", "a DuckDB file", database, str(error).strip().partition("\n")[0]
+    )
+
+
+@contextmanager
+def workspace_named(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Where a collection is not there, say in which folder it was looked for.
+
+    Raises:
+        UnknownCollectionError: a collection or table is not there.
+    """
+    try:
+        yield
+    except UnknownCollectionError as error:
+        folder = instance_of(con).folder
+        if collection_folders(folder):
+            raise
+        told = error.message.rpartition("; ")[0]
+        raise UnknownCollectionError(
+            f"{told}; {folder} holds none, --workspace-dir names another folder"
+        ) from error
+    except duckdb.CatalogException as error:
+        found = _NO_TABLE.search(str(error))
+        if found is None:
+            raise
+        folder = instance_of(con).folder
+        names = [name for name, _ in collection_folders(folder)]
+        shown = names if len(names) <= _SHOWN_NAMES else [*names[:_SHOWN_NAMES], "…"]
+        raise UnknownCollectionError.expected(
+            "table",
+            f"a table, view or collection of {folder} ({', '.join(shown) or 'none'})",
+            found[1],
+            "check the name, or pass --workspace-dir",
+        ) from error
 
 
 @contextmanager
@@ -134,14 +200,19 @@ def with_options(error: RasteretError) -> RasteretError:
 
 
 def _with_options(message: str) -> str:
-    """A message that advises an argument of SQL, with the option of this command instead.
+    """A message that advises arguments and functions of SQL, with what a shell has instead.
 
     Example:
         >>> _with_options("name: expected a new name, got 's2'; pass force := true to replace it")
         "name: expected a new name, got 's2'; pass --force to replace it"
         >>> _with_options("band B04: expected a header, got NULL; pass on_error := 'null'")
         'band B04: expected a header, got NULL; pass --on-error null'
+        >>> _with_options("id: got 'columns a'; give column_map := MAP {'<column>': 'id'}")
+        "id: got 'columns a'; give --column-map '<column>=id'"
     """
+    message = message.replace("see rasteret_datasets()", "see rasteret-sql datasets list")
+    message = _COLUMN_MAP.sub(r"--column-map '\1=\2'", message)
+    message = _COLUMN.sub(lambda found: f"--{found[1].replace('_', '-')} '{found[2]}'", message)
     message = _WORD.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
     return _SWITCH.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import duckdb
 
-from rasteret_sql import __version__, connect
+from rasteret_sql import __version__
 from rasteret_sql.cli import output as results
 from rasteret_sql.cli.completion import DOT_COMMANDS, MODES, Catalog, is_complete
 from rasteret_sql.cli.failures import Failure, is_interrupt, one_line
@@ -21,7 +21,9 @@ from rasteret_sql.cli.functions import manual, summary
 from rasteret_sql.cli.session import (
     call,
     is_success,
+    opened,
     warnings_on_stderr,
+    workspace_named,
     workspace_option,
 )
 from rasteret_sql.duck.results import translated
@@ -50,7 +52,7 @@ def shell(database: str, workspace_dir: Path | None, *, read_only: bool) -> None
 
     Statements from a pipe need no more; the first that fails ends it with exit code 1.
     """
-    con = connect(database, workspace_dir, read_only=read_only)
+    con = opened(database, workspace_dir, read_only=read_only)
     try:
         con.execute("SET enable_progress_bar = false")
         with warnings_on_stderr():
@@ -117,7 +119,7 @@ class Shell:
 
         def work() -> None:
             try:
-                with translated(self._con, statement.query):
+                with workspace_named(self._con), translated(self._con, statement.query):
                     result = self._con.sql(statement.query)
                     if statement.type not in _WITHOUT_ROWS or _has_rows(result):
                         self._print(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 
 import duckdb
@@ -16,6 +17,12 @@ _COLUMN_ARGUMENT = re.compile(
     r'function "query" does not support lateral join column parameters - .* column "(.*?)" in'
 )
 """Our macros are calls of DuckDB's ``query``."""
+_OTHER_ARGUMENTS = re.compile(r"Macro (rasteret_\w+)\(\) does not support the supplied arguments")
+_BY_NAME = re.compile(r"'(?:[^']|'')*'|(?<![\w.])(\w+)\s*(?::=|=>)")
+"""Text, which may hold anything, or the name of an argument."""
+_AT_COLON = 'syntax error at or near ":"'
+_WITH_COLON = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\b([a-z_]\w*:[a-z_]\w*)""", re.IGNORECASE)
+"""Text and quoted names, which may hold anything, or a name as of STAC."""
 _SUBQUERY_ARGUMENT = "Table function cannot contain subqueries"
 _NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
 
@@ -97,6 +104,9 @@ class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
             raise cause from cause.__cause__
         if isinstance(error, duckdb.BinderException):
             _explain_column(error, self._query)
+            _explain_arguments(error, self._query)
+        if isinstance(error, duckdb.ParserException):
+            _explain_colon(error, self._query)
 
 
 def _explain_column(error: duckdb.BinderException, query: str) -> None:
@@ -114,3 +124,77 @@ def _explain_column(error: duckdb.BinderException, query: str) -> None:
         f"arguments: expected constants, got {got}; for areas pass their table or query as aois, "
         "else SET VARIABLE v = (SELECT …) and getvariable('v')"
     ) from error
+
+
+def _explain_colon(error: duckdb.ParserException, query: str) -> None:
+    """Say that a name of STAC, as eo:cloud_cover, needs quotes.
+
+    Raises:
+        InputError: there is one without.
+    """
+    names = (found[1] for found in _WITH_COLON.finditer(query) if found[1])
+    name = next(names, None) if _AT_COLON in str(error) else None
+    if name is not None:
+        raise InputError(
+            f'column: expected a name with a colon in double quotes, got {name}; write "{name}"'
+        ) from error
+
+
+def _explain_arguments(error: duckdb.BinderException, query: str) -> None:
+    """Say which argument a function of ours lacks or does not have; DuckDB lists all it could be.
+
+    Raises:
+        InputError: a call did not fit.
+    """
+    found = _OTHER_ARGUMENTS.search(str(error))
+    if found is None:
+        return
+    function = found[1]
+    needed, optional = _parameters(function, str(error))
+    known = [*needed, *optional]
+    for name in _named_arguments(function, query):
+        if name.lower() not in known:
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            todo = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+            raise InputError.expected(function, "one of its arguments", name, todo) from error
+    rest = ", others by name" if optional else ""
+    raise InputError(
+        f"{function}: expected ({', '.join(needed)}){rest}, got other arguments; "
+        f"see SELECT manual FROM rasteret_functions() WHERE name = '{function}'"
+    ) from error
+
+
+def _parameters(function: str, candidates: str) -> tuple[list[str], list[str]]:
+    """The parameters without and with a default, from the call that DuckDB proposes.
+
+    Example:
+        >>> _parameters("f", "Candidate macros: f(a, b, c := [1, 2], d := 'x')")
+        (['a', 'b'], ['c', 'd'])
+    """
+    listed = candidates.rpartition(f"{function}(")[2].rstrip().removesuffix(")")
+    optional = re.findall(r"(\w+) :=", listed)
+    positional = [one.strip() for one in listed.partition(" :=")[0].split(",") if one.strip()]
+    return positional[: len(positional) - bool(optional)], optional
+
+
+def _named_arguments(function: str, query: str) -> list[str]:
+    """The names of arguments in the calls of a function.
+
+    Example:
+        >>> _named_arguments("f", "FROM f('a := 1', b := g((1)), c => 2), h(d := 3)")
+        ['b', 'c']
+    """
+    names: list[str] = []
+    for call in re.finditer(rf"\b{function}\s*\(", query, re.IGNORECASE):
+        names += [found[1] for found in _BY_NAME.finditer(_inside(query[call.end() :])) if found[1]]
+    return names
+
+
+def _inside(text: str) -> str:
+    """What stands before the bracket that closes the one in front of the text."""
+    depth = 1
+    for found in re.finditer(r"'(?:[^']|'')*'|[()]", text):
+        depth += {"(": 1, ")": -1}.get(found[0], 0)
+        if depth == 0:
+            return text[: found.start()]
+    return text

@@ -23,7 +23,7 @@ from pathlib import Path
 import duckdb
 
 from rasteret_sql.duck.attached import attach_read_only, collections_in, give_plain_names
-from rasteret_sql.duck.connection import connect
+from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.names import quote_identifier
 from rasteret_sql.errors import (
     InputError,
@@ -132,7 +132,10 @@ def serving(
     found = [source_of(con, run, text) for text in collections] or _all(con, run, database)
     if not found:
         raise UnknownCollectionError.expected(
-            "collection", "one or more", "none in the workspace", "build one, or name a table"
+            "collection",
+            "one or more",
+            f"none in {instance_of(con).folder}",
+            "build one, or name a table or another workspace",
         )
     sources: list[Source] = []
     for source in found:

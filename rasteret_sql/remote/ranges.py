@@ -107,7 +107,7 @@ def get_start(href: str, length: int = 16384) -> Start:
         ReadError: the bytes did not come.
     """
     location = _located(href)
-    what = f"the first {length} bytes"
+    what = "the start of the file"
     if location.store is None:
         return _local_start(location, length)
     return with_retries(location, what, lambda place: _remote_start(place, length))

@@ -149,7 +149,11 @@ def test_an_empty_workspace_lists_nothing(command, tmp_path):
     done = command("collections", "list", "--workspace-dir", tmp_path / "none", "--json")
     assert (done.exit_code, json.loads(done.stdout)) == (0, [])
     done = command("collections", "list", "--workspace-dir", tmp_path / "none")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no collections\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        0,
+        "",
+        f"no collections in {tmp_path / 'none'}\n",
+    )
 
 
 def test_export_writes_what_a_stock_duckdb_reads(command, built, tmp_path):
@@ -170,7 +174,7 @@ def test_export_writes_what_a_stock_duckdb_reads(command, built, tmp_path):
     [
         ("y\n", 0, "s2: 6 records deleted"),
         ("n\n", 1, "error: not deleted"),
-        ("", 1, "error: expected an answer, got the end of stdin; pass --yes"),
+        ("", 1, "error: stdin: expected an answer, got its end; pass --yes"),
     ],
 )
 def test_delete_asks(command, items, tmp_path, answer, code, text):

@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).parents[2]
     ("sql", "text"),
     [
         ("SELEC 1", "Parser Error: syntax error"),
-        ("FROM nowhere", "Catalog Error: Table with name nowhere does not exist"),
+        ("SELECT nowhere('x')", "Catalog Error: Scalar Function with name nowhere does not exist"),
         ("FROM rasteret_plan('s2', bands := ['b4'])", "bands: expected one of B04, B08, SCL"),
         ("FROM rasteret_pixels('s3')", "collection: expected a collection (known: s2), got 's3'"),
     ],
@@ -34,6 +34,97 @@ def test_an_error_is_exit_code_1_and_one_line(command, built, sql, text):
     assert (done.exit_code, done.stdout) == (1, "")
     assert text in done.stderr
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
+
+
+def test_a_table_that_is_not_there_is_told_with_the_collections_of_the_workspace(
+    command, built, tmp_path
+):
+    """The likeliest slip: without --workspace-dir another folder is looked into."""
+    for name, folder, known in (("s3", built, "s2"), ("s2", tmp_path, "none")):
+        told = (
+            f"error: table: expected a table, view or collection of {folder} ({known}), "
+            f"got {name!r}; check the name, or pass --workspace-dir\n"
+        )
+        done = command("query", f"FROM {name}", "--workspace-dir", folder)
+        assert (done.exit_code, done.stderr) == (1, told)
+        done = command("shell", "--workspace-dir", folder, input=f"FROM {name};")
+        assert (done.exit_code, done.stderr) == (1, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "function"),
+    [
+        (("query", "FROM rasteret_pixels('s2')"), "rasteret_pixels"),
+        (("collections", "info", "s2"), "rasteret_describe"),
+        (("zonal", "s2"), "rasteret_zonal_stats"),
+    ],
+)
+def test_a_collection_that_is_not_in_an_empty_workspace_is_told_with_its_folder(
+    command, tmp_path, arguments, function
+):
+    done = command(*arguments, "--workspace-dir", tmp_path)
+    told = (
+        f"error: {function}: collection: expected a collection (known: none yet), got 's2'; "
+        f"{tmp_path} holds none, --workspace-dir names another folder\n"
+    )
+    assert (done.exit_code, done.stderr) == (1, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (
+            ("query", "SELECT 1", "--output", "/nonexistent/a.csv"),
+            2,
+            "--output: expected a file in a folder that is there, got '/nonexistent/a.csv'; make",
+        ),
+        (
+            ("query", "SELECT 1", "--database", "/nonexistent/a.duckdb"),
+            1,
+            "database: expected a DuckDB file, got '/nonexistent/a.duckdb'; IO Error: ",
+        ),
+        (
+            ("shell", "/nonexistent/a.duckdb"),
+            1,
+            "database: expected a DuckDB file, got '/nonexistent/a.duckdb'; IO Error: ",
+        ),
+        (
+            ("init", "/nonexistent/a.duckdb"),
+            1,
+            "database: expected a DuckDB file, got '/nonexistent/a.duckdb'; IO Error: ",
+        ),
+        (
+            ("zonal", "s2", "fields.shp"),
+            1,
+            "zones: expected a file, got 'fields.shp'; check the path",
+        ),
+        (("datasets", "info", "nope"), 1, "got 'nope'; see rasteret-sql datasets list"),
+        (
+            ("collections", "import", "x", "--record-table", "SELECT 1 AS a"),
+            1,
+            "give --column-map '<column>=id'",
+        ),
+        (
+            ("collections", "import", "x", "--record-table", "SELEC 1"),
+            1,
+            "table: expected a table, view or collection of ",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_told_with_what_to_do(command, built, arguments, code, told):
+    places = () if arguments[0] == "datasets" else ("--workspace-dir", built)
+    done = command(*arguments, *places)
+    assert (done.exit_code, done.stdout) == (code, "")
+    line = done.stderr.splitlines()[-1]
+    assert told in line
+    assert line.lower().startswith("error: ")
+
+
+def test_a_file_that_the_shell_is_to_read_is_not_there(command, built):
+    done = command("shell", "--workspace-dir", built, input=".read nope.sql\n")
+    assert done.exit_code == 1
+    told = "nope.sql: expected a path that can be used, got 'No such file or directory'; check it"
+    assert done.stderr == f"error: {told}\n"
 
 
 def test_wrong_usage_is_exit_code_2(command):

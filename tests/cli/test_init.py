@@ -176,3 +176,15 @@ def test_a_file_or_sql_is_asked_for(command, built, tmp_path):
         assert done.exit_code == 2
         assert "expected DATABASE or --sql" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_kind_is_refused(command, built, tmp_path):
+    """DuckDB would take CSV for a view in a database in memory, and nothing would be kept."""
+    path = tmp_path / "wells.csv"
+    path.write_text("lon,lat\n77.99,13.01\n")
+    done = command("init", path, "--workspace-dir", built)
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"error: database: expected a DuckDB file, got '{path}'; name a new file, as my.duckdb\n",
+    )
+    assert path.read_text() == "lon,lat\n77.99,13.01\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -36,6 +38,8 @@ def test_the_first_help_says_what_each_command_does_and_how_to_start(command):
         "zonal Compute statistics of COLLECTION in ZONES, a row per zone, record and band." in text
     )
     assert "..." not in text.partition("Commands:")[2]
+    text = " ".join(command("collections", "--help").stdout.split())
+    assert "build Build a collection NAME from STAC: metadata and headers of every asset." in text
 
 
 def test_functions_lists_and_explains_what_the_database_has(command, tmp_path):
@@ -53,3 +57,13 @@ def test_functions_lists_and_explains_what_the_database_has(command, tmp_path):
 def test_the_version_is_the_package_s(command):
     version = rasteret_sql.__version__
     assert command("--version").stdout == f"rasteret-sql, version {version}\n"
+
+
+def test_to_write_the_page_leaves_the_options_for_help_as_they_are():
+    code = (
+        "from rasteret_sql.cli import main; from rasteret_sql.cli.reference import reference; "
+        "reference(); main(['collections', 'list', '-h'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "List the collections" in done.stdout

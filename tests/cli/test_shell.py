@@ -233,7 +233,7 @@ def test_a_failed_statement_of_a_pipe_ends_it_with_1(command, built):
     assert done.exit_code == 1
     assert "│     1 │" in done.stdout
     assert "b" not in done.stdout
-    assert done.stderr.startswith("error: Catalog Error: Table with name nowhere does not exist")
+    assert done.stderr.startswith("error: table: expected a table, view or collection of ")
     assert done.stderr.count("\n") == 1
 
 

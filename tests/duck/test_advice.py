@@ -160,3 +160,55 @@ def test_the_command_line_names_its_own_options(workspace, tmp_path):
     done = CliRunner().invoke(main, ["serve", "--host", "0.0.0.0"])
     assert done.exit_code == 1
     assert "allow_network (--allow-network) permits it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "got", "todo"),
+    [
+        ("rasteret_pixels('s2', band := ['B04'])", "band", "did you mean bands?"),
+        ("rasteret_pixels('geom := 1', geom => 'POINT(1 (1')", "geom", "did you mean geometry?"),
+        (
+            "rasteret_composite('s2', \"bbox\" := [1], BANDS := ['B04'], methd := 'x'), f(a := 1)",
+            "methd",
+            "did you mean method?",
+        ),
+        ("rasteret_errors('s2', quux := 1)", "quux", "they are collection, workspace"),
+    ],
+)
+def test_an_argument_that_a_function_does_not_have_is_named(con, call, got, todo):
+    with pytest.raises(InputError) as caught:
+        rasteret_sql.sql(con, f"FROM rasteret_plan('s2', bands := ['B04']), {call}")
+    function = call.partition("(")[0]
+    assert caught.value.message == f"{function}: expected one of its arguments, got {got!r}; {todo}"
+    assert isinstance(caught.value.__cause__, duckdb.BinderException)
+
+
+@pytest.mark.parametrize(
+    ("statement", "function", "wanted"),
+    [
+        (
+            "FROM rasteret_sample_points('s2')",
+            "rasteret_sample_points",
+            "(collection, points), others by name",
+        ),
+        ("SELECT rasteret_ndvi(1)", "rasteret_ndvi", "(red, nir)"),
+    ],
+)
+def test_of_too_few_arguments_the_manual_is_advised(con, statement, function, wanted):
+    with pytest.raises(InputError) as caught:
+        rasteret_sql.sql(con, statement)
+    told, _, manual = caught.value.message.partition("; see ")
+    assert told == f"{function}: expected {wanted}, got other arguments"
+    ((text,),) = con.execute(manual).fetchall()
+    assert "example" in text
+
+
+def test_a_name_with_a_colon_is_to_be_quoted(con):
+    statement = "SELECT count(*) FROM s2 WHERE 'a:b' <> '' AND eo:cloud_cover < 101"
+    with pytest.raises(InputError) as caught:
+        rasteret_sql.sql(con, statement)
+    wanted, quoted = re.search(r"got (\S+); write (\S+)$", caught.value.message).groups()
+    assert wanted == "eo:cloud_cover"
+    assert con.execute(statement.replace(wanted, quoted)).fetchall()[0][0] > 0
+    with pytest.raises(duckdb.ParserException):
+        rasteret_sql.sql(con, "SELECT 1 : FROM s2 WHERE x = 'a:b'")

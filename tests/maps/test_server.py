@@ -354,7 +354,7 @@ def test_faults_of_the_start_are_told(tmp_path, workspace):
         serve_map(workspace=tmp_path, host="0.0.0.0")
     con = rasteret_sql.connect(workspace=tmp_path)
     with (
-        pytest.raises(UnknownCollectionError, match="none in the workspace"),
+        pytest.raises(UnknownCollectionError, match=f"none in {tmp_path}"),
         serving(con, tokens=[]),
     ):
         pass
