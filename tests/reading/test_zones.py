@@ -611,6 +611,20 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
             assert near(other[stat], row[stat], rel=1e-12), (key, stat)
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("at_once", [20, 150, 600])
+def test_plans_of_scenes_of_unlike_type_follow_each_other(unlike, monkeypatch, at_once):
+    stats = ["count", "mean", "min", "median", "variety"]
+    options = {"geometry_crs": "EPSG:32643", "weights": "touched"}
+    whole = stats_of(unlike, "made", "zones", stats, **options)
+    cut_small(monkeypatch, at_once)
+    piecewise = stats_of(unlike, "made", "zones", stats, **options)
+    assert whole.keys() == piecewise.keys()
+    assert {scene for _, scene, _ in whole} == SCENES.keys() - {"away"}
+    for key, row in whole.items():
+        assert all(near(piecewise[key][stat], row[stat], rel=1e-12) for stat in stats), key
+
+
 def test_the_page_says_what_comes_out(s2):
     page = (Path(__file__).parents[2] / "docs" / "zones.md").read_text(encoding="utf-8")
     areas, clear, roads = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
