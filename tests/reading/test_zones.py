@@ -318,6 +318,19 @@ def test_zones_without_data_are_rows_and_zones_outside_are_not(con, tmp_path):
     assert got[("some",)]["count"] == 16
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("far", [2e7, 1e8])
+def test_a_zone_beyond_the_map_takes_no_rows_from_others(con, tmp_path, far):
+    path = write(tmp_path / "one.tif", noise((1, 50, 50)))
+    build_files(con, "made", {"one": path}, ["b"])
+    near_by, wide = shapely.box(2, 2, 9, 9), shapely.box(-far, -far, far, far)
+    areas = {"z": to_map(near_by, NORTH_UP), "far": wide}
+    make_areas(con, "zones", areas)
+    got = stats_of(con, "made", "zones", ["count"], geometry_crs="EPSG:32643")
+    assert got["z", "one", "b"] == {"count": 49}
+    assert got["far", "one", "b"] == {"count": 2500}
+
+
 def test_scaled_values(con, tmp_path):
     path = tmp_path / "one.tif"
     with rasterio.open(
