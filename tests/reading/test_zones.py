@@ -319,6 +319,27 @@ def test_zones_without_data_are_rows_and_zones_outside_are_not(con, tmp_path):
 
 
 @pytest.mark.any_duckdb
+@pytest.mark.parametrize("scale", [(10, -10), (10, 10), (-10, -10), (-10, 10)])
+def test_edges_through_centres_equal_rasterio_whichever_way_is_up(con, tmp_path, scale):
+    transform = Affine(scale[0], 0, 500_000, 0, scale[1], 4_000_000)
+    path = write(tmp_path / "one.tif", noise((1, 40, 40)), transform=transform)
+    build_files(con, "made", {"one": path}, ["b"])
+    ring = shapely.box(3.5, 3.5, 20.5, 24.5) - shapely.box(8.5, 9.5, 12.5, 15.5)
+    areas = {"ring": ring, "two": shapely.MultiPolygon([shapely.box(22.5, 2.5, 26.5, 6.5), ring])}
+    areas = {name: to_map(area, transform) for name, area in areas.items()}
+    make_areas(con, "zones", areas)
+    options = {"geometry_crs": "EPSG:32643"}
+    got = stats_of(con, "made", "zones", ["count", "sum"], **options)
+    pixels = call_of("rasteret_pixels", "made", aois="zones", **options)
+    again = dict(con.execute(f"SELECT area, sum(b) FROM {pixels} GROUP BY 1").fetchall())
+    for name, area in areas.items():
+        values, _, inside = inside_of(path, area, touched=False)
+        wanted = {"count": inside.sum(), "sum": values[inside].sum()}
+        assert got[name, "one", "b"] == wanted
+        assert again[name] == wanted["sum"]
+
+
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("far", [2e7, 1e8])
 def test_a_zone_beyond_the_map_takes_no_rows_from_others(con, tmp_path, far):
     path = write(tmp_path / "one.tif", noise((1, 50, 50)))
