@@ -95,6 +95,11 @@ class Affine(NamedTuple):
         """Signed area of a pixel, in square map units."""
         return self.a * self.e - self.b * self.d
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the raster is a mirror image of the map, as one that is south-up."""
+        return self.determinant > 0
+
     def to_map(self, col: float, row: float) -> tuple[float, float]:
         """Map x, y of a pixel position (0, 0 is the upper-left corner).
 

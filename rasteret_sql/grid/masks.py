@@ -2,8 +2,10 @@
 
 A pixel is inside of a polygon where its centre is. Centres on an edge: with columns growing to the
 right and rows down, a left edge excludes and a right edge includes them; a top edge and
-the bottom edge of a north-up raster include them. Seen and measured against GDAL 3.10
-(``gdal_rasterize``, which rasterio's masks use), not described in its manual.
+the bottom edge of a north-up raster include them. On a raster that shows the map as in a mirror,
+as one that is south-up, bottom edges exclude them, and the top edge of a hole includes them. Seen
+and measured against GDAL 3.10 (``gdal_rasterize``, which rasterio's masks use), not described in
+its manual.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ _Ints = NDArray[np.int64]
 
 
 def polygon_mask(
-    geometry_px: BaseGeometry, window: Window, *, all_touched: bool = False
+    geometry_px: BaseGeometry,
+    window: Window,
+    *,
+    all_touched: bool = False,
+    is_mirrored: bool = False,
 ) -> NDArray[np.bool_]:
     """Mark the pixels of a window that a polygon covers.
 
@@ -42,6 +48,7 @@ def polygon_mask(
             of a collection cover nothing.
         window: Of the image. Masks of neighbouring windows fit together.
         all_touched: Also mark the pixels that the boundary passes through.
+        is_mirrored: Whether the raster is a mirror image of the map.
 
     Returns:
         Shape (window.height, window.width), True inside.
@@ -52,11 +59,16 @@ def polygon_mask(
                [0, 1, 1]])
     """
     one, windows = _one(geometry_px, window)
-    return _marked(polygon_places(one, windows, all_touched=all_touched), window)
+    places = polygon_places(one, windows, all_touched=all_touched, is_mirrored=is_mirrored)
+    return _marked(places, window)
 
 
 def polygon_places(
-    geometries_px: NDArray[np.object_], windows: _Ints, *, all_touched: bool = False
+    geometries_px: NDArray[np.object_],
+    windows: _Ints,
+    *,
+    all_touched: bool = False,
+    is_mirrored: bool = False,
 ) -> _Ints:
     """The pixels of `polygon_mask` of many polygons at once, each in a window of its own.
 
@@ -64,6 +76,7 @@ def polygon_places(
         geometries_px: As for `polygon_mask`.
         windows: One for each, (n, 4): row_start, row_stop, col_start, col_stop.
         all_touched: As for `polygon_mask`.
+        is_mirrored: As for `polygon_mask`.
 
     Returns:
         Where the masks are True, if they are flattened and laid end to end; ascending.
@@ -76,7 +89,8 @@ def polygon_places(
     rings = ring_edges(geometries_px)
     within = Windows.of(windows)
     edges = Segments.of(rings, within)
-    spans = [crossing_spans(edges, rings.polygon), bottom_spans(edges, rings.doubled > 0)]
+    clockwise = rings.doubled < 0 if is_mirrored else rings.doubled > 0
+    spans = [crossing_spans(edges, rings.polygon), bottom_spans(edges, clockwise)]
     if all_touched:
         spans += touched_spans(edges)
     return places_of(spans, within)

@@ -24,6 +24,7 @@ _MAX_ROUNDS = 12
 _LARGE_DEGREES = 30.0
 _POLAR_DEGREES = 84.0
 _LEAST_DEGREES = 1e-3  # extent that a box's margin is taken from at least: a point has none
+_RETURN = 1e-6  # of its extent or distance: a place comes back to so near
 _SEAM = 1e-10  # degrees from a projection's own antimeridian: PROJ lets 6e-11 pass over it
 _MERIDIANS = frozenset(
     {"Longitude of natural origin", "Longitude of false origin", "Longitude of origin"}
@@ -186,10 +187,11 @@ def _lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
     pad = 0.0
     if not is_same(crs, crs_of(LONLAT)):
         try:
+            is_on_map = _edges(shapely.bounds(geometry)[None], crs)[2].all()
             geometry = reproject(geometry, crs, crs_of(LONLAT))
         except ProjError:
             return []
-        if geometry.is_empty:
+        if geometry.is_empty or not is_on_map:
             return [_WORLD]  # nothing is known about where it lies
         xmin, ymin, xmax, ymax = geometry.bounds
         pad = 1e-6 * max(xmax - xmin, ymax - ymin, _LEAST_DEGREES)
@@ -197,6 +199,44 @@ def _lonlat_boxes(geometry: BaseGeometry, crs: pyproj.CRS) -> list[BBox]:
     west, east = _smallest_arc(bounds[:, 0], bounds[:, 2])
     south, north = float(bounds[:, 1].min()), float(bounds[:, 3].max())
     return _split_box(west - pad, max(south - pad, -90.0), east + pad, min(north + pad, 90.0))
+
+
+def are_surely_small(bounds: _Floats, crs: pyproj.CRS) -> NDArray[np.bool_]:
+    """Which boxes, (n, 4), are surely not `is_large`: all at once, where asking each is slow.
+
+    Example:
+        >>> are_surely_small(np.array([[0, 0, 9e5, 9e5], [0, 0, 9e6, 9e6]]), crs_of(32643))
+        array([ True, False])
+    """
+    try:
+        lon, lat, is_back = _edges(bounds, crs)
+    except ProjError:
+        return np.zeros(len(bounds), bool)
+    with np.errstate(invalid="ignore"):  # what does not transform is infinite
+        small = is_back & (np.abs(lat) < _POLAR_DEGREES - _LARGE_DEGREES / 2).all(axis=1)
+        small &= (np.ptp(lon, axis=1) < _LARGE_DEGREES / 2) & (
+            np.ptp(lat, axis=1) < _LARGE_DEGREES / 2
+        )
+    return small
+
+
+def _edges(bounds: _Floats, crs: pyproj.CRS) -> tuple[_Floats, _Floats, NDArray[np.bool_]]:
+    """Longitudes and latitudes along the edges of boxes, and whether all of them come back.
+
+    Beyond the map of a projection PROJ gives places that are not there, mostly without an error.
+    """
+    share = np.linspace(0, 1, _FIRST_PARTS + 1)
+    across = np.concatenate([share, share, 0 * share, 0 * share + 1])
+    down = np.concatenate([0 * share, 0 * share + 1, share, share])
+    xmin, ymin, xmax, ymax = bounds[:, :, None].transpose(1, 0, 2)
+    x, y = xmin + across * (xmax - xmin), ymin + down * (ymax - ymin)
+    lonlat = crs_of(LONLAT)
+    lon, lat = transformer(crs, lonlat).transform(x, y)
+    back = transformer(lonlat, crs).transform(lon, lat)
+    most = _RETURN * np.maximum(np.maximum(xmax - xmin, ymax - ymin), np.abs([xmin, ymin]).max(0))
+    with np.errstate(invalid="ignore"):  # what does not transform is infinite
+        is_back = (np.hypot(back[0] - x, back[1] - y) <= most).all(axis=1)
+    return lon, lat, is_back
 
 
 def is_large(box: BBox) -> bool:

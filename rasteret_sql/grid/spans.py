@@ -143,8 +143,13 @@ def crossing_spans(edges: Segments, polygon: _Ints) -> Spans:
 
 
 def bottom_spans(edges: Segments, clockwise: _Bools) -> Spans:
-    """Pixels above a horizontal bottom edge that runs through their centres."""
-    # A ring that is walked clockwise, as seen on a north-up map, has its bottoms leftwards.
+    """Pixels above a horizontal bottom edge that runs through their centres.
+
+    Args:
+        edges: Of rings.
+        clockwise: Whether the ring of each goes clockwise as seen on a north-up map.
+    """
+    # It has its bottoms leftwards on a north-up raster, and its tops on a mirror image.
     leftward = (edges.x1 > edges.x2) == clockwise
     row = np.floor(edges.y1)
     on_centre = (edges.y1 == edges.y2) & (edges.y1 == row + 0.5) & leftward

@@ -217,7 +217,12 @@ class Footprints:
         return made
 
     def _inside(self, grid: Grid, target: int, window: Window) -> Inside:
-        mask = polygon_mask(self.geometry(grid, target), window, all_touched=self.all_touched)
+        mask = polygon_mask(
+            self.geometry(grid, target),
+            window,
+            all_touched=self.all_touched,
+            is_mirrored=grid.affine is not None and grid.affine.is_mirrored,
+        )
         if mask.all():
             return Inside(None, None, mask.size)
         flat = np.flatnonzero(mask)

@@ -21,7 +21,12 @@ from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area, zone_of
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
 from rasteret_sql.grid.forms import read_geometry
 from rasteret_sql.grid.masks import are_boxes
-from rasteret_sql.grid.reproject import is_large, lonlat_boxes, reproject_all
+from rasteret_sql.grid.reproject import (
+    are_surely_small,
+    is_large,
+    lonlat_boxes,
+    reproject_all,
+)
 from rasteret_sql.units import BBox
 
 _ROWS_AT_ONCE = 1 << 14
@@ -111,12 +116,10 @@ class Targets:
             if self.crs is None or not any(is_large(box) for box in self.lonlat_boxes()):
                 self._is_large = np.zeros(len(self), bool)
             else:
-                self._is_large = np.array(
-                    [
-                        any(is_large(box) for box in self.aoi(n).lonlat_boxes())
-                        for n in range(len(self))
-                    ]
-                )
+                found = ~are_surely_small(shapely.bounds(self.areas), self.crs)
+                for n in np.flatnonzero(found).tolist():
+                    found[n] = any(is_large(box) for box in self.aoi(n).lonlat_boxes())
+                self._is_large = found
         return self._is_large
 
     def in_crs(self, crs: str) -> Moved:

@@ -72,6 +72,18 @@ def test_a_mask_is_gdals_where_edges_and_vertices_lie_on_pixel_centres(area):
     np.testing.assert_array_equal(polygon_mask(area, IMAGE), expected)
 
 
+@settings(max_examples=250, deadline=None)
+@given(area=polygons(on_halves), scale=st.sampled_from([(1, 1), (-1, -1), (2, 0.5), (-1, 1)]))
+def test_a_mask_is_gdals_on_rasters_that_are_south_up_or_mirrored(area, scale):
+    affine = Affine(scale[0], 0, 0, 0, scale[1], 0)
+    expected = np.zeros((30, 30), bool)
+    if not area.is_empty:
+        on_map = shapely.transform(area, lambda xy: xy * scale)
+        expected = geometry_mask([on_map], (30, 30), RasterioAffine(*affine), invert=True)
+    got = polygon_mask(area, IMAGE, is_mirrored=affine.is_mirrored)
+    np.testing.assert_array_equal(got, expected)
+
+
 @settings(max_examples=100, deadline=None)
 @given(area=polygons(on_halves), row=st.integers(1, 29), col=st.integers(1, 29))
 def test_masks_of_neighbouring_windows_fit_together(area, row, col):

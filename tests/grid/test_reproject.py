@@ -8,7 +8,7 @@ from rasteret_sql.grid import reproject as module
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.grid.crs import LONLAT, crs_of, transformer
 from rasteret_sql.grid.masks import polygon_mask
-from rasteret_sql.grid.reproject import lonlat_boxes
+from rasteret_sql.grid.reproject import are_surely_small, is_large, lonlat_boxes
 from rasteret_sql.grid.windows import to_pixels, window_of
 from rasteret_sql.units import Affine, BBox
 
@@ -197,3 +197,24 @@ def test_the_boxes_of_an_area_are_computed_once(monkeypatch):
     assert other != boxes
     boxes.clear()
     assert len(lonlat_boxes(area, crs)) == 1
+
+
+@pytest.mark.parametrize("far", [1e6, 1e7, 2e7, 3e7, 1e8, 1e9])
+def test_boxes_of_an_area_beyond_the_map_hold_what_is_on_it(far):
+    area = shapely.box(500_000 - far, 4_000_000 - far, 500_000 + far, 4_000_000 + far)
+    boxes = lonlat_boxes(area, crs_of("EPSG:32643"))
+    assert any(box.xmin <= 75 <= box.xmax and box.ymin <= 36.1 <= box.ymax for box in boxes)
+
+
+@pytest.mark.parametrize("crs", [4326, 32643, 3413, 5070, 3857, 3832, 3035, SINUSOIDAL])
+def test_what_is_surely_small_is_not_large(crs):
+    rng = np.random.default_rng(4)
+    reach = 100 if crs == 4326 else 1e7
+    corner = rng.uniform(-reach, reach, (80, 2))
+    size = reach * 10 ** rng.uniform(-5, 0, (80, 2))
+    bounds = np.hstack([corner, corner + size])
+    small = are_surely_small(bounds, crs_of(crs))
+    boxes = [lonlat_boxes(shapely.box(*box), crs_of(crs)) for box in bounds.tolist()]
+    large = np.array([any(map(is_large, one)) for one in boxes])
+    assert not (small & large).any()
+    assert small.sum() > 10

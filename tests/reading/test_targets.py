@@ -101,6 +101,18 @@ def test_areas_are_transformed_once_for_a_crs():
     assert targets.in_crs(UTM).bounds.shape == (3, 4)
 
 
+def test_one_large_area_makes_others_neither_large_nor_slow(monkeypatch):
+    boxes = [shapely.box(x, 5_000_000, x + 100, 5_000_100) for x in range(400_000, 500_000, 100)]
+    targets = Targets([*boxes, shapely.box(-3e7, -3e7, 3e7, 3e7)], crs_of(UTM))
+    asked = []
+    boxes_of = targets_module.Aoi.lonlat_boxes
+    monkeypatch.setattr(
+        targets_module.Aoi, "lonlat_boxes", lambda self: asked.append(1) or boxes_of(self)
+    )
+    assert np.flatnonzero(targets.is_large).tolist() == [1000]
+    assert len(asked) == 1
+
+
 # windows
 
 

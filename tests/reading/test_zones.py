@@ -318,6 +318,40 @@ def test_zones_without_data_are_rows_and_zones_outside_are_not(con, tmp_path):
     assert got[("some",)]["count"] == 16
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("scale", [(10, -10), (10, 10), (-10, -10), (-10, 10)])
+def test_edges_through_centres_equal_rasterio_whichever_way_is_up(con, tmp_path, scale):
+    transform = Affine(scale[0], 0, 500_000, 0, scale[1], 4_000_000)
+    path = write(tmp_path / "one.tif", noise((1, 40, 40)), transform=transform)
+    build_files(con, "made", {"one": path}, ["b"])
+    ring = shapely.box(3.5, 3.5, 20.5, 24.5) - shapely.box(8.5, 9.5, 12.5, 15.5)
+    areas = {"ring": ring, "two": shapely.MultiPolygon([shapely.box(22.5, 2.5, 26.5, 6.5), ring])}
+    areas = {name: to_map(area, transform) for name, area in areas.items()}
+    make_areas(con, "zones", areas)
+    options = {"geometry_crs": "EPSG:32643"}
+    got = stats_of(con, "made", "zones", ["count", "sum"], **options)
+    pixels = call_of("rasteret_pixels", "made", aois="zones", **options)
+    again = dict(con.execute(f"SELECT area, sum(b) FROM {pixels} GROUP BY 1").fetchall())
+    for name, area in areas.items():
+        values, _, inside = inside_of(path, area, touched=False)
+        wanted = {"count": inside.sum(), "sum": values[inside].sum()}
+        assert got[name, "one", "b"] == wanted
+        assert again[name] == wanted["sum"]
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("far", [2e7, 1e8])
+def test_a_zone_beyond_the_map_takes_no_rows_from_others(con, tmp_path, far):
+    path = write(tmp_path / "one.tif", noise((1, 50, 50)))
+    build_files(con, "made", {"one": path}, ["b"])
+    near_by, wide = shapely.box(2, 2, 9, 9), shapely.box(-far, -far, far, far)
+    areas = {"z": to_map(near_by, NORTH_UP), "far": wide}
+    make_areas(con, "zones", areas)
+    got = stats_of(con, "made", "zones", ["count"], geometry_crs="EPSG:32643")
+    assert got["z", "one", "b"] == {"count": 49}
+    assert got["far", "one", "b"] == {"count": 2500}
+
+
 def test_scaled_values(con, tmp_path):
     path = tmp_path / "one.tif"
     with rasterio.open(
@@ -609,6 +643,20 @@ def test_a_zone_of_many_tiles_and_plans(con, tmp_path, monkeypatch):
         assert row["frac"].keys() == other["frac"].keys()
         for stat in stats[:-1]:
             assert near(other[stat], row[stat], rel=1e-12), (key, stat)
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("at_once", [20, 150, 600])
+def test_plans_of_scenes_of_unlike_type_follow_each_other(unlike, monkeypatch, at_once):
+    stats = ["count", "mean", "min", "median", "variety"]
+    options = {"geometry_crs": "EPSG:32643", "weights": "touched"}
+    whole = stats_of(unlike, "made", "zones", stats, **options)
+    cut_small(monkeypatch, at_once)
+    piecewise = stats_of(unlike, "made", "zones", stats, **options)
+    assert whole.keys() == piecewise.keys()
+    assert {scene for _, scene, _ in whole} == SCENES.keys() - {"away"}
+    for key, row in whole.items():
+        assert all(near(piecewise[key][stat], row[stat], rel=1e-12) for stat in stats), key
 
 
 def test_the_page_says_what_comes_out(s2):

@@ -140,6 +140,8 @@ class Merged:
         if before is None or before.plan.table is not plan.table:
             return state
         left, here = np.flatnonzero(before.layout.is_open), layout.carried
+        if not len(left):  # the values of other scenes may be of another type
+            return state
         for mine, theirs in ((state.stats, before.stats), (state.areas, before.areas)):
             for own, other in zip(mine, theirs, strict=True):
                 own.merge(other.pop(left), here)

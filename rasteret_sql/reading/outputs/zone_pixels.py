@@ -258,11 +258,17 @@ class Rasterizer:
         ]
         return _positive(np.concatenate(lengths))
 
-    def _polygons(self, _grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
+    def _polygons(self, grid: Grid, geometries: NDArray[np.object_], windows: Ints) -> _Burnt:
         if self._options.is_exact:
             return _positive(coverage_of_each(geometries, windows))
         touched = self._options.weights == "touched"
-        return _Burnt(polygon_places(geometries, windows, all_touched=touched))
+        places = polygon_places(
+            geometries,
+            windows,
+            all_touched=touched,
+            is_mirrored=grid.affine is not None and grid.affine.is_mirrored,
+        )
+        return _Burnt(places)
 
     def _covers(self, grid: Grid, target: int, window: Window) -> bool:
         """Whether a zone surely covers every pixel of a window, all of it where that matters."""
