@@ -40,6 +40,8 @@ _FAR_SECONDS = 0.05
 _POLL_SECONDS = 0.1
 _READY_PART = 4
 """Where a quarter of the memory of a run holds batches that are ready, the consumer is slow."""
+_WAITING_TILES = 16
+"""Where so many fetched tiles wait for each decoder, the decoders are what is slow."""
 _N_DECODERS = os.cpu_count() or 1
 
 
@@ -177,21 +179,21 @@ class Pipeline(Generic[D]):
         return not pending or self._in_flight < min(share, self._room)
 
     def _adapt_room(self, head: Group, pending: deque[Group]) -> None:
-        """Take less memory for a consumer that is slower than the reads: more is no faster.
+        """Take less memory where more is no faster: the consumer or the decoders are behind.
 
         Args:
             head: What is delivered next.
             pending: The groups behind it.
         """
-        if not head.is_done:
+        enough = self._budget // _READY_PART
+        done = itertools.takewhile(lambda group: group.is_done, (head, *pending))
+        is_enough = any(
+            n_bytes > enough for n_bytes in itertools.accumulate(g.weight for g in done)
+        )
+        if is_enough or self._decoding.n_waiting > _WAITING_TILES * _N_DECODERS:
+            self._room = max(self._room - head.weight, enough)
+        elif not head.is_done:
             self._room = min(self._room + 2 * head.weight, self._budget)
-            return
-        enough, ready = self._budget // _READY_PART, 0
-        for group in itertools.takewhile(lambda group: group.is_done, pending):
-            ready += group.weight
-            if ready > enough:
-                self._room = max(self._room - head.weight, enough)
-                return
 
     def _start(self, group: Group) -> int:
         """Start the requests of a group; how many they are."""
