@@ -14,6 +14,7 @@ import click
 import duckdb
 import pyarrow as pa
 
+from rasteret_sql.cli.failures import Failure
 from rasteret_sql.cli.options import together
 from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.progress.display import shown
@@ -47,12 +48,12 @@ def chosen(format_: str | None, output: Path | None) -> str:
     """The format that the options ask for; call it before anything runs.
 
     Raises:
-        UsageError: the name of the file asks for none, a terminal can't show it, or there is no
-            folder for the file.
+        UsageError: the name of the file asks for none, or a terminal can't show it.
+        Failure: there is no folder for the file.
     """
     if output is not None and not output.absolute().parent.is_dir():
-        raise click.UsageError(
-            f"--output: expected a file in a folder that is there, got {str(output)!r}; "
+        raise Failure(
+            f"output: expected a file in a folder that is there, got {str(output)!r}; "
             "make the folder"
         )
     if format_ is None:

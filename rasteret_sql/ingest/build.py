@@ -21,7 +21,7 @@ from rasteret_sql.collections.workspace import (
     without_secrets,
     write_errors,
 )
-from rasteret_sql.errors import CollectionError, InputError, InterruptedReadError
+from rasteret_sql.errors import CollectionError, InputError, InterruptedReadError, shorten
 from rasteret_sql.ingest.enrich import Enrichment, enrich, enriched_schema
 from rasteret_sql.ingest.header_journal import HeaderJournal
 from rasteret_sql.ingest.records import Records
@@ -68,11 +68,23 @@ def existing_report(workspace: Workspace, options: BuildOptions) -> dict[str, An
         raise InputError.expected(
             "name",
             "a new name, or the source and options it was built with",
-            f"{options.name}, built from {built.get('source') or 'elsewhere'}",
+            f"{options.name}, built from {_written(built.get('source'))}",
             "pass force := true to replace it",
         )
     report = cast("dict[str, Any]", built.get("report", {}))
     return report | {"path": str(found.path), "requests": 0, "seconds": 0.0}
+
+
+def _written(source: object) -> str:
+    """The arguments of a build as SQL has them.
+
+    Example:
+        >>> _written({"enrich": True, "stac_api": "items.json"})
+        "enrich := true, stac_api := 'items.json'"
+    """
+    if not isinstance(source, Mapping):
+        return str(source or "elsewhere")
+    return ", ".join(f"{name} := {shorten(value)}" for name, value in source.items())
 
 
 def build_collection(

@@ -97,6 +97,7 @@ def test_a_build_that_stands_is_kept_and_force_replaces_it(command, items, tmp_p
     other = command(*build, "--bands", "B04")
     assert other.exit_code == 1
     assert other.stderr.startswith("error: rasteret_build_stac: name: expected a new name")
+    assert re.search(r', got "\w+, built from [^{}]*stac_api := ', other.stderr)
     forced = command(*build, "--bands", "B04", "--force", "--json")
     assert json.loads(forced.stdout)["bands"] == ["B04"]
 

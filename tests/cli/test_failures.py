@@ -75,8 +75,8 @@ def test_a_collection_that_is_not_in_an_empty_workspace_is_told_with_its_folder(
     [
         (
             ("query", "SELECT 1", "--output", "/nonexistent/a.csv"),
-            2,
-            "--output: expected a file in a folder that is there, got '/nonexistent/a.csv'; make",
+            1,
+            "output: expected a file in a folder that is there, got '/nonexistent/a.csv'; make",
         ),
         (
             ("query", "SELECT 1", "--database", "/nonexistent/a.duckdb"),
