@@ -51,7 +51,7 @@ def read_geometry(value: object) -> tuple[BaseGeometry, str | int | None]:
             f" {geometry.geom_type}; leave it out to read everything"
         )
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
-        raise _malformed(value, "a coordinate is not finite")
+        raise malformed(value, "a coordinate is not finite")
     return geometry, crs
 
 
@@ -69,18 +69,18 @@ def _read(value: object) -> tuple[BaseGeometry, str | int | None]:
         try:
             return _from_geojson(json.loads(text))
         except json.JSONDecodeError as error:
-            raise _malformed(text, f"it is no JSON: {error}") from None
+            raise malformed(text, f"it is no JSON: {error}") from None
     if _HEX.fullmatch(text):
         return _from_wkb(bytes.fromhex(text))
-    if _NAME.fullmatch(text):
-        raise _malformed(text, "of a column, pass its table or query as aois")
+    if is_name(text):
+        raise malformed(text, "of a column, pass its table or query as aois")
     named = _EWKT.fullmatch(text)
     srid, wkt = (int(named[1]), named[2]) if named else (0, text)
     try:
         with np.errstate(invalid="ignore"):  # a NaN is refused later, by name
             return shapely.from_wkt(wkt), srid or None
     except ShapelyError as error:
-        raise _malformed(text, _reason(error)) from None
+        raise malformed(text, _reason(error)) from None
 
 
 def _from_wkb(data: bytes) -> tuple[BaseGeometry, int | None]:
@@ -88,7 +88,7 @@ def _from_wkb(data: bytes) -> tuple[BaseGeometry, int | None]:
         with np.errstate(invalid="ignore"):  # a NaN is refused later, by name
             geometry = shapely.from_wkb(data)
     except ShapelyError as error:
-        raise _malformed(f"{len(data)} bytes", _reason(error)) from None
+        raise malformed(f"{len(data)} bytes", _reason(error)) from None
     return geometry, int(shapely.get_srid(geometry)) or None
 
 
@@ -98,7 +98,7 @@ def _from_geojson(document: Mapping[str, Any]) -> tuple[BaseGeometry, str | None
         name = crs["properties"]["name"] if crs else None
         found = [shapely.from_geojson(json.dumps(part)) for part in _geojson_parts(document)]
     except (ShapelyError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _malformed(f"GeoJSON {document.get('type')}", _reason(error)) from None
+        raise malformed(f"GeoJSON {document.get('type')}", _reason(error)) from None
     if len(found) == 1:
         return found[0], name
     return shapely.GeometryCollection(found), name
@@ -120,6 +120,17 @@ def _reason(error: Exception) -> str:
     return text.split("Exception: ", 1)[-1]
 
 
-def _malformed(got: object, why: str) -> InputError:
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a column, and so is no geometry.
+
+    Example:
+        >>> is_name("geom"), is_name("POINT (1 2)")
+        (True, False)
+    """
+    return _NAME.fullmatch(text.strip()) is not None
+
+
+def malformed(got: object, why: str) -> InputError:
+    """The error for what is no geometry."""
     shown = bytes(got) if isinstance(got, bytearray | memoryview) else got
     return InputError.expected("geometry", _EXPECTED, shown, why)

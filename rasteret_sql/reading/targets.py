@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area, zone_of
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
-from rasteret_sql.grid.forms import read_geometry
+from rasteret_sql.grid.forms import is_name, malformed, read_geometry
 from rasteret_sql.grid.masks import are_boxes
 from rasteret_sql.grid.reproject import (
     are_surely_small,
@@ -299,6 +299,8 @@ def _some_shapes(found: list[Any], subject: str, first: int) -> NDArray[np.objec
 
 
 def _one(value: Any) -> BaseGeometry:  # noqa: ANN401 (whatever the column holds)
+    if isinstance(value, str) and is_name(value):  # else the advice is to pass a table
+        raise malformed(value, "name the column of geometries with geometry_column")
     shape, crs = read_geometry(value)
     return shapely.set_srid(shape, crs) if isinstance(crs, int) else shape
 

@@ -47,6 +47,7 @@ BLOCK = 256
 _OUTLINE_POINTS = 33
 """Points along each side of a raster, and rows of points inside, that give its bounds."""
 
+_MOST_IN_WINDOW = 1 << 32
 _MOST_PIXELS = 1 << 31
 """Rows or columns of an output grid."""
 
@@ -134,6 +135,7 @@ class WarpPlanner(Planner):
         windows, errors = self.windows(table, grids)
         failures += self._errors_of_grids(table, grids, errors, None)
         units = _cut(windows, self._block) if self._block else windows
+        _check_size(table, units)
         levels = {
             name: self._levels(table, name, usable[name].is_usable, grids) for name in table.bands
         }
@@ -250,6 +252,25 @@ class WarpPlanner(Planner):
                 np.ones(len(unit), bool),
             )
             yield Asked(name, jobs, unit, number)
+
+
+def _check_size(table: SceneTable, units: Jobs) -> None:
+    """Refuse windows that no row of DuckDB can hold.
+
+    Raises:
+        InputError: there is one.
+    """
+    window = units.window
+    height, width = window[:, 1] - window[:, 0], window[:, 3] - window[:, 2]
+    large = np.flatnonzero(height * width >= _MOST_IN_WINDOW)
+    if len(large):
+        first = int(large[0])
+        raise InputError.expected(
+            f"record {table.id_of(int(units.scene[first]))}: resolution",
+            "fewer than 2^32 pixels in a row of the result",
+            f"{width[first]} x {height[first]}",
+            "take a larger resolution, or a smaller area",
+        )
 
 
 def output_grid(asked: OutputGrid, raster: Grid) -> Grid:

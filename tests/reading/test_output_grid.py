@@ -490,6 +490,7 @@ def test_scaled_lists_and_whole_rasters(con, tmp_path):
             "geometry_crs: expected a CRS with resolution or crs",
         ),
         ("resolution := 1e-9", "resolution: expected fewer than 2.31 rows and columns"),
+        ("resolution := 1e-3", r"resolution: expected fewer than 2.32 pixels in a row"),
     ],
 )
 def test_what_makes_no_grid_is_refused(two, options, message):

@@ -567,6 +567,13 @@ def test_what_is_no_geometry_is_no_zone(s2):
         rasteret_sql.sql(
             s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''POINT(nan 13)'' AS geometry')"
         ).fetchall()
+    told = "row 1: geometry: expected .*, got 'west'; name the column of geometries"
+    with pytest.raises(InputError, match=told):
+        rasteret_sql.sql(
+            s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''west'' AS geometry')"
+        ).fetchall()
+    with pytest.raises(InputError, match=r"stats: expected of count, .*, area_m2, p05, got 'area'"):
+        rasteret_sql.sql(s2, "FROM rasteret_zonal_stats('s2', NULL, stats := ['area'])").fetchall()
 
 
 def test_a_tile_that_cannot_be_read_concerns_its_zones_alone(con, tmp_path):

@@ -353,7 +353,8 @@ def check_stats(name: str, stats: Sequence[str]) -> tuple[str, ...]:
         try:
             quantile_of(one)
         except InputError as error:
-            raise InputError(error.message.replace("stats:", f"{name}:", 1)) from None
+            told = error.message.replace("stats:", f"{name}:", 1)
+            raise InputError(told.replace(", p05", ", area_m2, p05", 1)) from None
     return known
 
 
