@@ -23,12 +23,16 @@ from latency_server import LatencyServer
 from measure import peak_mib
 
 import rasteret_sql
+from rasteret_sql.duck.names import IS_DUCKDB_2
 
 SCENE_BYTES = SIZE_PX**2 * 2
 GOAL_MIB = 256 * 1.3
 # The rows of DuckDB's Parquet row groups are kept until a group is written: with BLOBs of 2 MB
 # the usual 122,880 rows never fit, so a group ends at so many bytes; that needs order to be free.
-COPY_SETTING = "SET preserve_insertion_order = false"
+# DuckDB 2.0 holds up to 180 MiB that wait for a slow disk, unless it writes at once.
+COPY_SETTINGS = ("SET preserve_insertion_order = false",)
+if IS_DUCKDB_2:
+    COPY_SETTINGS += ("SET async_threads = 0",)
 # Points and corners of parcels: random places of the grid that all A scenes have.
 PLACES = (
     "CREATE TABLE {{name}} AS SELECT i AS n, 799980 + random() * 40000 AS x, "
@@ -62,8 +66,8 @@ READS = {
     "copy": Case(
         "`COPY (rasteret_read_tiles) TO` Parquet",
         "COPY (SELECT id, tile_row, tile_col, valid_count, pixels FROM rasteret_read_tiles("
-        "'{name}', bands := ['B04'])) TO '{output}' (FORMAT parquet, ROW_GROUP_SIZE_BYTES '16MB')",
-        (COPY_SETTING,),
+        "'{name}', bands := ['B04'])) TO '{output}' (FORMAT parquet, ROW_GROUP_SIZE_BYTES '4MB')",
+        COPY_SETTINGS,
     ),
     "points": Case(
         "`rasteret_sample_points`, a million points in each scene",

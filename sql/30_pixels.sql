@@ -179,7 +179,7 @@ geometry_column  VARCHAR    column of aois that holds the areas; default: the on
 level            INTEGER    0 is full resolution; an overview counts fewer pixels, and is faster
 all_touched      BOOLEAN    pixels that the area touches, not only those whose centre it holds
 scaled           BOOLEAN    count values with the file's scale and offset applied
-bins             INTEGER    bins of equal width
+bins             INTEGER    bins of equal width, 65536 at most
 value_range      DOUBLE[]   [low, high] of all bins; values outside are not counted. Default: the least and greatest value of each record, area and band
 returns          the record's columns, the area's columns, band, bin (from 0), low, high, count. No data is not counted; without any value count is 0 and, without value_range, low and high are NULL
 raises           collection, bands, level: unknown; a band of complex numbers; a tile that can't be read, unless on_error; a window of more than 1 GiB

@@ -31,19 +31,23 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def at_least(low: int, todo: str = "correct it") -> Check:
-    """An integer that is not lower.
+def at_least(low: int, todo: str = "correct it", *, most: int | None = None) -> Check:
+    """An integer that is not lower, and not higher than the most.
 
     Example:
         >>> at_least(0)("level", 2)
         2
+        >>> at_least(1, most=65_536)("bins", 100_000)
+        Traceback (most recent call last):
+        rasteret_sql.errors.InputError: bins: expected 1 to 65536, got 100000; correct it
     """
+    wanted = f"{low} or more" if most is None else f"{low} to {most}"
 
     def check(name: str, value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise InputError.expected(name, f"{low} or more, an integer", value, todo)
-        if value < low:
-            raise InputError.expected(name, f"{low} or more", value, todo)
+            raise InputError.expected(name, f"{wanted}, an integer", value, todo)
+        if value < low or (most is not None and value > most):
+            raise InputError.expected(name, wanted, value, todo)
         return value
 
     return check

@@ -91,7 +91,9 @@ def quantile_of(statistic: str) -> float | None:
     percent = _PERCENTILE.fullmatch(statistic)
     if percent is None:
         names = ", ".join(STATISTICS)
-        raise InputError.expected("stats", f"of {names}, p05", statistic, "p05 is a percentile")
+        raise InputError.expected(
+            "stats", f"names of {names}, p05", statistic, "p05 is a percentile"
+        )
     return float(percent[1]) / 100
 
 

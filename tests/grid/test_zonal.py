@@ -396,7 +396,7 @@ def test_what_does_not_fit_does_not_merge():
 
 @pytest.mark.parametrize("name", ["average", "p101", "p", "p-5", "q05", ""])
 def test_statistics_that_do_not_exist_are_refused(name):
-    with pytest.raises(InputError, match="stats: expected of count"):
+    with pytest.raises(InputError, match="stats: expected names of count"):
         quantile_of(name)
 
 

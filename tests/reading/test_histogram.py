@@ -151,7 +151,8 @@ def test_complex_numbers_have_no_order(con, made):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("bins := 0", "bins: expected 1 or more, got 0"),
+        ("bins := 0", "bins: expected 1 to 65536, got 0"),
+        ("bins := 100000000", "bins: expected 1 to 65536, got 100000000"),
         ("value_range := [1]", r"value_range: expected \[low, high\]"),
         ("value_range := [2, 1]", r"value_range: expected \[low, high\], low below high"),
     ],

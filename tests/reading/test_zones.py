@@ -547,7 +547,7 @@ def test_without_zones_the_area_or_the_raster_is_the_zone(con, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("stats := ['average']", "stats: expected of count, .*average"),
+        ("stats := ['average']", "stats: expected names of count, .*average"),
         ("stats := []", "stats: expected a list of statistics"),
         ("weights := 'half'", "weights: expected 'center', 'touched', 'fraction' or 'area'"),
         ("weights := 'fraction', min_coverage := 2", "min_coverage: expected a share"),
@@ -572,7 +572,7 @@ def test_what_is_no_geometry_is_no_zone(s2):
         rasteret_sql.sql(
             s2, "FROM rasteret_zonal_stats('s2', 'SELECT ''west'' AS geometry')"
         ).fetchall()
-    with pytest.raises(InputError, match=r"stats: expected of count, .*, area_m2, p05, got 'area'"):
+    with pytest.raises(InputError, match=r"stats: expected names of count, .*, p05, got 'area'"):
         rasteret_sql.sql(s2, "FROM rasteret_zonal_stats('s2', NULL, stats := ['area'])").fetchall()
 
 

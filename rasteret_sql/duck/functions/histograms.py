@@ -33,7 +33,9 @@ from rasteret_sql.reading.outputs.histograms import histogram_rows, histogram_sc
         LEVEL.with_doc("0 is full resolution; an overview counts fewer pixels, and is faster"),
         ALL_TOUCHED,
         SCALED.with_doc("count values with the file's scale and offset applied"),
-        Parameter("bins", "INTEGER", "bins of equal width", "256", at_least(1)),
+        Parameter(
+            "bins", "INTEGER", "bins of equal width, 65536 at most", "256", at_least(1, most=65_536)
+        ),
         Parameter(
             "value_range",
             "DOUBLE[]",
