@@ -74,6 +74,16 @@ class Shares(NamedTuple):
     shares: _Floats
 
 
+def is_statistic(name: str) -> bool:
+    """Whether there is a statistic of the name.
+
+    Example:
+        >>> is_statistic("mean"), is_statistic("p99.9"), is_statistic("average")
+        (True, True, False)
+    """
+    return name in STATISTICS or _PERCENTILE.fullmatch(name) is not None
+
+
 def quantile_of(statistic: str) -> float | None:
     """The quantile that a statistic names, None where it is none.
 

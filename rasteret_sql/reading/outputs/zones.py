@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid.zonal import ZonalStatistics, quantile_of
+from rasteret_sql.grid.zonal import STATISTICS, ZonalStatistics, is_statistic
 from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.groups import Group
@@ -348,13 +348,9 @@ def check_stats(name: str, stats: Sequence[str]) -> tuple[str, ...]:
     """
     known = tuple(dict.fromkeys(one.strip().lower() for one in stats))
     for one in known:
-        if one == "area_m2":
-            continue
-        try:
-            quantile_of(one)
-        except InputError as error:
-            told = error.message.replace("stats:", f"{name}:", 1)
-            raise InputError(told.replace(", p05", ", area_m2, p05", 1)) from None
+        if one != "area_m2" and not is_statistic(one):
+            names = ", ".join((*STATISTICS, "area_m2", "p05"))
+            raise InputError.expected(name, f"names of {names}", one, "p05 is a percentile")
     return known
 
 
