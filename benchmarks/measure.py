@@ -2,8 +2,8 @@
 
     python benchmarks/measure.py CLIENT CASE --base URL --folder build/bench --work DIR
 
-Not timed: imports, opening of what was built before, one read of another URL, and what compares
-pixels. `digest` is the SHA-1 of all pixels in order, `total` their sum.
+Not timed: imports, one read of another collection and URL, and what compares pixels.
+`digest` is the SHA-1 of all pixels in order, `total` their sum.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from report import PROFILES, read_rows, report
 
 HERE = Path(__file__).resolve().parent
 CLIENTS = {
-    "a": ("limit", "limit-prefix", "sql-read", "sql-sum", "sql-avg"),
-    "b": ("limit", "limit-prefix", "sql-read", "sql-rows"),
-    "d": ("limit", "sql-tiles"),
-    "e": ("limit", "limit-prefix", "sql-points"),
+    "a": ("limit", "limit-prefix", "sql-read", "sql-read-used", "sql-sum", "sql-avg"),
+    "b": ("limit", "limit-prefix", "sql-read", "sql-read-used", "sql-rows"),
+    "d": ("limit", "sql-tiles", "sql-tiles-used"),
+    "e": ("limit", "limit-prefix", "sql-points", "sql-points-used"),
     "f": ("limit", "sql-headers"),
 }
 # Threads of the limit client that were the fastest, by case and latency.

@@ -34,6 +34,9 @@ WHAT = {
     "sql-avg": "`rasteret_pixels`, `avg() GROUP BY id`",
     "sql-points": "`rasteret_sample_points`",
     "sql-headers": "`rasteret_enrich`",
+    "sql-read-used": "`rasteret_read`, the collection used before",
+    "sql-tiles-used": "`rasteret_read_tiles`, the collection used before",
+    "sql-points-used": "`rasteret_sample_points`, the collection used before",
     "rasterio-16": "rasterio, 16 threads",
     "async-geotiff": "async-geotiff",
     "rasteret": "rasteret",
@@ -46,7 +49,8 @@ INTRODUCTION = """\
 Seconds of one SQL statement to an Arrow table over HTTP on this machine, beside those of the
 least that a client can do (`limit_client.py`) in the same run. Every figure is the median of
 repetitions in new processes that alternate, with the smallest and the largest. Not timed:
-imports, opening of a collection that was built before, one read of another URL.
+imports, one read of another collection and URL. A process reads the headers of a collection at
+its first use; that is timed, except where the collection was used before.
 `make bench` and `make bench-peers` write this file.
 """
 
