@@ -13,6 +13,7 @@ class Counters:
         requests: Ranges that were asked for.
         fetched_bytes: Bytes that came.
         tiles_decoded: Blocks, or parts of large ones.
+        decoded_bytes: Bytes of their pixels.
         cache_hits: Tiles that were in memory, or that another read was decoding.
         tiles_failed: Tiles that could not be fetched or decoded.
         unplanned: Scenes, or bands of them, that no tile could be planned for.
@@ -23,6 +24,7 @@ class Counters:
     requests: int = 0
     fetched_bytes: int = 0
     tiles_decoded: int = 0
+    decoded_bytes: int = 0
     cache_hits: int = 0
     tiles_failed: int = 0
     unplanned: int = 0

@@ -40,7 +40,9 @@ _FAR_SECONDS = 0.05
 _POLL_SECONDS = 0.1
 _READY_PART = 4
 """Where a quarter of the memory of a run holds batches that are ready, the consumer is slow."""
-_WAITING_TILES = 16
+_UNUSED_PART = 4
+"""A quarter of the memory is left free while a read runs that decodes more than all of it."""
+_WAITING_TILES = 4
 """Where so many fetched tiles wait for each decoder, the decoders are what is slow."""
 _N_DECODERS = os.cpu_count() or 1
 
@@ -112,6 +114,7 @@ class Pipeline(Generic[D]):
         self._changed = threading.Condition()
         self._in_flight = 0
         self._room = budget_bytes
+        self._unused = 0
         self._fetching = Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
         self._decoding = Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
         self._is_adaptive = max_concurrent is None
@@ -146,6 +149,7 @@ class Pipeline(Generic[D]):
                         return
                     head = pending.popleft()
                     self._adapt_room(head, pending)
+                    self._adapt_cache()
                     self._wait(head)
                     if head.error is not None:
                         raise head.error
@@ -194,6 +198,12 @@ class Pipeline(Generic[D]):
             self._room = max(self._room - head.weight, enough)
         elif not head.is_done:
             self._room = min(self._room + 2 * head.weight, self._budget)
+
+    def _adapt_cache(self) -> None:
+        """Use less of the cache for a read that is larger than it: little is found there again."""
+        if not self._unused and self.counters.decoded_bytes > self._budget:
+            self._unused = self._budget // _UNUSED_PART
+            self._store.reserve(self._unused)
 
     def _start(self, group: Group) -> int:
         """Start the requests of a group; how many they are."""
@@ -313,7 +323,7 @@ class Pipeline(Generic[D]):
                 return
             self._failed(tile, _as_ours(error, "decode"))
             return
-        self._count(tiles_decoded=1)
+        self._count(tiles_decoded=1, decoded_bytes=pixels.nbytes)
         key, first_row = tile.key, tile.first_row
         self._done(tile, pixels, first_row)
         if key is not None:  # other reads find it while groups of this one wait for more
@@ -399,7 +409,7 @@ class Pipeline(Generic[D]):
         with self._changed:
             self._ended = True
             left, self._in_flight = self._in_flight, 0
-        self._store.reserve(-left)
+        self._store.reserve(-left - self._unused)
         for job in (*self._fetching.close(hangs=self._stop.is_set()), *self._decoding.close()):
             job()  # fails at once
         with self._changed:

@@ -144,6 +144,20 @@ def test_little_waits_for_a_slow_consumer(files, run):
     assert_pixels(files, hrefs, rows)
 
 
+def test_a_read_larger_than_the_memory_leaves_some_of_the_cache_free(files, run):
+    hrefs = [files.add(f"f{n}", noise(256, 256, n), (256, 256)) for n in range(40)]
+    budget = 2 << 20
+    batches = run.batches(plans_of(table_of(files, hrefs)), budget_bytes=budget)
+    pipe, free = run.output.pipeline, []
+    one = 256 * 256 * 2
+    for n_taken, _ in enumerate(batches):
+        assert until(lambda n=n_taken: pipe._in_flight == (len(files.asked) - n) * one)  # all done
+        free.append(run.store._in_flight - pipe._in_flight)
+    assert run.counters.decoded_bytes == 40 * one
+    assert free[0] == 0
+    assert free[-1] == budget / 4
+
+
 def test_a_unit_larger_than_the_budget_runs(files, run):
     hrefs = [files.add(f"f{n}", noise(256, 256, n), (64, 64)) for n in range(3)]
     rows = run.rows(plans_of(table_of(files, hrefs)), budget_bytes=1000)
