@@ -33,11 +33,6 @@ class Gate:
             self._n_inside += 1
         self._pool.post(lambda: self._run(job))
 
-    @property
-    def n_waiting(self) -> int:
-        """Jobs for which there was no room yet."""
-        return len(self._waiting)
-
     def widen(self, limit: int) -> None:
         """Let more jobs in."""
         with self._lock:

@@ -42,8 +42,6 @@ _READY_PART = 4
 """Where a quarter of the memory of a run holds batches that are ready, the consumer is slow."""
 _UNUSED_PART = 4
 """A quarter of the memory is left free while a read runs that decodes more than all of it."""
-_WAITING_TILES = 4
-"""Where so many fetched tiles wait for each decoder, the decoders are what is slow."""
 _N_DECODERS = os.cpu_count() or 1
 
 
@@ -183,21 +181,19 @@ class Pipeline(Generic[D]):
         return not pending or self._in_flight < min(share, self._room)
 
     def _adapt_room(self, head: Group, pending: deque[Group]) -> None:
-        """Take less memory where more is no faster: the consumer or the decoders are behind.
+        """Take less memory for a consumer that is slower than the reads: more is no faster.
 
         Args:
             head: What is delivered next.
             pending: The groups behind it.
         """
-        enough = self._budget // _READY_PART
-        done = itertools.takewhile(lambda group: group.is_done, (head, *pending))
-        is_enough = any(
-            n_bytes > enough for n_bytes in itertools.accumulate(g.weight for g in done)
-        )
-        if is_enough or self._decoding.n_waiting > _WAITING_TILES * _N_DECODERS:
-            self._room = max(self._room - head.weight, enough)
-        elif not head.is_done:
+        if not head.is_done:
             self._room = min(self._room + 2 * head.weight, self._budget)
+            return
+        enough = self._budget // _READY_PART
+        done = itertools.takewhile(lambda group: group.is_done, pending)
+        if any(n_bytes > enough for n_bytes in itertools.accumulate(one.weight for one in done)):
+            self._room = max(self._room - head.weight, enough)
 
     def _adapt_cache(self) -> None:
         """Use less of the cache for a read that is larger than it: little is found there again."""
