@@ -513,7 +513,7 @@ zones            VARCHAR    relation of polygons, lines or points: table, view, 
 bands            VARCHAR[]  bands to read, in this order; default: all
 stats            VARCHAR[]  some of count, weight_sum, sum, mean, variance, stddev, min, max, variety, majority, mode, minority, frac, median, pixel_count, nodata_count, area_m2, and percentiles as p05 or p99.9
 weights          VARCHAR    what a pixel counts: 'center' (1 where the zone holds its centre), 'touched' (1 where the zone touches it), 'fraction' (its share inside the zone; of a line the length in it) or 'area' (that share times its square metres on the ellipsoid)
-weight_band      VARCHAR    a band whose values are further weights, 0 where it has no data
+weight_band      VARCHAR    a band whose values are further weights, 0 where it has no data. On another grid, its pixel that holds the centre of a pixel counts
 min_coverage     DOUBLE     leave out pixels of which a smaller share is inside; of 'fraction' and 'area'
 bbox             DOUBLE[]   [west, south, east, north]; west > east crosses the antimeridian
 geometry         any        polygon as WKT, WKB, GeoJSON text or GEOMETRY
@@ -530,6 +530,6 @@ scaled           BOOLEAN    apply the file's scale and offset before anything el
 mask_band        VARCHAR    band that tells where pixels are not to be used: where it holds one of mask_values or no data. On another grid, its pixel that holds the centre of a pixel counts
 mask_values      DOUBLE[]   values of mask_band, as clouds
 returns          the record's columns, the zone's columns, band, one column per statistic. A zone that touches a raster, but no pixel with data, is a row with count 0; one outside is no row
-raises           collection, bands, level, stats: unknown; zones: no relation of geometries; weight_band: on another grid than the bands, or below 0; a tile that can't be read, unless on_error
+raises           collection, bands, level, stats: unknown; zones: no relation of geometries; weight_band: below 0; a tile that can't be read, unless on_error
 example          SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', 'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' AS geometry', bands := ['B04'], weights := 'fraction') ORDER BY ALL
 $doc$;

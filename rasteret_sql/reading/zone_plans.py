@@ -53,8 +53,8 @@ class ZonePlanner(Planner):
         request: What to read; its bands are those that get rows.
         footprints: Of the zones.
         bands: Of them, those that are wanted.
-        weight_band: A band that is needed wherever they are, on their grid.
-        mask_band: A band that is needed wherever they are, on any grid.
+        weight_band: A band that is needed wherever they are, on any grid.
+        mask_band: Another one.
         at_once: Parts of zones in tiles, about, in a plan.
     """
 
@@ -69,7 +69,6 @@ class ZonePlanner(Planner):
         at_once: int = 1 << 14,
     ) -> None:
         self._own = tuple(bands)
-        self._weight_band = weight_band
         self._further = [one for one in (weight_band, mask_band) if one is not None]
         fetched = tuple(dict.fromkeys([*bands, *self._further]))
         super().__init__(request, footprints, Granularity.BLOCK, bands=fetched, at_once=at_once)
@@ -94,7 +93,6 @@ class ZonePlanner(Planner):
                 continue
             wanted = np.any([groups[name] == number for name in names], axis=0)
             grids = np.where(wanted, level.grid, -1)
-            self._check_weights(table, usable, leader, grids)
             pairs, errors = self.footprints.pairs(table.grids, np.unique(grids[grids >= 0]))
             failures += self._failures_of_grids(table, grids, errors, groups, number)
             fetched = list(dict.fromkeys([leader, *names, *self._further]))
@@ -229,7 +227,7 @@ class ZonePlanner(Planner):
                         f"record {table.id_of(int(units.scene[at[own[0]]]))}, band {name}",
                         "rasters with a transform and a CRS, or of one grid",
                         grid_text(table.grids[source]),
-                        "leave mask_band out",
+                        "leave the band out",
                     )
             needed[own] = nearest_windows(
                 table.grids[target], units.window[at[own]], table.grids[source]
@@ -292,25 +290,6 @@ class ZonePlanner(Planner):
             for name in self._own
             if groups[name][one.scene] == group
         ]
-
-    def _check_weights(
-        self, table: SceneTable, usable: dict[str, Usable], leader: str, grids: Ints
-    ) -> None:
-        """Refuse weights on another grid than that of the values."""
-        name = self._weight_band
-        level = None if name is None else usable[name].level
-        if name is None or level is None:
-            return
-        there = usable[name].is_usable & (grids >= 0)
-        unlike = np.flatnonzero(there & ~_are_same_grids(table, level.grid, grids, there))
-        if len(unlike):
-            scene = int(unlike[0])
-            raise InputError.expected(
-                f"record {table.id_of(scene)}, weight_band {name}",
-                f"the grid of band {leader} ({grid_text(table.grids[int(grids[scene])])})",
-                grid_text(table.grids[int(level.grid[scene])]),
-                "name bands on the grid of weight_band",
-            )
 
     def _group_of(self, readings: list[Reading], units: Jobs) -> Ints:
         """The group of each unit, which its grid tells."""

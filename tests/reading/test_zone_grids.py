@@ -246,18 +246,74 @@ def test_a_record_without_a_place_is_a_row_of_each_band(con, tmp_path):
     assert all("expected a raster with a CRS" in row[3] for row in rows)
 
 
-def test_weights_of_another_grid_are_refused(grids):
-    con, _, areas = grids
-    options = {"zones": "zones", "weight_band": "coarse", **UTM}
-    for bands in (["fine"], ["coarse", "fine"]):
-        call = call_of("rasteret_zonal_stats", "made", bands=bands, **options)
-        with pytest.raises(InputError, match=(
-            r"record one, weight_band coarse: expected the grid of band fine \(130 x 120 px\), "
-            "got '65 x 60 px'; name bands on the grid of weight_band"
-        )):  # fmt: skip
-            rasteret_sql.sql(con, f"FROM {call}").fetchall()
-    call = call_of("rasteret_zonal_stats", "made", bands=["coarse"], **options)
-    assert len(con.execute(f"FROM {call}").fetchall()) > len(areas) / 2
+WEIGHTED = {
+    "count": "count",
+    "mean": "weighted_mean",
+    "sum": "weighted_sum",
+    "variance": "weighted_variance",
+}
+
+
+@pytest.mark.parametrize("weight", [name for name in GRIDS if name != "fine"])
+def test_weights_of_another_grid_equal_exactextract(grids, weight, tmp_path):
+    """Weights are looked up at the centres of pixels; exactextract does so where grids nest."""
+    con, paths, areas = grids
+    options = {"bands": ["fine"], "weight_band": weight, "weights": "fraction", **UTM}
+    got = stats_of(con, "made", "zones", [*WEIGHTED, "weight_sum"], **options)
+    found, known = looked_up(paths["fine"], paths[weight])
+    alike = write(tmp_path / "alike.tif", np.where(known, found, 0).astype("float32")[None])
+    ways = [alike, paths["coarse"]] if weight == "coarse" else [alike]
+    for weights in ways:
+        compared = 0
+        theirs = exactextracted(paths["fine"], areas, list(WEIGHTED.values()), weights=str(weights))
+        for name, other in theirs.items():
+            row = got.get((name, "one", "fine"))
+            if row is None or not row["weight_sum"]:
+                assert not other["weighted_sum"]
+                continue
+            compared += 1
+            for mine, its in WEIGHTED.items():
+                assert near(row[mine], other[its], rel=1e-5), (name, mine, row[mine], other[its])
+        assert compared > 8
+
+
+def test_weights_are_scaled_where_values_are(con, tmp_path):
+    values = write(tmp_path / "v.tif", np.array([[[1, 2], [3, 4]]], "uint8"))
+    weights = write(
+        tmp_path / "w.tif", np.array([[[7]]], "uint8"), transform=NORTH_UP @ Affine.scale(2)
+    )
+    with rasterio.open(weights, "r+") as file:
+        file.scales, file.offsets = [0.5], [1.0]
+    build_scenes(con, {"one": {"v": values, "w": weights}})
+    options = {"bands": ["v"], "weight_band": "w", "stats": ["sum", "weight_sum"]}
+    for scaled, weight in ((False, 7), (True, 4.5)):
+        call = call_of("rasteret_zonal_stats", "made", scaled=scaled, **options)
+        call = call.replace("'made', ", "'made', NULL, ")
+        assert con.execute(f"SELECT sum, weight_sum FROM {call}").fetchall() == [
+            (10 * weight, 4 * weight)
+        ]
+
+
+def test_where_weights_do_not_reach_they_are_zero(con, tmp_path):
+    """Below 0 they are an error, which names the record and the band."""
+    values = write(tmp_path / "v.tif", np.ones((1, 8, 8), "uint8"))
+    weights = write(tmp_path / "w.tif", np.full((1, 2, 2), 3, "int8"))
+    below = write(tmp_path / "b.tif", np.full((1, 1, 1), -3, "int8"))
+    build_scenes(con, {"one": {"v": values, "w": weights, "b": below}})
+    areas = {
+        "all": shapely.box(0, 0, 8, 8),
+        "away": shapely.box(5, 5, 8, 8),
+        "edge": shapely.box(1, 1, 3, 3),
+    }
+    make_areas(con, "zones", {name: to_map(area, NORTH_UP) for name, area in areas.items()})
+    options = {"bands": ["v"], **UTM}
+    got = stats_of(con, "made", "zones", ["count", "weight_sum"], weight_band="w", **options)
+    assert {name: (row["count"], row["weight_sum"]) for (name, _, _), row in got.items()} == {
+        "all": (64, 12), "away": (9, 0), "edge": (4, 3),
+    }  # fmt: skip
+    call = call_of("rasteret_zonal_stats", "made", zones="zones", weight_band="b", **options)
+    with pytest.raises(InputError, match="record one, band b: expected weights of 0 or more"):
+        rasteret_sql.sql(con, f"FROM {call}").fetchall()
 
 
 REAL = {
@@ -293,17 +349,23 @@ def test_real_files_of_unlike_grid(real):
 # Masks
 
 
-def used_of(path, mask, hidden):
-    """Where a mask lets the pixels of a file through: its pixel that holds their centre."""
-    values, _, transform = pixels_of(path)
-    flags, known, other = pixels_of(mask)
-    col, row = np.meshgrid(np.arange(values.shape[1]) + 0.5, np.arange(values.shape[0]) + 0.5)
-    a, b, c, d, e, f = (~other @ transform)[:6]
+def looked_up(path, other):
+    """Values of a file at the centres of the pixels of another, and where it has data."""
+    height, width = pixels_of(path)[0].shape
+    values, known, transform = pixels_of(other)
+    col, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    a, b, c, d, e, f = (~transform @ pixels_of(path)[2])[:6]
     x, y = a * col + b * row + c, d * col + e * row + f
     row, col = np.floor(y + 1e-9).astype(int), np.floor(x + 1e-9).astype(int)
-    there = (row >= 0) & (row < flags.shape[0]) & (col >= 0) & (col < flags.shape[1])
+    there = (row >= 0) & (row < values.shape[0]) & (col >= 0) & (col < values.shape[1])
     row, col = np.where(there, row, 0), np.where(there, col, 0)
-    return there & known[row, col] & ~np.isin(flags[row, col], hidden)
+    return values[row, col], there & known[row, col]
+
+
+def used_of(path, mask, hidden):
+    """Where a mask lets the pixels of a file through: its pixel that holds their centre."""
+    flags, known = looked_up(path, mask)
+    return known & ~np.isin(flags, hidden)
 
 
 HIDDEN = [0, 4, 5, 9, 11, 12, 20]

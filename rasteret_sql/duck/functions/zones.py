@@ -116,7 +116,8 @@ def _share(name: str, value: object) -> float:
         Parameter(
             "weight_band",
             "VARCHAR",
-            "a band whose values are further weights, 0 where it has no data",
+            "a band whose values are further weights, 0 where it has no data. On another grid, its "
+            "pixel that holds the centre of a pixel counts",
             "NULL",
             text("the name of a band"),
         ),
@@ -150,7 +151,7 @@ def _share(name: str, value: object) -> float:
     returns="the record's columns, the zone's columns, band, one column per statistic. A zone "
     "that touches a raster, but no pixel with data, is a row with count 0; one outside is no row",
     raises="collection, bands, level, stats: unknown; zones: no relation of geometries; "
-    "weight_band: on another grid than the bands, or below 0; a tile that can't be read, unless "
+    "weight_band: below 0; a tile that can't be read, unless "
     "on_error",
     example="SELECT name, datetime, band, count, mean FROM rasteret_zonal_stats('s2', "
     "'SELECT ''north'' AS name, ''POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))'' "

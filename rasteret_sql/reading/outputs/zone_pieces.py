@@ -137,8 +137,11 @@ def _mask_of(numbers: Ints, size: int) -> Mask:
     return mask
 
 
-def weights_of(cells: ZonePixels, values: NDArray[Any], valid: Mask | None) -> Floats:
-    """Weights from the values of a band; 0 where it has no data."""
+def weights_of(cells: ZonePixels, found: tuple[NDArray[Any], Mask | None] | None) -> Floats:
+    """Weights from the values of a band; 0 where it has no data, or does not reach."""
+    if found is None:
+        return np.zeros(len(cells.unit))
+    values, valid = found
     weights = cells.of(values).astype(np.float64)
     is_absent = np.isnan(weights)
     if valid is not None:
@@ -223,12 +226,11 @@ class Gatherer:
         refused = np.zeros(len(units), bool)
         name = self._options.weight_band
         if name is not None and missing is None:
-            values = self._values(plan, scene, name, found[name])
+            values = self._values(plan, first, union, found[name])
             refused = self._refused(plan, scene, found[name], every, local, partial)
-            if values is not None:
-                by_band = weights_of(cells, *values)
-                further = by_band if further is None else further * by_band
-                missing = _negative(plan, scene, name, by_band[~refused[cells.unit]])
+            by_band = weights_of(cells, values)
+            further = by_band if further is None else further * by_band
+            missing = _negative(plan, scene, name, by_band[~refused[cells.unit]])
         if missing is not None:
             self._tell(plan, scene, missing, None, every, local, partial)
             return
@@ -239,26 +241,37 @@ class Gatherer:
             used = self._used(plan, first, union, found[name])
         for number in every:
             name = self._bands[number]
-            values = self._values(plan, scene, name, found[name])
+            values = self._values(plan, first, union, found[name])
             own = refused | self._refused(plan, scene, found[name], [number], local, partial)
             if values is not None and not own.all():
                 values = values if used is None else _hidden(*values, used)
                 self._add_values(number, values, cells, further, own, local, partial)
 
     def _used(self, plan: TilePlan, unit: int, union: Window, band: PieceBand) -> Mask:
-        """Where the mask band lets values through: by its pixel that holds a pixel's centre."""
+        """Where the mask band lets values through."""
+        found = self._found(plan, unit, union, band)
+        if found is None:
+            return np.zeros((union.height, union.width), bool)
+        return used_pixels(*found, self._options.mask_values)
+
+    def _found(
+        self, plan: TilePlan, unit: int, union: Window, band: PieceBand
+    ) -> tuple[NDArray[Any], Mask | None] | None:
+        """Values of a band at the pixels of a window, and which hold data.
+
+        A band of another grid is looked up at the centres of the pixels. None where none of
+        its pixels is there, or can be read.
+        """
         scene, patch = int(plan.units.scene[unit]), band.patch
         level = level_of(plan, scene, band.name)
-        if patch is None or level is None:  # none of its pixels is there, or can be read
-            return np.zeros((union.height, union.width), bool)
+        if patch is None or patch.kind is None or level is None:
+            return None
+        number, own = int(plan.units.grid[unit]), int(level.grid[scene])
         grids = plan.table.grids
-        grid, own = grids[int(plan.units.grid[unit])], grids[int(level.grid[scene])]
-        if is_same_grid(grid, own):
+        if number == own or is_same_grid(grids[number], grids[own]):
             values = pixels_of(patch)
-            valid = valid_pixels(patch, values)
-        else:
-            values, valid = nearest(patch, grid, union, own)
-        return used_pixels(values, valid, self._options.mask_values)
+            return values, valid_pixels(patch, values)
+        return nearest(patch, grids[number], union, grids[own])
 
     def _add_values(
         self,
@@ -285,23 +298,22 @@ class Gatherer:
             )
 
     def _values(
-        self, plan: TilePlan, scene: int, name: str, band: PieceBand
+        self, plan: TilePlan, unit: int, union: Window, band: PieceBand
     ) -> tuple[NDArray[Any], Mask | None] | None:
-        """Values of the window of a piece, and which hold data; None of what can't be read."""
-        patch = band.patch
-        if patch is None or patch.kind is None:
+        """As `_found`, scaled where that is asked for; complex numbers are an error."""
+        found, patch = self._found(plan, unit, union, band), band.patch
+        if found is None or patch is None or patch.kind is None:
             return None
-        pixels = pixels_of(patch)
+        pixels, valid = found
         if pixels.dtype.kind == "c":
             error = InputError.expected(
-                f"record {plan.table.id_of(scene)}, band {name}",
+                f"record {plan.table.id_of(int(plan.units.scene[unit]))}, band {band.name}",
                 "real numbers",
                 "complex ones",
                 "read it with rasteret_pixels",
             )
             band.errors.append((np.ones(band.n_units, bool), error))
             return None
-        valid = valid_pixels(patch, pixels)
         if self._read.request.scaled:
             scale = 1.0 if patch.kind.scale is None else patch.kind.scale
             pixels = pixels.astype(np.float64) * scale + (patch.kind.offset or 0.0)
