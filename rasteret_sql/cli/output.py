@@ -35,13 +35,14 @@ options = together(
         type=click.Choice(["table", *_SUFFIXES.values()]),
         help="Form of the result; default: as the suffix of --output says; table on stdout.",
     ),
+    click.option("--json", "format_", flag_value="json", help="The same as --format json."),
     click.option(
         "--output",
         type=click.Path(dir_okay=False, path_type=Path),
         help="File for the result; it appears once it is whole. Default: stdout.",
     ),
 )
-"""``--format`` and ``--output``."""
+"""``--format``, ``--json`` and ``--output``."""
 
 
 def chosen(format_: str | None, output: Path | None) -> str:

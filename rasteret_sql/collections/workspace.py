@@ -213,19 +213,23 @@ class Workspace:
             n_bytes += sum((folder / name).lstat().st_size for name in files)
         return n_versions, n_bytes
 
-    def find(self, name: str) -> CollectionInfo:
+    def find(self, name: str, argument: str = "name") -> CollectionInfo:
         """The collection of that name.
+
+        Args:
+            name: As it was built.
+            argument: What messages call it.
 
         Raises:
             InputError: for a name that cannot be one.
             UnknownCollectionError: if there is none; lists those that exist.
             CollectionError: if its files can't be read.
         """
-        check_name(name)
+        check_name(name, argument)
         for kind in KINDS:
             if self._folder(name, kind).exists():
                 return self._info(name, kind)
-        raise self._unknown(name)
+        raise self._unknown(name, argument)
 
     def drop(self, name: str) -> None:
         """Remove a collection, of either kind, with its versions.
@@ -255,10 +259,10 @@ class Workspace:
             self._known[version] = info
         return info
 
-    def _unknown(self, name: str) -> UnknownCollectionError:
+    def _unknown(self, name: str, argument: str = "name") -> UnknownCollectionError:
         known = ", ".join(sorted({known for known, _ in collection_folders(self.root)})) or "none"
         return UnknownCollectionError.expected(
-            "name",
+            argument,
             f"a collection of {self.root} ({known})",
             name,
             "build it or check the workspace",
@@ -290,7 +294,7 @@ class Workspace:
             lock.release()
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, argument: str = "name") -> None:
     """Refuse a name that is no safe folder name and identifier.
 
     Raises:
@@ -298,7 +302,7 @@ def check_name(name: str) -> None:
     """
     if not NAME.fullmatch(name):
         raise InputError.expected(
-            "name",
+            argument,
             "1 to 100 letters, digits, _, - or ., no dot in front",
             name,
             "choose another name",

@@ -30,7 +30,8 @@ from rasteret_sql.duck.relations import (
     resolve,
     unreadable,
 )
-from rasteret_sql.duck.staging import ROW, STAGE, STAGE_UDF, STAGED_UDF, Staged
+from rasteret_sql.duck.staging import ROW, STAGE, Staged
+from rasteret_sql.duck.udfs import STAGE_UDF, STAGED_UDF
 from rasteret_sql.duck.unmatched import Unmatched
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import parse_aoi
@@ -327,9 +328,9 @@ def bind_read(
     if aois is not None and (bbox is not None or geometry is not None):
         raise InputError.expected(
             areas_argument,
-            f"{areas_argument}, bbox or geometry",
-            "several",
-            "leave all but one out",
+            f"one of {areas_argument}, bbox and geometry",
+            f"{areas_argument} and {'bbox' if geometry is None else 'geometry'}",
+            "leave one out",
         )
     aoi = parse_aoi(bbox=bbox, geometry=geometry, geometry_crs=crs)
     areas = None if aois is None else find_visible(call, aois, areas_argument)

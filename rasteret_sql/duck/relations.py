@@ -465,9 +465,9 @@ def _unknown(
 
 
 def unreadable(label: str, error: duckdb.Error) -> CollectionError:
-    """DuckDB's error about a relation, its first line."""
-    first = str(error).strip().splitlines()[0]
-    return CollectionError(f"{label}: {first}")
+    """DuckDB's error about a relation, without the line of the statement that it marks."""
+    text = str(error).partition("\n\nLINE ")[0]
+    return CollectionError(f"{label}: {' '.join(text.split())}")
 
 
 def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:
@@ -478,11 +478,15 @@ def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:
     """
     known = relation.bands
     if not known:
+        names = relation.schema.names
+        is_bare = "assets" in names  # a collection whose headers were not read
         raise CollectionError.expected(
             f"collection {relation.label}",
             "{band}_metadata columns",
-            "none",
-            "build it with enrich := true, or use rasteret_enrich",
+            "none" if is_bare else ", ".join(names[:12]),
+            "build it with enrich := true, or use rasteret_enrich"
+            if is_bare
+            else "the first argument is the collection, areas and points come behind it",
         )
     if bands is None:
         return tuple(known)

@@ -19,8 +19,6 @@ import pyarrow as pa
 
 from rasteret_sql.duck.scalars import row_batch
 from rasteret_sql.duck.table_function import Runtime
-from rasteret_sql.duck.udfs import STAGE_UDF as STAGE_UDF
-from rasteret_sql.duck.udfs import STAGED_UDF as STAGED_UDF
 from rasteret_sql.errors import InputError, RasteretError
 
 ROW = "_rasteret_row"

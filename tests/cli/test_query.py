@@ -54,6 +54,21 @@ def test_every_format_round_trips(command, tmp_path, format_, to):
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("name", ["query", "sample", "zonal"])
+def test_json_is_short_for_its_format(command, built, name):
+    area = "POLYGON((77.985 13.0, 77.99 13.0, 77.99 13.01, 77.985 13.0))"
+    given = {
+        "query": ["FROM s2"],
+        "sample": ["s2", "SELECT 77.985 AS lon, 13.01 AS lat", "--bands", "B04"],
+        "zonal": ["s2", f"SELECT '{area}' AS geometry", "--bands", "B04"],
+    }[name]
+    where = ["--workspace-dir", built]
+    long = command(name, *given, "--format", "json", *where)
+    assert len(json.loads(long.stdout)) > 1
+    assert command(name, *given, "--json", *where).stdout == long.stdout
+
+
 def test_the_table_is_the_one_that_duckdb_draws(command):
     with duckdb.connect() as con:
         assert command("query", SQL).stdout.strip() == str(con.sql(SQL)).strip()

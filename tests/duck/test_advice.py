@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import rasteret_sql
 from rasteret_sql.cli import main
-from rasteret_sql.errors import InputError
+from rasteret_sql.errors import InputError, RasteretError
 
 AREA = "POLYGON ((77.585 13.093, 77.59 13.093, 77.59 13.099, 77.585 13.093))"
 ARGUMENTS = {
@@ -212,3 +212,38 @@ def test_a_name_with_a_colon_is_to_be_quoted(con):
     assert con.execute(statement.replace(wanted, quoted)).fetchall()[0][0] > 0
     with pytest.raises(duckdb.ParserException):
         rasteret_sql.sql(con, "SELECT 1 : FROM s2 WHERE x = 'a:b'")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            "rasteret_sample_points('SELECT 77.6 AS lon, 13 AS lat', 's2')",
+            (
+                "expected {band}_metadata columns, got 'lon, lat'; the first argument is the "
+                "collection, areas and points come behind it"
+            ),
+        ),
+        (
+            "rasteret_zonal_stats('s2', 'areas', bbox := [77.585, 13.093, 77.59, 13.099])",
+            "zones: expected one of zones, bbox and geometry, got 'zones and bbox'; leave one out",
+        ),
+        (
+            "rasteret_read('s2', geometry := '" + AREA + "', aois := 'areas')",
+            "aois: expected one of aois, bbox and geometry, got 'aois and geometry'",
+        ),
+        (
+            "rasteret_errors('none')",
+            "rasteret_errors: collection: expected a collection of ",
+        ),
+        (
+            "rasteret_read('SELECT st_astext(1) AS g, * FROM s2')",
+            "You might need to add explicit type casts. Candidate functions: st_astext(",
+        ),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_told_so(con, call, told):
+    with pytest.raises(RasteretError) as caught:
+        rasteret_sql.sql(con, f"FROM {call}")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -231,7 +231,7 @@ def description(
 )
 def errors(call: Call, *, collection: str, workspace: str | None) -> Stream:
     """List the assets that could not be read."""
-    info = workspace_of(call, workspace).find(collection)
+    info = workspace_of(call, workspace).find(collection, "collection")
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
         rows = list(read_errors(info.path))
