@@ -23,8 +23,11 @@ def run() -> None:
         from rasteret_sql.cli.known_commands import answer
 
         sys.exit(answer(instruction))
-    from rasteret_sql.cli.program import main
-
+    try:
+        from rasteret_sql.cli.program import main
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)  # `failures.INTERRUPTED`, which may not be imported yet
     main(prog_name=PROGRAM)
 
 

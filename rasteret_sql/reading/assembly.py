@@ -351,7 +351,6 @@ def _tiles_of(pieces: _Pieces, kinds: KindColumns, *, whole_tiles: bool) -> tupl
     if whole_tiles:
         is_one = kinds.part[kind] >= kinds.tile_height[kind]
         start, stop = np.where(is_one, 0, start), np.where(is_one, pieces.rows[at], stop)
-    start = np.where(is_random | is_streamed_, start, 0)
     fetch_start, fetch_stop = offset.copy(), offset + count
     size = kinds.row_bytes[kind]
     fetch_start = np.where(
@@ -379,7 +378,7 @@ def _tiles_of(pieces: _Pieces, kinds: KindColumns, *, whole_tiles: bool) -> tupl
             pieces.file[at],
             fetch_start,
             fetch_stop,
-            (stop - start) * kinds.row_size[kind],
+            np.where(is_random, stop - start, stop) * kinds.row_size[kind],
             is_streamed_,
         ),
     )

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError, TruncatedError
+from rasteret_sql.reading.blocks import row_size
 from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.counters import Counters
 from rasteret_sql.reading.gates import RUNS, Gate
@@ -229,6 +230,7 @@ class Pipeline(Generic[D]):
             tile.is_started = True
             self._take(tile.cost)
             if not self._is_known(tile):
+                self._keep_more(tile)
                 wanted.append(tile)
         if not wanted:
             return 0
@@ -265,6 +267,18 @@ class Pipeline(Generic[D]):
         with self._changed:
             self._begun.add(tile.key)
         return False
+
+    def _keep_more(self, tile: Tile) -> None:
+        """Decode a tile from its first row on if other rows were needed before.
+
+        They are inflated anyhow; a map that is moved, or a list of places, comes back to them.
+        """
+        if tile.key is None or not tile.first_row or row_access(tile.format) is RowAccess.ANY:
+            return
+        if self._store.has(tile.key):
+            more = tile.first_row * row_size(tile.format)
+            tile.first_row, tile.cost = 0, tile.cost + more
+            self._take(more)
 
     def _submit_part(self, tile: Tile) -> None:
         stream = tile.stream
@@ -308,10 +322,13 @@ class Pipeline(Generic[D]):
             if data is None and tile.stream is not None:
                 pixels = tile.stream.rows(tile.first_row, tile.stop_row, self._check)
             else:
-                rows = tile.stop_row - tile.first_row
+                first, stop = tile.first_row, tile.stop_row
+                if row_access(tile.format) is RowAccess.ANY:  # nothing before it was fetched
+                    first, stop = 0, stop - first
                 pixels = decode_block(
-                    b"" if data is None else data, tile.format, rows=tile.rows, needed_rows=rows
-                )
+                    b"" if data is None else data, tile.format,
+                    rows=tile.rows, needed_rows=stop, first_row=first,
+                )  # fmt: skip
         except BaseException as error:  # noqa: BLE001 (must not leave the consumer waiting)
             if isinstance(error, DecodeError) and _may_have_more(tile):
                 tile.fetch_stop = tile.block[1]

@@ -156,7 +156,7 @@ class Tiles(NamedTuple):
         byte_count: Bytes of the block.
         rows: Rows that the block has (the last strip may be short).
         part: Number of the part, 0 of a block that is not large.
-        first_row: First row of the block that is needed, or that decoding starts with.
+        first_row: First row of the block that is needed.
         stop_row: Behind the last one.
         fetch_start: First byte that is requested.
         fetch_stop: Behind the last one.

@@ -56,7 +56,7 @@ class Tile:
         key: None where the version of the file is not known.
         format: How to decode the block.
         rows: Rows that the block has (the last strip may be short).
-        first_row: Row of the block that ``pixels`` starts with.
+        first_row: Row of the block that ``pixels`` starts with: the first that is needed.
         stop_row: Behind the last row that is needed; decoding may stop there.
         fetch_start: First byte that is requested.
         fetch_stop: Behind the last one.
@@ -165,6 +165,11 @@ class TileStore:
             self._kept.move_to_end(key)
             self._hits += 1
             return kept
+
+    def has(self, key: TileKey) -> bool:
+        """Whether some rows of a tile are kept."""
+        with self._lock:
+            return key in self._kept
 
     def begin(self, key: TileKey, when_done: Callable[[Pixels | None, int], None]) -> bool:
         """Say that a tile will be decoded.

@@ -23,8 +23,9 @@ from rasteret_sql.tiff.inflate import EXPANSION, INFLATE, STOPS_EARLY, corrupt
 from rasteret_sql.tiff.layout import BlockFormat
 from rasteret_sql.tiff.unpack import sample_dtype, unpacker
 
-Decoder: TypeAlias = Callable[[bytes | memoryview, int, int], NDArray[Any]]
-"""``decoder(data, wanted_rows, declared_rows)``: shape (wanted_rows, tile_width, samples)."""
+Decoder: TypeAlias = Callable[[bytes | memoryview, int, int, int], NDArray[Any]]
+"""``decoder(data, first, stop, declared)``: rows [first, stop) of a block that declares so many,
+shape (rows, tile_width, samples)."""
 
 _NAMES: Final = {
     1: "none",
@@ -85,6 +86,7 @@ def decode_block(
     *,
     rows: int | None = None,
     needed_rows: int | None = None,
+    first_row: int = 0,
 ) -> NDArray[Any]:
     """Decode one tile or strip.
 
@@ -95,21 +97,22 @@ def decode_block(
         fmt: From `Header.block_format`.
         rows: Rows that the block has: fewer than ``fmt.tile_height`` in the last strip of an
             image. A tile always has all of its rows.
-        needed_rows: How many of them are wanted, from the first. Some compressions can stop
+        needed_rows: Behind the last of them that is wanted. Some compressions can stop
             there. As in GDAL, a block of the last row of blocks need not have bytes beyond
-            the rows that lie in the image. Size and checksum are verified where all rows
-            of the block are wanted; of a part of them nobody can tell.
+            the rows that lie in the image. Size and checksum are verified where the last row
+            of the block is wanted; of a part of them nobody can tell.
+        first_row: The first of them that is wanted. Rows before it are inflated and dropped.
 
     Returns:
-        Shape (rows or needed_rows, ``fmt.tile_width``, ``fmt.samples``), native byte order.
-        It may be a read-only view of ``data``.
+        Rows [first_row, needed_rows or rows), shape (n, ``fmt.tile_width``, ``fmt.samples``),
+        native byte order. It may be a read-only view of ``data``.
 
     Raises:
         UnsupportedTiffError: as `check_supported`.
         DecodeError: if the bytes are cut off or corrupt.
     """
     try:
-        return _decoded(data, fmt, rows, needed_rows)
+        return _decoded(data, fmt, rows, needed_rows, first_row)
     except RasteretError:
         raise
     except Exception as error:
@@ -118,14 +121,22 @@ def decode_block(
 
 
 def _decoded(
-    data: bytes | memoryview, fmt: BlockFormat, rows: int | None, needed_rows: int | None
+    data: bytes | memoryview,
+    fmt: BlockFormat,
+    rows: int | None,
+    needed_rows: int | None,
+    first: int,
 ) -> NDArray[Any]:
     decoder = _decoder(fmt)
     declared = fmt.tile_height if rows is None else min(rows, fmt.tile_height)
     wanted = declared if needed_rows is None else min(needed_rows, declared)
-    if wanted <= 0:
+    if wanted <= first:
         return np.empty((0, fmt.tile_width, fmt.samples), sample_dtype(fmt))
-    return decoder(data, wanted, declared)
+    pixels = decoder(data, first, wanted, declared)
+    whole = pixels.base
+    if first and isinstance(whole, np.ndarray) and whole.nbytes > 2 * pixels.nbytes:
+        return pixels.copy()  # the view would keep the dropped rows in memory
+    return pixels
 
 
 @lru_cache(maxsize=512)
@@ -146,7 +157,7 @@ def _decoder(fmt: BlockFormat) -> Decoder:
     finish = recolour(fmt)
     if finish is None:
         return decoder
-    return lambda data, wanted, declared: finish(decoder(data, wanted, declared))
+    return lambda data, first, stop, declared: finish(decoder(data, first, stop, declared))
 
 
 def _check_size(size: int) -> None:
@@ -167,12 +178,12 @@ def _byte_decoder(fmt: BlockFormat) -> Decoder:
     is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED
     _check_size(widest_row if stops_early else widest_row * fmt.tile_height)
 
-    def decode(data: bytes | memoryview, wanted: int, declared: int) -> NDArray[Any]:
-        _check_size(wanted * widest_row)
-        size = wanted * row_bytes
+    def decode(data: bytes | memoryview, first: int, stop: int, declared: int) -> NDArray[Any]:
+        _check_size(stop * widest_row)
+        size = stop * row_bytes
         _check_expansion(fmt, len(data), size)
         raw = inflate(reverse_bits(data) if is_reversed else data, size, declared * row_bytes, full)
-        return unpack(_whole(raw, size), wanted)
+        return unpack(_whole(raw, size)[first * row_bytes :], stop - first)
 
     return decode
 
@@ -197,11 +208,11 @@ def _ycbcr_decoder(fmt: BlockFormat) -> Decoder:
     _check_size(12 * fmt.tile_width * fmt.tile_height)
     is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED
 
-    def decode(data: bytes | memoryview, wanted: int, declared: int) -> NDArray[Any]:
-        size, whole = (-(-rows // down) * unit_row for rows in (wanted, declared))
+    def decode(data: bytes | memoryview, first: int, stop: int, declared: int) -> NDArray[Any]:
+        size, whole = (-(-rows // down) * unit_row for rows in (stop, declared))
         _check_expansion(fmt, len(data), size)
         raw = inflate(reverse_bits(data) if is_reversed else data, size, whole, full)
-        return ycbcr_to_rgb(_whole(raw, size), wanted, fmt)
+        return ycbcr_to_rgb(_whole(raw, size), stop, fmt)[first:]
 
     return decode
 
@@ -230,8 +241,8 @@ def _image_decoder(fmt: BlockFormat) -> Decoder:
     # libtiff leaves the bits of JPEG blocks alone.
     is_reversed = fmt.fill_order == _FILL_ORDER_REVERSED and fmt.compression != _JPEG
 
-    def decode(data: bytes | memoryview, wanted: int, declared: int) -> NDArray[Any]:
+    def decode(data: bytes | memoryview, first: int, stop: int, declared: int) -> NDArray[Any]:
         pixels = image(reverse_bits(data) if is_reversed else data, declared)
-        return pixels[:wanted].reshape(wanted, fmt.tile_width, fmt.samples)
+        return pixels[first:stop].reshape(stop - first, fmt.tile_width, fmt.samples)
 
     return decode

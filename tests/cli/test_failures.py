@@ -180,6 +180,29 @@ def test_an_interrupt_in_a_command_is_exit_code_130(error):
     assert (done.exit_code, done.stderr) == (130, "error: interrupted\n")
 
 
+DURING_IMPORTS = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rasteret_sql.cli.reads":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from rasteret_sql.cli import run
+run()
+"""
+
+
+@pytest.mark.any_duckdb
+def test_ctrl_c_while_commands_are_imported_is_one_line(environment):
+    done = subprocess.run(
+        heeding_ctrl_c("-c", DURING_IMPORTS, "collections", "list"),
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
 @pytest.mark.parametrize("format_", ["table", "json", "arrow"])
 def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(command, server, tmp_path, format_):
     remote, outputs = tmp_path / "workspace", tmp_path / "outputs"

@@ -47,13 +47,17 @@ def places(server, tmp_path):
     pq.write_table(far, server.folder / "far.parquet", compression="none", use_dictionary=False)
     few = pa.table({"id": ["a", "b"], "url": [f"{hang}/a.tif", f"{hang}/b.tif"]})
     pq.write_table(few, tmp_path / "few.parquet")
-    server.reset()
     return {
         "hang": hang,
         "stall": server.url("scenes", fault="stall"),
         "served": server.url("scenes"),
         "table": str(tmp_path / "few.parquet"),
     }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_asked_before(server):
+    server.reset()
 
 
 def wait_for_a_request(server, mark, seconds=10):
@@ -114,6 +118,7 @@ def test_ctrl_c_ends_a_command(server, places, tmp_path, name):
     words = [word.format(**places) for word in COMMANDS[name]]
     words += ["--workspace-dir", str(tmp_path / "workspace")]
     command = heeding_ctrl_c("-m", "rasteret_sql", "collections", *words)
+    server.reset()
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -97,6 +97,29 @@ def test_needed_rows_are_the_first_rows_of_the_whole_block(compression):
 
 
 @pytest.mark.parametrize("compression", ENCODERS)
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_rows_before_the_first_that_is_wanted_are_dropped(compression, predictor):
+    fmt = replace(PLAIN, compression=compression, predictor=predictor)
+    data = encoded(compression)
+    whole = decode_block(data, fmt)
+    for first, stop in ((0, 3), (1, 16), (6, 7), (12, 16), (5, 5), (9, 4)):
+        block = decode_block(memoryview(data), fmt, needed_rows=stop, first_row=first)
+        assert np.array_equal(block, whole[first:stop])
+        assert block.dtype == whole.dtype
+        if 0 < stop - first < 8 and first and compression != 1:
+            assert getattr(block.base, "nbytes", block.nbytes) <= 2 * block.nbytes
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_rows_of_images_are_those_of_the_whole_image(name):
+    fmt, data = IMAGES[name]
+    whole = decode_block(data, fmt)
+    for first, stop in ((0, 3), (2, 5), (7, 8)):
+        block = decode_block(data, fmt, needed_rows=stop, first_row=first)
+        assert np.array_equal(block, whole[first:stop])
+
+
+@pytest.mark.parametrize("compression", ENCODERS)
 def test_the_last_strip_may_be_shorter_or_as_long_as_the_others(compression):
     fmt = replace(PLAIN, compression=compression)
     for written in (5, 16):
