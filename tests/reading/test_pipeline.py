@@ -279,6 +279,23 @@ def test_fewer_rows_in_memory_than_needed_are_read_again(files, run):
 # prefixes
 
 
+def test_a_tile_that_was_read_before_is_decoded_from_its_first_row_on(files, run):
+    """The first read of a tile keeps its own rows, the next one all that it inflates."""
+    files.add("a", noise(256, 256), (256, 256))
+    table = table_of(files, ["a"])
+    for first, stop, n_hits, n_rows in (
+        (200, 210, 0, 10), (100, 110, 0, 110), (40, 90, 1, 0), (0, 5, 2, 0), (204, 206, 2, 206),
+    ):  # fmt: skip
+        before = run.counters.decoded_bytes
+        (row,) = run.rows(plans_of(table, [shapely.box(0, first, 256, stop)]))
+        assert row["window"] == [first, stop, 0, 256]
+        assert_pixels(files, ["a"], [row])
+        assert run.counters.decoded_bytes - before == n_rows * 256 * 2
+        assert run.counters.cache_hits == n_hits
+        assert run.store.stats().tiles == 1
+    assert run.store.stats().used_bytes == 206 * 256 * 2
+
+
 def test_a_prefix_is_fetched_and_gives_the_right_rows(files, run):
     files.add("a", noise(512, 512), (512, 512))
     rows = run.rows(plans_of(table_of(files, ["a"]), [shapely.box(0.1, 0.1, 300, 99.9)]))
