@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.collections.spool import Spool
@@ -262,13 +261,24 @@ def _holds(kept: NDArray[np.float64], given: NDArray[np.float64]) -> bool:
 
 
 def _plain(column: pa.Array) -> list[object]:
-    """Values whose text tells them apart; moments as integers, which are quicker."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    elif pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    values: list[object] = column.to_pylist()
+    """Values whose text tells them apart."""
+    values: list[object] = column.cast(_counted(column.type)).to_pylist()
     return values
+
+
+def _counted(kind: pa.DataType) -> pa.DataType:
+    """The type with dates and times as integers: Python's own end with the year 9999."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_counted(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_counted(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(_counted(kind.key_type), _counted(kind.item_type))
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == pa.int32().bit_width else pa.int64()
+    return kind
 
 
 def _check(stop: threading.Event) -> None:

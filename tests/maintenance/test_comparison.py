@@ -119,6 +119,40 @@ def test_rows_that_changed_in_another_order_are_read_a_few_times(compared, monke
     assert n_read < 400
 
 
+MOMENTS = {
+    "date": ("'infinity'::DATE", "'-infinity'::DATE"),
+    "time": ("TIME '24:00:00'", "TIME '00:00:00'"),
+    "timestamp": ("'infinity'::TIMESTAMP", "'-infinity'::TIMESTAMP"),
+    "struct": ("{'at': 'infinity'::TIMESTAMP}", "{'at': NULL::TIMESTAMP}"),
+    "list": ("['infinity'::DATE]", "['infinity'::DATE, NULL]"),
+    "map": ("MAP {'at': TIMESTAMPTZ '290000-01-01'}", "MAP {'at': 'infinity'::TIMESTAMPTZ}"),
+    "nanoseconds": (
+        "[{'at': TIMESTAMP_NS '2024-01-01 00:00:00.000000001'}]",
+        "[{'at': TIMESTAMP_NS '2024-01-01 00:00:00.000000002'}]",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_moments_beyond_those_of_python_are_compared(rows, version, kind):
+    def source(values):
+        rows(
+            "CREATE OR REPLACE TABLE mine AS SELECT 'a' AS id, TIMESTAMP '2024-01-01' AS datetime, "
+            f"'a.tif' AS url, {values} AS v"
+        )
+
+    before, after = MOMENTS[kind]
+    source(before)
+    rows("FROM rasteret_build_table('t', 'mine', href_column := 'url', enrich := false)")
+    built = version("t", "records")
+    rows("FROM rasteret_refresh('t')")
+    assert version("t", "records") == built
+    source(after)
+    rows("FROM rasteret_refresh('t')")
+    assert version("t", "records") != built
+    assert rows("SELECT v::VARCHAR FROM t") == rows("SELECT v::VARCHAR FROM mine")
+
+
 def test_a_comparison_stops(compared):
     stop = threading.Event()
     stop.set()
