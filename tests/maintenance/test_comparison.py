@@ -153,6 +153,23 @@ def test_moments_beyond_those_of_python_are_compared(rows, version, kind):
     assert rows("SELECT v::VARCHAR FROM t") == rows("SELECT v::VARCHAR FROM mine")
 
 
+@pytest.mark.parametrize("value", ["'a'::{}", "['a'::{}, NULL]", "{{'x': ['a'::{}]}}"])
+def test_values_of_an_enumeration_stay_as_they_are(rows, version, value):
+    value = value.format("ENUM('a', 'b')")
+    rows(
+        "CREATE TABLE mine AS SELECT 'a' AS id, TIMESTAMP '2024-01-01' AS datetime, "
+        f"'a.tif' AS url, {value} AS v"
+    )
+    rows("FROM rasteret_build_table('t', 'mine', href_column := 'url', enrich := false)")
+    built, stored = version("t", "records"), rows("SELECT v FROM t")
+    rows("FROM rasteret_refresh('t')")
+    assert version("t", "records") == built
+    rows("INSERT INTO mine SELECT * REPLACE ('b' AS id) FROM mine")
+    rows("FROM rasteret_refresh('t')")
+    assert version("t", "records") != built
+    assert rows("SELECT v FROM t") == stored * 2
+
+
 def test_a_comparison_stops(compared):
     stop = threading.Event()
     stop.set()
