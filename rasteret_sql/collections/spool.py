@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from rasteret_sql.collections.disk import disk_errors
 
 _PREFIX = "rasteret-spool-"
+_ORDERED_BYTES = 32 << 20
+_ORDERED_ROWS = 1000
 
 
 class Spool:
@@ -107,6 +109,19 @@ class Spool:
                 parts.append(batch.take(pa.array(rows[places[-1]] - start)))
         together = pa.concat_batches(parts)
         return together.take(pa.array(np.argsort(np.concatenate(places))))
+
+    def ordered(self, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """The rows of these numbers, in this order, in small batches.
+
+        Rows next to each other here may lie anywhere in the file, so that each `take` reads
+        most of its batches: it is done for many rows at once.
+        """
+        row_bytes = self._path.stat().st_size // max(1, len(self))
+        n_rows = max(_ORDERED_ROWS, _ORDERED_BYTES // max(1, row_bytes))
+        for start in range(0, len(rows), n_rows):
+            taken = self.take(rows[start : start + n_rows])
+            for first in range(0, taken.num_rows, _ORDERED_ROWS):
+                yield taken.slice(first, _ORDERED_ROWS)
 
     def remove(self) -> None:
         """Delete the file, if its path was given."""

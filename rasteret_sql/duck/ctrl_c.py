@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import inspect
 import os
 import selectors
 import signal
@@ -112,8 +111,9 @@ class CtrlC:
         ctypes.pythonapi.Py_AddPendingCall(self._leave, None)
 
     def _restore(self, _argument: object = None) -> int:
-        frame = inspect.currentframe()
-        is_inside = frame is not None and _is_inside(frame.f_back)
+        # in a local of its own a frame, and with it all that its callers hold, would stay
+        # until the garbage collector finds the cycle
+        is_inside = _is_inside(sys._getframe().f_back)  # noqa: SLF001
         has_begun = time.monotonic() < self._leave_at  # since it was asked for
         if is_inside or has_begun or self._wakeup.persists():
             self.leave()

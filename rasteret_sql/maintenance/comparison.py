@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rasteret_sql.collections.spool import Spool
@@ -32,14 +31,16 @@ class Comparison:
     the source repeats word for word counts once.
 
     Attributes:
-        fresh: New and changed rows of the source.
+        fresh: New and changed rows of the source: those in the place of a stored row first,
+            in the order of these, so that both are read side by side.
         kept: Of each stored row, whether it stays.
         replaced_by: Of each stored row, the number of the fresh row in its place, else -1.
         is_new: Of each fresh row, whether it is in nobody's place.
-        given_as: Of each stored row, the number of the source's row that it is or that
-            replaces it, else -1.
-        fresh_as: Of each fresh row, its number in the source.
-        hints: `asset_hints.COLUMN` of all rows of the source; None where it has none.
+        given_as: Of each stored row, the number in `hints` of the source's row that it is or
+            that replaces it, else -1.
+        fresh_as: Of each fresh row, its number in `hints`.
+        hints: `asset_hints.COLUMN` of the source, of stored rows in their order, then of new
+            ones; None where it has none.
     """
 
     fresh: Spool
@@ -51,7 +52,7 @@ class Comparison:
     hints: Spool | None = None
 
     def hints_of(self, numbers: NDArray[np.int64], bands: Sequence[str]) -> pa.StructArray | None:
-        """What the source says of the values in rows of it, NULL for -1."""
+        """What the source says of the values in rows of `hints`, NULL for -1."""
         if self.hints is None:
             return None
         there = numbers >= 0
@@ -141,7 +142,41 @@ def compare(
     for spool in (fresh, hints):
         if spool is not None:
             spool.close()
-    return matching.result(fresh, hints)
+    found = matching.result(fresh, hints)
+    del matching  # several times as large as what it found
+    return _side_by_side(found, folder, stop)
+
+
+def _side_by_side(found: Comparison, folder: Path, stop: threading.Event) -> Comparison:
+    """The comparison with its rows of the source in the order in which they are needed.
+
+    A source has another order than a collection. Taking the rows where they lie would read a
+    batch for each.
+    """
+    replacing = found.replaced_by >= 0
+    order = np.concatenate([found.replaced_by[replacing], np.flatnonzero(found.is_new)])
+    found.fresh = _reordered(found.fresh, order, folder / "fresh-ordered.arrows", stop)
+    found.replaced_by[replacing] = np.arange(np.count_nonzero(replacing))
+    found.is_new, found.fresh_as = found.is_new[order], found.fresh_as[order]
+    if found.hints is not None:
+        given = found.given_as >= 0
+        order = np.concatenate([found.given_as[given], found.fresh_as[found.is_new]])
+        places = np.full(len(found.hints), -1, np.int64)
+        places[order] = np.arange(len(order))
+        found.hints = _reordered(found.hints, order, folder / "hints-ordered.arrows", stop)
+        found.given_as[given] = places[found.given_as[given]]
+        found.fresh_as = places[found.fresh_as]
+    return found
+
+
+def _reordered(spool: Spool, rows: NDArray[np.int64], path: Path, stop: threading.Event) -> Spool:
+    other = Spool(spool.schema, path)
+    for batch in spool.ordered(rows):
+        _check(stop)
+        other.append(batch)
+    other.close()
+    spool.remove()
+    return other
 
 
 class _Matching:
@@ -190,22 +225,21 @@ class _Matching:
         n = len(self._order)
         is_given = np.frombuffer(self._is_given, np.bool_)
         is_kept = ~is_given | (self._given_as >= 0)
+        dropped = np.flatnonzero(~is_kept)
+        ids = self._ids[dropped]  # sorted, as all rows are here
+        fresh_ids = np.array(self._fresh_ids, np.int64)
         fresh_as = np.array(self._fresh_as, np.int64)
-        dropped = np.flatnonzero(~is_kept).tolist()
-        wanted = {int(self._ids[place]) for place in dropped}
-        waiting: dict[int, list[int]] = {}
-        for number, name in enumerate(self._fresh_ids):
-            if name in wanted:
-                waiting.setdefault(name, []).append(number)
+        by_id = np.argsort(fresh_ids, kind="stable")
+        # the first dropped row of an id gets its first fresh row, the second its second
+        ranks = np.arange(len(ids)) - np.searchsorted(ids, ids)
+        places = np.searchsorted(fresh_ids[by_id], ids, "left") + ranks
+        is_replaced = places < np.searchsorted(fresh_ids[by_id], ids, "right")
+        numbers = by_id[places[is_replaced]]
         replaced_by = np.full(n, -1, np.int64)
+        replaced_by[dropped[is_replaced]] = numbers
+        self._given_as[dropped[is_replaced]] = fresh_as[numbers]
         is_new = np.ones(len(fresh_as), np.bool_)
-        for place in dropped:
-            numbers = waiting.get(int(self._ids[place]))
-            if numbers:
-                number = numbers.pop(0)
-                replaced_by[place] = number
-                is_new[number] = False
-                self._given_as[place] = fresh_as[number]
+        is_new[numbers] = False
         in_order = np.empty(n, np.int64)
         in_order[self._order] = np.arange(n)
         return Comparison(
@@ -227,13 +261,24 @@ def _holds(kept: NDArray[np.float64], given: NDArray[np.float64]) -> bool:
 
 
 def _plain(column: pa.Array) -> list[object]:
-    """Values whose text tells them apart; moments as integers, which are quicker."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    elif pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
-    values: list[object] = column.to_pylist()
+    """Values whose text tells them apart."""
+    values: list[object] = column.cast(_counted(column.type)).to_pylist()
     return values
+
+
+def _counted(kind: pa.DataType) -> pa.DataType:
+    """The type with dates and times as integers: Python's own end with the year 9999."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_counted(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_counted(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(_counted(kind.key_type), _counted(kind.item_type))
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == pa.int32().bit_width else pa.int64()
+    return kind
 
 
 def _check(stop: threading.Event) -> None:

@@ -55,6 +55,7 @@ def merged_schema(
 
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     """A type that holds both; text where there is none."""
+    one, other = (t.value_type if pa.types.is_dictionary(t) else t for t in (one, other))
     if pa.types.is_struct(one) and pa.types.is_struct(other):
         names = {field.name.casefold(): field for field in other}
         fields = []
@@ -88,6 +89,8 @@ def conform_to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatc
 def _conform(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if column.type == kind:
         return column
+    if pa.types.is_dictionary(column.type):
+        return _conform(column.dictionary_decode(), kind)
     if pa.types.is_string(kind) and not _is_text(column.type):
         return pa.array([_json(value) for value in column.to_pylist()], kind)
     if pa.types.is_struct(kind) and pa.types.is_struct(column.type):
