@@ -216,8 +216,9 @@ def area_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
     """The polygons of a geometry, valid, longitudes within -180..180.
 
     Raises:
-        InputError: there are none, or coordinates are no degrees.
+        InputError: there are none, or coordinates are no numbers or no degrees.
     """
+    _check_finite(shape)
     area = polygonal(shape)
     if area.is_empty:
         kind = shape.geom_type
@@ -244,8 +245,7 @@ def zone_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
     Raises:
         InputError: it has nothing of these, or coordinates are no numbers or no degrees.
     """
-    if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError.expected("geometry", "finite coordinates", shape.wkt, "correct it")
+    _check_finite(shape)
     zone = polygonal(shape)
     if zone.is_empty:
         lines = shapely.get_parts(joined([shape], 1))
@@ -258,6 +258,11 @@ def zone_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
         _check_degrees("geometry", zone.bounds)
         zone = fold_longitudes(zone)
     return zone
+
+
+def _check_finite(shape: BaseGeometry) -> None:
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise InputError.expected("geometry", "finite coordinates", shape.wkt, "correct it")
 
 
 def _check_degrees(subject: str, bounds: tuple[float, float, float, float]) -> None:

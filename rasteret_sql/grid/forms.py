@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from rasteret_sql.errors import InputError
 
 _EXPECTED = "WKT, WKB, GeoJSON or a GEOMETRY"
+_CURVES = "it has curves: draw them as straight lines"
 _EWKT = re.compile(r"\s*SRID\s*=\s*(\d+)\s*;(.*)", re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _HEX = re.compile(r"(?:0[01])(?:[0-9A-Fa-f]{2}){8,}")
@@ -38,8 +40,7 @@ def read_geometry(value: object) -> tuple[BaseGeometry, str | int | None]:
         >>> read_geometry("SRID=32643;POINT (1 2)")
         (<POINT (1 2)>, 32643)
     """
-    geometry, crs = _read(value)
-    geometry = shapely.force_2d(geometry)
+    geometry, crs = read_any_geometry(value)
     if geometry.is_empty and isinstance(geometry, shapely.GeometryCollection):
         raise InputError(
             "geometry: expected polygons, got a collection without any; leave it out to read "
@@ -50,6 +51,21 @@ def read_geometry(value: object) -> tuple[BaseGeometry, str | int | None]:
             "geometry: expected a Polygon or MultiPolygon, got an empty"
             f" {geometry.geom_type}; leave it out to read everything"
         )
+    return geometry, crs
+
+
+def read_any_geometry(value: object) -> tuple[BaseGeometry, str | int | None]:
+    """Read a geometry as `read_geometry` does; it may be empty.
+
+    Raises:
+        InputError: if it is none of these forms, is malformed, or has no finite coordinates.
+
+    Example:
+        >>> read_any_geometry('{"type": "Point", "coordinates": []}')
+        (<POINT EMPTY>, None)
+    """
+    geometry, crs = _read(value)
+    geometry = shapely.force_2d(geometry)
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
         raise malformed(value, "a coordinate is not finite")
     return geometry, crs
@@ -81,6 +97,8 @@ def _read(value: object) -> tuple[BaseGeometry, str | int | None]:
             return shapely.from_wkt(wkt), srid or None
     except ShapelyError as error:
         raise malformed(text, _reason(error)) from None
+    except NotImplementedError:  # shapely has no curves
+        raise malformed(text, _CURVES) from None
 
 
 def _from_wkb(data: bytes) -> tuple[BaseGeometry, int | None]:
@@ -89,6 +107,8 @@ def _from_wkb(data: bytes) -> tuple[BaseGeometry, int | None]:
             geometry = shapely.from_wkb(data)
     except ShapelyError as error:
         raise malformed(f"{len(data)} bytes", _reason(error)) from None
+    except NotImplementedError:  # shapely has no curves
+        raise malformed(f"{len(data)} bytes", _CURVES) from None
     return geometry, int(shapely.get_srid(geometry)) or None
 
 
@@ -96,7 +116,10 @@ def _from_geojson(document: Mapping[str, Any]) -> tuple[BaseGeometry, str | None
     crs = document.get("crs")
     try:
         name = crs["properties"]["name"] if crs else None
-        found = [shapely.from_geojson(json.dumps(part)) for part in _geojson_parts(document)]
+        found = [
+            shapely.from_geojson(json.dumps(part, default=_number))
+            for part in _geojson_parts(document)
+        ]
     except (ShapelyError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise malformed(f"GeoJSON {document.get('type')}", _reason(error)) from None
     if len(found) == 1:
@@ -111,6 +134,13 @@ def _geojson_parts(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if kind == "Feature":
         return [document["geometry"]] if document["geometry"] else []
     return [document]
+
+
+def _number(value: object) -> float:
+    """A number of a STRUCT, whose literals are DECIMAL."""
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is no number")
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -63,6 +63,26 @@ def common_type(dtypes: Sequence[str]) -> pa.DataType:
             ", ".join(sorted(set(dtypes))),
             "read them apart, by the dtype in {band}_metadata, or scaled := true for DOUBLE",
         )
+    return common
+
+
+def common_dtype(dtypes: Iterable[np.dtype[Any]], band: str) -> np.dtype[Any]:
+    """The smallest type of NumPy that holds arrays of some types exactly.
+
+    Raises:
+        InputError: there is none: int64 beside uint64, or one of these beside real numbers.
+
+    Example:
+        >>> common_dtype([np.dtype("u1"), np.dtype("i2")], "B04")
+        dtype('int16')
+    """
+    found = sorted({one.name for one in dtypes})
+    common = np.result_type(*found) if found else np.dtype("u1")
+    if common.kind != "c" and len(found) > 1:
+        try:
+            common_type(found)
+        except InputError as error:
+            raise InputError(f"band {band}: {error.message}") from None
     return common
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,12 +102,15 @@ class Planner:
             grids = self._grids(table, usable, self.request.bands)
             self._check_grids(table, usable, grids)
             asked = [(None, list(self.bands), grids)]
-        readings = []
+        readings: list[Reading] = []
+        nowhere: set[tuple[int, str | None]] = set()
         for band, names, grids in asked:
             wanted = np.unique(grids[grids >= 0])
             pairs, errors = self.footprints.pairs(table.grids, wanted)
             failures += self._errors_of_grids(table, grids, errors, band)
             readings.append(Reading.of(band, names, grids, pairs, len(table.grids)))
+            nowhere |= {(scene, band) for scene in scenes_of(grids, errors)}
+        failures += self._without_windows(table, readings, nowhere)
         for start, stop in self._slices(table, usable, readings):
             own = [one for one in failures if start <= one.scene < stop]
             yield from self._slice(table, usable, readings, np.arange(start, stop), own)
@@ -365,12 +368,25 @@ class Planner:
             )
         return table.missing(scene, name)
 
+    def _without_windows(
+        self, table: SceneTable, readings: list[Reading], nowhere: set[tuple[int, str | None]]
+    ) -> list[Failure]:
+        """Scenes of which no band has a place on its own grid: no row of theirs tells it."""
+        if self._per_band or self._aligned:  # those are told one by one
+            return []
+        found = []
+        for scene in sorted({scene for scene, _ in nowhere}):
+            there = [one.names[0] for one in readings if one.grids[scene] >= 0]
+            if all((scene, name) in nowhere for name in there):
+                found.append(Failure(scene, None, table.faults[scene, there[0]]))
+        return found
+
     def _errors_of_grids(
         self, table: SceneTable, grids: Ints, errors: dict[int, InputError], band: str | None
     ) -> list[Failure]:
         failures = []
         for number, error in errors.items():
-            for scene in np.flatnonzero(grids == number).tolist():
+            for scene in scenes_of(grids, [number]):
                 told = InputError(f"record {table.id_of(scene)}: {error.message}")
                 if self.request.on_error == "error":
                     raise told
@@ -379,6 +395,12 @@ class Planner:
                     continue
                 failures.append(Failure(scene, band, told))
         return failures
+
+
+def scenes_of(grids: Ints, numbers: Iterable[int]) -> list[int]:
+    """Scenes whose grid is one of these."""
+    found: list[int] = np.flatnonzero(np.isin(grids, list(numbers))).tolist()
+    return found
 
 
 class Reading(NamedTuple):

@@ -16,7 +16,7 @@ from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
 from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.scenes import Grid
 from rasteret_sql.reading.targets import Targets
-from rasteret_sql.units import BBox
+from rasteret_sql.units import Affine, BBox
 
 Floats = NDArray[np.float64]
 Ints32 = NDArray[np.int32]
@@ -27,6 +27,7 @@ _KEPT_BYTES = 64 * 1024 * 1024
 _MAX_BOXES = 16
 _APART_DEGREES = 1.0
 _BOX_MARGIN = 1e-9
+_ROUNDING = 1e-12
 
 
 class Located(NamedTuple):
@@ -164,10 +165,8 @@ class Points(Targets):
         affine = grid.affine
         assert affine is not None  # noqa: S101 (`_in_crs_of`)
         x, y = _turned(placed.x[point], grid), placed.y[point]
-        if affine.is_rectilinear:
-            return (x - affine.c) / affine.a, (y - affine.f) / affine.e
-        x, y, size = x - affine.c, y - affine.f, affine.determinant
-        return (affine.e * x - affine.b * y) / size, (affine.a * y - affine.d * x) / size
+        a, b, c, d, e, f = _inverse(affine)
+        return x * a + y * b + c, x * d + y * e + f
 
     def _near(self, grid: Grid) -> Ints:
         """Numbers of the points whose x is that of the raster, ascending."""
@@ -177,13 +176,9 @@ class Points(Targets):
         assert bounds is not None  # noqa: S101 (it has an affine)
         if _is_turned(grid):
             return np.arange(len(self))
-        first, stop = np.searchsorted(placed.sorted_x, [bounds.xmin, bounds.xmax])
-        first, stop = max(0, first - 1), stop + 1  # the edges are rounded
-        while first > 0 and placed.sorted_x[first - 1] == placed.sorted_x[first]:
-            first -= 1
-        stop = int(
-            np.searchsorted(placed.sorted_x, placed.sorted_x[min(stop, len(self)) - 1], "right")
-        )
+        pad = _ROUNDING * max(abs(bounds.xmin), abs(bounds.xmax))
+        first = np.searchsorted(placed.sorted_x, bounds.xmin - pad)
+        stop = np.searchsorted(placed.sorted_x, bounds.xmax + pad, "right")
         return np.sort(placed.order[first:stop])
 
     def _in_crs_of(self, grid: Grid) -> _Placed:
@@ -234,6 +229,16 @@ class Points(Targets):
         x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)
         order = np.argsort(x, kind="stable")
         return _Placed(x, y, order, x[order])
+
+
+def _inverse(affine: Affine) -> Affine:
+    """Map to pixel, in the arithmetic of rasterio: it decides on which side of an edge a point is.
+
+    A point on the edge of pixels of 0.1 degrees is as rounded as the edge.
+    """
+    shrink = 1.0 / affine.determinant
+    a, b, d, e = affine.e * shrink, -affine.b * shrink, -affine.d * shrink, affine.a * shrink
+    return Affine(a, b, -affine.c * a - affine.f * b, d, e, -affine.c * d - affine.f * e)
 
 
 def _is_turned(grid: Grid) -> bool:

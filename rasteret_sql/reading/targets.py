@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.aoi import Aoi, area_of, crs_of_area, zone_of
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same
-from rasteret_sql.grid.forms import is_name, malformed, read_geometry
+from rasteret_sql.grid.forms import is_name, malformed, read_any_geometry
 from rasteret_sql.grid.masks import are_boxes
 from rasteret_sql.grid.reproject import (
     are_surely_small,
@@ -181,7 +181,8 @@ def parse_targets(
     """
     name = find_geometry_column(table.schema, geometry_column, argument)
     shapes, there, crs = shapes_of(table, name, geometry_crs, argument)
-    areas = _areas(shapes, crs, argument, areas_only=areas_only)
+    rows = np.flatnonzero(there)
+    areas = _areas(shapes, rows, crs, argument, areas_only=areas_only)
     return Targets(areas, crs, one_batch(table.drop_columns([name]).filter(pa.array(there))))
 
 
@@ -201,7 +202,11 @@ def shapes_of(
     shapes = shapes[there]
     more = shapely.get_coordinate_dimension(shapes) > 2
     shapes[more] = shapely.force_2d(shapes[more])
-    return shapes, there, crs_of_area(geometry_crs, _named_crs(table.schema.field(name), shapes))
+    try:
+        named = _named_crs(table.schema.field(name), shapes)
+    except InputError as error:
+        raise InputError(f"{argument}: column {name}: {error.message}") from None
+    return shapes, there, crs_of_area(geometry_crs, named)
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -260,8 +265,15 @@ def _named_crs(field: pa.Field, shapes: NDArray[np.object_]) -> str | int | None
         named = None
     if named:
         return named if isinstance(named, str) else json.dumps(named)
-    srids = {int(srid) for srid in np.unique(shapely.get_srid(shapes))} - {0}
-    return srids.pop() if len(srids) == 1 else None
+    srids = sorted({int(srid) for srid in np.unique(shapely.get_srid(shapes))} - {0})
+    if len(srids) > 1:
+        raise InputError.expected(
+            "geometry",
+            "geometries of one CRS",
+            ", ".join(f"SRID {srid}" for srid in srids[:4]),
+            "transform them to one, or read those of each CRS in a call of its own",
+        )
+    return srids[0] if srids else None
 
 
 def _shapes(column: pa.ChunkedArray, subject: str) -> NDArray[np.object_]:
@@ -282,11 +294,15 @@ def _some_shapes(found: list[Any], subject: str, first: int) -> NDArray[np.objec
     values[:] = found
     kinds = {type(value) for value in found} - {type(None)}
     try:
-        if kinds <= {bytes}:
-            return np.asarray(shapely.from_wkb(values), dtype=object)
-        if kinds == {str} and not any(v and v.lstrip()[:1] in "{S0" for v in values):
-            return np.asarray(shapely.from_wkt(values), dtype=object)
-    except ShapelyError:
+        shapes = None
+        with np.errstate(invalid="ignore"):  # a NaN is refused below, by row
+            if kinds <= {bytes}:
+                shapes = np.asarray(shapely.from_wkb(values), dtype=object)
+            elif kinds == {str} and not any(v and v.lstrip()[:1] in "{S0" for v in values):
+                shapes = np.asarray(shapely.from_wkt(values), dtype=object)
+        if shapes is not None and _are_finite(shapes):
+            return shapes
+    except (ShapelyError, NotImplementedError):
         pass  # one by one: the message then names the row
     shapes = np.empty(len(values), dtype=object)
     for row, value in enumerate(values.tolist()):
@@ -298,26 +314,44 @@ def _some_shapes(found: list[Any], subject: str, first: int) -> NDArray[np.objec
     return shapes
 
 
+def _are_finite(shapes: NDArray[np.object_]) -> bool:
+    """Whether all corners of lines and polygons have a place; a point may have none."""
+    drawn = shapes[shapely.get_type_id(shapes) > 0]
+    return bool(np.isfinite(shapely.get_coordinates(drawn)).all())
+
+
 def _one(value: Any) -> BaseGeometry:  # noqa: ANN401 (whatever the column holds)
     if isinstance(value, str) and is_name(value):  # else the advice is to pass a table
         raise malformed(value, "name the column of geometries with geometry_column")
-    shape, crs = read_geometry(value)
-    return shapely.set_srid(shape, crs) if isinstance(crs, int) else shape
+    shape, crs = read_any_geometry(value)
+    if isinstance(crs, str):  # of GeoJSON
+        named = crs_of(crs)
+        crs = None if is_same(named, crs_of(LONLAT)) else named.to_epsg()
+        if crs is None and not is_same(named, crs_of(LONLAT)):
+            raise InputError.expected(
+                "geometry", "a CRS with an EPSG code", named.name, "give it as geometry_crs"
+            )
+    return shape if crs is None else shapely.set_srid(shape, crs)
 
 
 def _areas(
-    shapes: NDArray[np.object_], crs: pyproj.CRS | None, argument: str, *, areas_only: bool
+    shapes: NDArray[np.object_],
+    rows: NDArray[np.intp],
+    crs: pyproj.CRS | None,
+    argument: str,
+    *,
+    areas_only: bool,
 ) -> NDArray[np.object_]:
-    """As `grid.aoi` takes one: valid, polygons, longitudes folded."""
+    """As `grid.aoi` takes one: valid, polygons, longitudes folded; `rows` are theirs."""
     areas = shapes.copy()
     odd = ~np.isin(shapely.get_type_id(shapes), _POLYGONS if areas_only else _ZONES)
     odd |= ~shapely.is_valid(shapes)
     if crs is not None and crs.is_geographic and len(shapes):
         xmin, ymin, xmax, ymax = shapely.bounds(shapes).T
         odd |= (xmin < -180) | (xmax > 180) | (ymin < -90) | (ymax > 90)
-    for row in np.flatnonzero(odd).tolist():
+    for n in np.flatnonzero(odd).tolist():
         try:
-            areas[row] = (area_of if areas_only else zone_of)(shapes[row], crs)
+            areas[n] = (area_of if areas_only else zone_of)(shapes[n], crs)
         except InputError as error:
-            raise InputError(f"{argument}, row {row + 1}: {error.message}") from None
+            raise InputError(f"{argument}, row {rows[n] + 1}: {error.message}") from None
     return areas

@@ -7,6 +7,8 @@ import itertools
 import duckdb
 import numpy as np
 import pytest
+from reading.rasters import write
+from reading.read_oracle import build_files
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.columns import common_type, sql_type, to_arrow
@@ -79,3 +81,21 @@ def test_files_that_no_column_holds_are_an_error_that_says_what_to_do(con, build
         assert found.fetchall() == [(value,)]
     found = con.execute("SELECT DISTINCT b FROM rasteret_pixels('made', scaled := true) ORDER BY 1")
     assert found.fetchall() == [(-1.0,), (2.0**64,)]
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize(
+    "call",
+    [
+        "rasteret_composite('both', method := 'max')",
+        "rasteret_chips('both', size := 16, stack := 'time')",
+    ],
+)
+def test_one_grid_of_files_that_no_array_holds_exactly_is_an_error(con, tmp_path, call):
+    files = {
+        name: write(tmp_path / f"{name}.tif", np.full((1, 32, 32), value, name))
+        for name, value in (("int64", -(2**60) - 1), ("uint64", 2**63 + 1))
+    }
+    build_files(con, "both", files)
+    with pytest.raises(duckdb.Error, match="band band: types of its files: expected some that one"):
+        con.execute(f"FROM {call}").fetchall()

@@ -177,3 +177,13 @@ def test_a_file_that_is_gone_is_one_row_of_null(con, tmp_path):
         ("a", 2, False, True),
         ("b", None, True, False),
     ]
+
+
+@pytest.mark.any_duckdb
+def test_values_that_no_bins_divide_are_refused(con, made):
+    made((2**63 + np.arange(400, dtype="uint64") % 9).reshape(1, 20, 20))
+    call = "rasteret_histogram('made', bins := 7"
+    with pytest.raises(duckdb.Error, match="bins of record a, band band: expected a range that"):
+        con.execute(f"FROM {call})").fetchall()
+    found = con.execute(f"SELECT sum(count) FROM {call}, value_range := [9e18, 9.3e18])")
+    assert found.fetchall() == [(400,)]

@@ -96,6 +96,31 @@ def test_a_predicate_on_a_band_reaches_the_scan(s2):
     assert re.search(r'Filters: *("B04" > 4000|B04>4000)', text)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM {read} JOIN (FROM notes WHERE quality = 'good') USING (id)",
+        'FROM {read} WHERE id IN (SELECT id FROM s2 WHERE "eo:cloud_cover" < 20)',
+        "FROM {read} WHERE x IN (SELECT x FROM {read} WHERE B04 < 600)",
+        "FROM {read} LEFT JOIN (FROM notes WHERE quality = 'good') USING (id)",
+        "FROM {read} WHERE NOT EXISTS (FROM notes n WHERE n.id = \"read\".id AND quality = 'good')",
+    ],
+)
+def test_a_join_with_a_few_rows_of_another_relation(s2, query):
+    """DuckDB 1.5 makes a Bloom filter of them."""
+    read = "rasteret_pixels('s2', bands := ['B04'], bbox := [77.985, 13.005, 77.99, 13.02])"
+    s2.execute(
+        "CREATE TABLE notes AS SELECT id, 'good' AS quality FROM s2 "
+        'WHERE "eo:cloud_cover" < 20 '
+        "UNION ALL SELECT 'other' || range, 'bad' FROM range(50)"
+    )
+    s2.execute(f"CREATE TABLE kept AS FROM {read}")
+    counted = "SELECT count(*), sum(B04), sum(row) "
+    wanted = s2.execute(counted + query.format(read="kept AS read")).fetchall()
+    assert wanted[0][0] > 0
+    assert s2.execute(counted + query.format(read=f"{read} AS read")).fetchall() == wanted
+
+
 def test_the_relation_written_last_is_kept_where_duckdb_does_not_choose(s2, joined, classes):
     """What docs/reading.md advises for DuckDB 2.0."""
     s2.execute("SET disabled_optimizers = 'build_side_probe_side'")

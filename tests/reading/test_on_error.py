@@ -80,3 +80,28 @@ def test_max_bytes_counts_a_tile_that_bands_share_once(con, tmp_path):
     call = "rasteret_pixels('rgb', masked := false, max_bytes := $most)"
     found = con.execute(f"SELECT sum(r + g + b) FROM {call}", {"most": values.nbytes})
     assert found.fetchall() == [(0,)]
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize(
+    ("function", "more"),
+    [
+        ("rasteret_histogram", f"{AREA}, bins := 2"),
+        ("rasteret_read", f"{AREA}, align := 'band'"),
+        ("rasteret_pixels", "resolution := 40, crs := 32643"),
+        ("rasteret_pixels", "resolution := 1000"),
+        ("rasteret_read", "resolution := 40"),
+    ],
+)
+@pytest.mark.parametrize("bands", [["B04"], ["B04", "SCL"]])
+def test_a_record_without_a_place_is_one_row(s2, function, more, bands):
+    call = f"{function}($records, bands := {bands}, {more}, on_error := "
+    ours = {"records": WITHOUT_CRS}
+    value = "count" if function == "rasteret_histogram" else bands[0]
+    query = f"SELECT {value}, * FROM {call}"
+    ((found, *_),) = s2.execute(f"{query} 'null') WHERE id = '{ONE}'", ours).fetchall()
+    assert found is None
+    told = s2.execute(f"SELECT id, error, * FROM {call} 'report') WHERE error IS NOT NULL", ours)
+    ((record, error, *_),) = told.fetchall()
+    assert record == ONE
+    assert "expected a raster with a CRS" in error

@@ -351,6 +351,52 @@ def test_a_raster_across_the_antimeridian_is_read_on_both_sides(con, tmp_path, l
         assert (east["height"], east["width"]) == (other["height"], other["width"])
 
 
+WHOLE = {  # source: CRS, affine, height, width; target: CRS, resolution, its centres
+    "around the world": (
+        6933, rasterio.Affine(200_000, 0, -17_300_000, 0, -200_000, 7_000_000), 70, 173,
+        "EPSG:4326", 1.0, (range(-180, 180), range(-90, 90)),
+    ),
+    "around a pole": (
+        3413, rasterio.Affine(30_000, 0, -1_500_000, 0, -40_000, 1_200_000), 60, 70,
+        "EPSG:4326", 0.1, (range(1790, 1800), range(720, 900)),
+    ),
+    "torn elsewhere": (
+        4326, rasterio.Affine(10, 0, -180, 0, -10, 90), 18, 36,
+        "EPSG:3832", 777_100.0, (range(-26, 26), range(-20, 20)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("case", WHOLE)
+def test_a_grid_over_a_raster_reaches_as_far_as_the_raster(con, tmp_path, case):
+    source, affine, height, width, crs, resolution, (cols, rows) = WHOLE[case]
+    data, _ = noise("uint16", 3, (height, width))
+    path = write(tmp_path / "a.tif", data, f"EPSG:{source}", affine, nodata=None, overviews=())
+    build_files(con, "made", {"one": path})
+    x, y = np.meshgrid((np.array(cols) + 0.5) * resolution, (np.array(rows) + 0.5) * resolution)
+    x, y = x.ravel(), y.ravel()
+    a, b, c, d, e, f = (~affine)[:6]
+    own_x, own_y = transformer(pyproj.CRS(crs), source).transform(x, y)
+    col, row = a * own_x + b * own_y + c, d * own_x + e * own_y + f
+    inside = (col >= 0) & (col < width) & (row >= 0) & (row < height)
+    wanted = dict(
+        zip(
+            zip(x[inside].round(3).tolist(), y[inside].round(3).tolist(), strict=True),
+            data[row[inside].astype(int), col[inside].astype(int)].tolist(),
+            strict=True,
+        )
+    )
+    call = call_of("rasteret_pixels", "made", resolution=resolution, crs=crs)
+    found = con.execute(f"SELECT x, y, band FROM {call} WHERE band IS NOT NULL").fetchall()
+    found = {(round(x, 3), round(y, 3)): value for x, y, value in found}
+    lost = set(wanted) - set(found)
+    assert not lost
+    assert len(wanted) > 1000
+    differ = [place for place, value in wanted.items() if found[place] != value]
+    assert len(differ) <= len(wanted) * 0.002  # centres on an edge of two pixels
+
+
 @pytest.mark.any_duckdb
 def test_masks_are_resampled_as_what_they_are(con, tmp_path):
     """Hidden pixels are never mixed into others, whatever the file keeps there."""

@@ -212,6 +212,22 @@ def test_top_and_left_are_inside_right_and_bottom_outside(con, tmp_path):
     assert found == {0: (0, 0, 0), 1: (1, 1, 5), 2: (2, 3, 11)}
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize(
+    ("pixel", "origin"), [(0.1, 10.5), (0.05, -180.0), (1 / 120, 60.0), (0.6, 100.2)]
+)
+def test_points_on_edges_of_pixels_that_are_rounded_are_those_of_rasterio(
+    con, tmp_path, pixel, origin
+):
+    transform = Affine(pixel, 0, origin, 0, -pixel, 50)
+    path = write(tmp_path / "a.tif", noise((1, 20, 60)), transform=transform, crs="EPSG:4326")
+    build_files(con, "one", {"one": path})
+    cols, rows = (part.ravel() for part in np.meshgrid(np.arange(61), np.arange(21)))
+    x, y = origin + cols * pixel, 50 - rows * pixel
+    make_points(con, n=np.arange(len(x)), lon=x, lat=y)
+    assert assert_equals_sample(sample(con, "one"), path, x, y, ["band"]) > 1100
+
+
 def test_pixels_as_coordinates_and_a_level(con, tmp_path):
     pixels = noise((1, 128, 160))
     path = write(tmp_path / "a.tif", pixels)
@@ -575,6 +591,7 @@ def test_neighbours_equal_a_search_pixel_by_pixel(con, tmp_path, when, reach, bl
         ("max_distance_pixels := 65", "max_distance_pixels: expected 64 or less"),
         ("max_distance_pixels := -1", "max_distance_pixels: expected 0 or more"),
         ("return_neighbourhood := 'on'", "return_neighbourhood: expected 'off', 'always'"),
+        ("return_neighbourhood := 'always'", "max_distance_pixels: expected 1 or more for return"),
     ],
 )
 def test_what_is_refused(s2, options, message):

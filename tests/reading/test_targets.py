@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.grid.crs import crs_of
+from rasteret_sql.grid.crs import crs_of, is_same
 from rasteret_sql.grid.reproject import reproject_all
 from rasteret_sql.reading import footprints as footprints_module
 from rasteret_sql.reading import targets as targets_module
@@ -70,6 +73,69 @@ def test_pixel_areas_have_no_crs():
 def test_what_is_no_area_is_named_by_row(shape, text):
     with pytest.raises(InputError, match=text):
         parse_targets(table([BOX, shape]), None, UTM)
+
+
+def test_rows_are_counted_with_those_that_have_no_area():
+    with pytest.raises(InputError, match="aois, row 4: geometry: expected a Polygon"):
+        parse_targets(table([None, shapely.Polygon(), BOX, shapely.Point(1, 1)]), None, UTM)
+
+
+@pytest.mark.parametrize(
+    "empty",
+    ['{"type": "Polygon", "coordinates": []}', '{"type": "Feature", "geometry": null}',
+     "SRID=4326;POLYGON EMPTY"],
+)  # fmt: skip
+def test_texts_of_empty_areas_are_left_out(empty):
+    shapes = pa.table({"geometry": [empty, shapely.to_geojson(shapely.box(1, 1, 2, 2))]})
+    assert len(parse_targets(shapes, None, None)) == 1
+
+
+def test_geometries_of_several_crss_are_refused():
+    texts = [f"SRID={srid};{BOX.wkt}" for srid in (32643, 32644)]
+    told = "aois: column geometry: geometry: expected geometries of one CRS, got 'SRID 32643, SRID"
+    for crs in (None, 32643):
+        with pytest.raises(InputError, match=told):
+            parse_targets(pa.table({"geometry": texts}), None, crs)
+
+
+@pytest.mark.parametrize(
+    ("name", "crs"),
+    [("urn:ogc:def:crs:EPSG::32643", 32643), ("urn:ogc:def:crs:OGC:1.3:CRS84", "OGC:CRS84")],
+)
+def test_the_crs_of_geojson_counts(name, crs):
+    document = json.loads(shapely.to_geojson(BOX)) | {"crs": {"properties": {"name": name}}}
+    shapes = pa.table({"geometry": [json.dumps(document)]})
+    assert is_same(parse_targets(shapes, None, None).crs, crs_of(crs))
+
+
+def test_a_struct_of_decimals_is_geojson():
+    ring = [[Decimal(x), Decimal(y)] for x, y in [(0, 0), (1, 0), (1, 1), (0, 0)]]
+    shapes = pa.table({"geometry": [{"type": "Polygon", "coordinates": [ring]}]})
+    assert parse_targets(shapes, None, None).areas[0].area == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("LINESTRING(0 0, NaN 0)", "a coordinate is not finite"),
+        ("POLYGON((0 0, 1 NaN, 1 1, 0 0))", "a coordinate is not finite"),
+        ("POINT(NaN 5)", "expected finite coordinates"),
+    ],
+)
+@pytest.mark.parametrize("is_text", [True, False])
+def test_what_cannot_be_drawn_is_named_by_row(text, told, is_text):
+    shapes = [BOX.wkt, text]
+    if not is_text:
+        with np.errstate(invalid="ignore"):
+            shapes = [shapely.from_wkt(shape).wkb for shape in shapes]
+    with pytest.raises(InputError, match=f"row 2: geometry: .*{told}"):
+        parse_targets(pa.table({"geometry": shapes}), None, UTM)
+
+
+def test_curves_are_refused():
+    curve = pa.table({"geometry": ["CURVEPOLYGON(CIRCULARSTRING(0 0, 4 0, 4 4, 0 4, 0 0))"]})
+    with pytest.raises(InputError, match=r"row 1: geometry: .*; it has curves: draw them"):
+        parse_targets(curve, None, UTM)
 
 
 def test_a_malformed_geometry_is_named_by_row():

@@ -324,6 +324,13 @@ def _check_match(options: PointOptions, time_column: str | None) -> None:
         raise InputError.expected(
             "max_dt", "match := 'latest' or 'nearest' with it", "'all'", "leave one out"
         )
+    if options.neighbourhood != "off" and not options.reach:
+        raise InputError.expected(
+            "max_distance_pixels",
+            f"1 or more for return_neighbourhood := '{options.neighbourhood}'",
+            0,
+            "say how many pixels around, as max_distance_pixels := 2",
+        )
     if (options.mask_band is None) != (not options.mask_values):
         raise InputError.expected(
             "mask_values",

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rasteret_sql.errors import InputError
 from rasteret_sql.reading.blocks import item_bytes
-from rasteret_sql.reading.columns import Ints
+from rasteret_sql.reading.columns import Ints, common_dtype
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.chips import LONLAT_WKB, outline_of
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records
@@ -213,7 +213,7 @@ def _stack(read: Read, bands: Sequence[str], moments: Ints, layers: list[Layer])
     for name in bands:
         found = [layer.bands[name] for layer in layers]
         there = [one for one in found if one is not None]
-        dtype = np.result_type(*(values.dtype for values, _ in there)) if there else np.dtype("u1")
+        dtype = common_dtype((values.dtype for values, _ in there), name)
         kinds = (read.kind_of(plan, scene, name) for scene in scenes)
         nodata = next((kind.nodata for kind in kinds if kind and kind.nodata is not None), None)
         shape = len(layers), window.height, window.width

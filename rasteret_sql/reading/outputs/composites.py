@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rasteret_sql.errors import InputError
-from rasteret_sql.reading.columns import Ints
+from rasteret_sql.reading.columns import Ints, common_dtype
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.outputs.combining import Combined
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records
@@ -356,13 +356,13 @@ def _dtype_of(read: Read, plan: TilePlan, scenes: Sequence[int], name: str) -> n
     """Type of a band's values in some scenes.
 
     Raises:
-        InputError: complex values have no order.
+        InputError: complex values have no order; no type holds all of them exactly.
     """
     kinds = [read.kind_of(plan, scene, name) for scene in scenes]
-    dtypes = {value_dtype(kind.dtype) for kind in kinds if kind is not None}
-    dtype = np.result_type(*dtypes) if dtypes else np.dtype("u1")
+    dtype = common_dtype((value_dtype(kind.dtype) for kind in kinds if kind is not None), name)
     if dtype.kind == "c":
-        raise InputError.expected("bands", "real numbers", name, "leave it out")
+        todo = "leave it out of bands"
+        raise InputError.expected(f"band {name}", "real numbers", dtype.name, todo)
     return dtype
 
 

@@ -86,7 +86,17 @@ class HistogramRows(WindowRows):
         inside = values.ravel()[valid]
         if values.dtype.kind == "f":
             inside = inside[np.isfinite(inside)].astype(np.float64)
-        count, edges = np.histogram(inside, self._bins, self._limits)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                count, edges = np.histogram(inside, self._bins, self._limits)
+        except ValueError:  # edges are float64: those of bins would be equal, or infinite
+            low, high = self._limits or (inside.min(), inside.max())
+            raise InputError.expected(
+                f"bins of record {plan.table.id_of(scene)}, band {name}",
+                f"a range that float64 divides into {self._bins} bins",
+                f"{low} to {high}",
+                "give a value_range, or count distinct values of rasteret_pixels in SQL",
+            ) from None
         low, high = edges[:-1], edges[1:]
         if not inside.size and self._limits is None:
             low = high = np.full(self._bins, np.nan)

@@ -120,8 +120,8 @@ class PixelRows:
         scenes = [failure.scene for failure in failures]
         read, ones = self._read, [1] * len(failures)
         arrays = read.records_of(plan, scenes, [-1] * len(failures), ones)
-        for name in (*self._positions, *self._bands):
-            arrays[name] = pa.nulls(len(failures), read.field(name).type)
+        for field in read.schema:
+            arrays[field.name] = pa.nulls(len(failures), field.type)
         arrays["error"] = pa.array([failure.error.message for failure in failures], pa.string())
         return read.batch(arrays, len(failures))
 
