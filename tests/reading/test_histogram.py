@@ -105,6 +105,7 @@ def test_sql_adds_records_up(s2, scenes):
     assert found == list(enumerate(count.tolist()))
 
 
+@pytest.mark.any_duckdb
 def test_bands_of_unlike_grid_are_counted_each_on_its_own(con, tmp_path):
     pixels = {"fine": noise((1, 70, 90)), "coarse": noise((1, 35, 45), seed=1)}
     hrefs = []
@@ -125,6 +126,7 @@ def test_bands_of_unlike_grid_are_counted_each_on_its_own(con, tmp_path):
         assert_same([r for r in found if r["band"] == name], values.astype(float), 5)
 
 
+@pytest.mark.any_duckdb
 def test_nothing_to_count_is_rows_of_0(con, made):
     made(np.full((1, 30, 40), 5, "uint8"), nodata=5)
     rows = histograms(con, "made", bins=4)
@@ -135,6 +137,7 @@ def test_nothing_to_count_is_rows_of_0(con, made):
     assert [(r["low"], r["high"], r["count"]) for r in rows] == [(0, 5, 0), (5, 10, 0)]
 
 
+@pytest.mark.any_duckdb
 def test_nan_and_infinity_are_not_counted(con, made):
     values = noise((1, 30, 40), "float32")
     values[0, 0, :3] = np.nan, np.inf, -np.inf
@@ -142,6 +145,7 @@ def test_nan_and_infinity_are_not_counted(con, made):
     assert_same(histograms(con, "made", bins=9), values[np.isfinite(values)].astype(float), 9)
 
 
+@pytest.mark.any_duckdb
 def test_complex_numbers_have_no_order(con, made):
     made(noise((1, 30, 40)).astype("complex64"))
     with pytest.raises(duckdb.Error, match="band band: expected real numbers, got 'complex64'"):
@@ -162,6 +166,7 @@ def test_odd_arguments_are_refused(s2, options, told):
         s2.execute(f"FROM rasteret_histogram('s2', {options})")
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_is_gone_is_one_row_of_null(con, tmp_path):
     for name in "ab":
         write(tmp_path / f"{name}.tif", noise((1, 64, 64)))

@@ -116,6 +116,7 @@ def test_the_oracle_is_the_contract_written_out(tmp_path, transform, all_touched
     assert n_rows > 300
 
 
+@pytest.mark.any_duckdb
 def test_the_oracle_reads_whole_images_and_overviews(tmp_path):
     pixels = noise((1, 64, 96), high=9)
     path = write(tmp_path / "a.tif", pixels, nodata=7, overviews=[2, 4])
@@ -201,6 +202,7 @@ def test_rows_come_in_the_order_of_the_records(s2):
 # The demo's scenes, over HTTP
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("band", ["B04", "B08", "SCL"])
 def test_whole_bands_equal_rasterio(s2, scenes, band):
     found = read(s2, "s2", [band], valid=True)
@@ -234,6 +236,7 @@ def test_a_polygon_of_degrees_equals_rasterio_in_both_zones(s2, scenes, level, a
                 assert_same(one, wanted)
 
 
+@pytest.mark.any_duckdb
 def test_a_bbox_is_a_polygon_of_four_corners(s2):
     west, south, east, north = 77.985, 13.004, 77.992, 13.012
     by_box = read(s2, "s2", ["B04"], bbox=[west, south, east, north])
@@ -428,6 +431,7 @@ def test_areas_in_the_crs_of_real_files_equal_rasterio(con, data, truth):
     assert {"geomatrix.tif", "south-up.tif", "inverted_lat.tif", "2d_test.tif"} <= odd
 
 
+@pytest.mark.any_duckdb
 def test_a_raster_without_a_crs_is_read_whole_or_by_pixels(con, data):
     path = data / "geotiff/rasteret/int16_zstd.tif"
     build_files(con, "bare", {"one": path})
@@ -489,6 +493,7 @@ def test_masked_without_an_area_hides_nodata_only(con, made):
     assert math.isnan(got.row["nodata"][0])
 
 
+@pytest.mark.any_duckdb
 def test_nan_in_a_file_without_nodata_is_a_value(con, made):
     pixels = noise((1, 40, 40), "float32")
     pixels[0, 9:12, 9:12] = np.nan
@@ -536,6 +541,7 @@ def test_bands_of_one_file_in_any_order(con, made, interleave):
     assert got.row["dtypes"] == ["int16"] * 3
 
 
+@pytest.mark.any_duckdb
 def test_a_tile_that_bands_share_is_requested_once(con, server, tmp_path):
     folder = server.folder / "chunky"
     folder.mkdir(exist_ok=True)
@@ -619,6 +625,7 @@ def test_levels_are_the_overviews(con, made, level, transform):
     assert_same(whole, expected_read(path, level=level))
 
 
+@pytest.mark.any_duckdb
 def test_a_level_that_is_not_there_is_an_error_that_says_how_many_are(con, made):
     made(noise((1, 70, 90)), overviews=[2])
     with pytest.raises(duckdb.Error, match=r"rasteret_read: record one, band band: .*level"):
