@@ -373,10 +373,12 @@ def check_real_files(con, data, truth, files, bands, *, all_touched):
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("all_touched", [False, True])
 def test_windows_of_every_real_file_equal_rasterio(con, data, truth, all_touched):
+    """Every other file with each rule, or all files with both."""
     files = [path for path, entry in truth.items() if usable(entry)]
     assert len(files) > 300
+    files = files[examples(slice(int(all_touched), None, 2), slice(None))]
     n_equal = check_real_files(con, data, truth, files, ["band"], all_touched=all_touched)
-    assert n_equal > examples(950, 2000)
+    assert n_equal > examples(475, 2000)
 
 
 @pytest.mark.any_duckdb
