@@ -42,6 +42,7 @@ def test_build_reports_as_json_and_leaves_parquet(command, items, tmp_path):
     assert parquet(tmp_path, "s2").num_rows == 6
 
 
+@pytest.mark.any_duckdb
 def test_build_passes_every_option_on(command, items, tmp_path):
     done = command(
         *("collections", "build", "part", "--stac-api", items, "--workspace-dir", tmp_path),
@@ -56,6 +57,7 @@ def test_build_passes_every_option_on(command, items, tmp_path):
     assert table["assets"][0].as_py()["nir"]["href"].endswith("B08.tif")
 
 
+@pytest.mark.any_duckdb
 def test_build_passes_what_only_some_sources_need(command, items, tmp_path):
     build = ("collections", "build", "part", "--stac-api", items, "--workspace-dir", tmp_path)
     done = command(
@@ -72,6 +74,7 @@ def test_build_passes_what_only_some_sources_need(command, items, tmp_path):
     assert listed(command, tmp_path)["part"]["data_source"] == "mine"
 
 
+@pytest.mark.any_duckdb
 def test_strict_ends_a_build_at_a_file_that_can_not_be_read(command, items, tmp_path):
     build = ("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
     done = command(*build, "--url-rewrite", f"{items.parent}=/nowhere", "--strict")
@@ -80,6 +83,7 @@ def test_strict_ends_a_build_at_a_file_that_can_not_be_read(command, items, tmp_
     assert listed(command, tmp_path) == {}
 
 
+@pytest.mark.any_duckdb
 def test_build_over_http_reads_headers_by_range(command, items, server, tmp_path):
     url = server.url("scenes", "items.json")
     done = command(
@@ -89,6 +93,7 @@ def test_build_over_http_reads_headers_by_range(command, items, server, tmp_path
     assert json.loads(done.stdout)["enriched"] == 18
 
 
+@pytest.mark.any_duckdb
 def test_a_build_that_stands_is_kept_and_force_replaces_it(command, items, tmp_path):
     build = ("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
     assert command(*build).exit_code == 0
@@ -102,6 +107,7 @@ def test_a_build_that_stands_is_kept_and_force_replaces_it(command, items, tmp_p
     assert json.loads(forced.stdout)["bands"] == ["B04"]
 
 
+@pytest.mark.any_duckdb
 def test_the_text_of_a_build_names_counts_and_folder(command, items, tmp_path):
     done = command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
     first, second = done.stdout.splitlines()
@@ -132,6 +138,7 @@ def test_import_takes_a_table_with_other_names(command, built, tmp_path):
     assert listed(command, tmp_path)["mine"]["data_source"] == "drone"
 
 
+@pytest.mark.any_duckdb
 def test_list_and_info_print_text_and_json(command, built):
     text = command("collections", "list", "--workspace-dir", built).stdout
     assert text.splitlines()[1].split()[:3] == ["s2", "stac", "6"]
@@ -146,6 +153,7 @@ def test_list_and_info_print_text_and_json(command, built):
     assert "epsg            32643, 32644\n" in text
 
 
+@pytest.mark.any_duckdb
 def test_an_empty_workspace_lists_nothing(command, tmp_path):
     done = command("collections", "list", "--workspace-dir", tmp_path / "none", "--json")
     assert (done.exit_code, json.loads(done.stdout)) == (0, [])
@@ -170,6 +178,7 @@ def test_export_writes_what_a_stock_duckdb_reads(command, built, tmp_path):
     assert command(*export, "--force").exit_code == 0
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("answer", "code", "text"),
     [
@@ -187,6 +196,7 @@ def test_delete_asks(command, items, tmp_path, answer, code, text):
     assert ("s2" in listed(command, tmp_path)) == (code != 0)
 
 
+@pytest.mark.any_duckdb
 def test_delete_with_yes_does_not_ask(command, items, tmp_path):
     command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
     done = command("collections", "delete", "s2", "--yes", "--workspace-dir", tmp_path)
@@ -196,11 +206,13 @@ def test_delete_with_yes_does_not_ask(command, items, tmp_path):
     assert done.stderr.startswith("error: rasteret_drop: name: expected a collection of")
 
 
+@pytest.mark.any_duckdb
 def test_the_workspace_of_the_environment_is_the_default(command, built):
     done = command("collections", "list", "--json", env={"RASTERET_WORKSPACE": str(built)})
     assert [row["name"] for row in json.loads(done.stdout)] == ["s2"]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "option",
     [
@@ -223,6 +235,7 @@ def test_a_malformed_option_is_a_usage_error(command, items, tmp_path, option):
     assert f"Invalid value for '{option[0]}'" in done.stderr
 
 
+@pytest.mark.any_duckdb
 def test_pairs_may_be_json(command, items, tmp_path):
     done = command(
         *("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path),
@@ -248,6 +261,7 @@ class Screen:
         pass
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, terminal):
     screen = Screen(terminal=terminal)
@@ -292,6 +306,7 @@ def test_a_build_shows_how_far_it_is(items, tmp_path, server):
     assert shown.endswith(b"\x1b[K")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("way", ["option", "environment"])
 def test_progress_is_off_where_nobody_wants_it(monkeypatch, way, command, built):
     screen = Screen(terminal=True)
@@ -323,6 +338,7 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
+@pytest.mark.any_duckdb
 def test_a_build_counts_what_failed_and_tells_rates_and_the_time_left(monkeypatch):
     screen = Screen(terminal=True)
     monkeypatch.setattr(sys, "stderr", screen)
@@ -379,6 +395,7 @@ def test_a_half_read_result_is_not_shown_as_running(command, items, tmp_path, mo
     assert counts._running == []
 
 
+@pytest.mark.any_duckdb
 def test_what_comes_in_pieces_goes_on_counting():
     for n in (3, 4):
         with counts.watched("rasteret_enrich", resume="1") as work:
@@ -420,6 +437,7 @@ def test_refresh_adds_what_is_new_and_reports(command, items, tmp_path):
     assert command("collections", "refresh", "s9", "--workspace-dir", tmp_path).exit_code == 1
 
 
+@pytest.mark.any_duckdb
 def test_validate_returns_1_where_there_are_faults(command, items, tmp_path):
     done = command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
     assert done.exit_code == 0, done.output
@@ -439,6 +457,7 @@ def test_validate_returns_1_where_there_are_faults(command, items, tmp_path):
     assert command("collections", "validate", "s9", "--workspace-dir", tmp_path).exit_code == 1
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_build_without_one_readable_header_says_so_with_exit_code_1(
     command, items, tmp_path, as_json
@@ -468,6 +487,7 @@ def test_a_build_without_one_readable_header_says_so_with_exit_code_1(
     assert (done.exit_code, done.stderr) == (0, "")
 
 
+@pytest.mark.any_duckdb
 def test_a_build_without_headers_asked_for_or_without_assets_is_no_failure(
     command, items, tmp_path
 ):

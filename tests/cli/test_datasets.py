@@ -24,6 +24,7 @@ def registered(command, items):
     assert (done.exit_code, done.stdout) == (0, "mine/s2: registered\n"), done.output
 
 
+@pytest.mark.any_duckdb
 def test_list_prints_text_and_json(command, registered):
     text = command("datasets", "list").stdout.splitlines()
     assert text[0].split() == ["id", "access", "source", "name", "description"]
@@ -36,6 +37,7 @@ def test_list_prints_text_and_json(command, registered):
     assert (none.exit_code, none.stdout, none.stderr) == (0, "", "no data sets\n")
 
 
+@pytest.mark.any_duckdb
 def test_info_says_all_that_is_known(command, registered, items):
     row = json.loads(command("datasets", "info", "mine/s2", "--json").stdout)
     assert row == {
@@ -72,6 +74,7 @@ def test_build_makes_the_collection(command, registered):
     assert command("datasets", "build", "mine/s2", "--bands", "nir", "--force").exit_code == 0
 
 
+@pytest.mark.any_duckdb
 def test_register_passes_every_option_on(command, own_file):
     done = command(
         *("datasets", "register", "mine/t", "--record-table", "https://a.org/t.parquet"),
@@ -102,6 +105,7 @@ def test_register_passes_every_option_on(command, own_file):
     }
 
 
+@pytest.mark.any_duckdb
 def test_unregister_forgets_one_s_own_only(command, registered, own_file):
     done = command("datasets", "unregister", "mine/s2")
     assert (done.exit_code, done.stdout) == (0, "mine/s2: unregistered\n")
@@ -111,6 +115,7 @@ def test_unregister_forgets_one_s_own_only(command, registered, own_file):
     assert again.stderr.startswith("error: rasteret_unregister_dataset: id: expected a data set")
 
 
+@pytest.mark.any_duckdb
 def test_a_malformed_data_set_is_one_line(command):
     done = command("datasets", "register", "mine/x")
     assert done.exit_code == 1

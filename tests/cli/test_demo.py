@@ -90,6 +90,7 @@ def table(text):
     return [[cell.strip() for cell in row.split("│")] for row in rows]
 
 
+@pytest.mark.any_duckdb
 def test_the_printed_ndvi_is_what_rasterio_and_numpy_compute(steps, folder):
     rows = {when[:10]: float(ndvi) for when, ndvi in table(steps[statements.NDVI])}
     expected = {day: mean for day, (mean, _) in oracle(folder, masked=False).items()}
@@ -98,6 +99,7 @@ def test_the_printed_ndvi_is_what_rasterio_and_numpy_compute(steps, folder):
     assert rows["2024-03-10"] - rows["2024-01-10"] > 0.3
 
 
+@pytest.mark.any_duckdb
 def test_the_printed_masked_ndvi_and_pixel_counts_are_what_numpy_computes(steps, folder):
     rows = {w[:10]: (float(m), int(n)) for w, m, n in table(steps[statements.NDVI_CLEAR])}
     expected = oracle(folder, masked=True)
@@ -116,11 +118,13 @@ def test_every_statement_printed_is_one_that_ran_and_gives_what_is_printed(steps
             assert again[sql] == shown
 
 
+@pytest.mark.any_duckdb
 def test_it_names_the_folder_that_it_keeps(printed, folder):
     assert f"The files are in {folder}" in printed
     assert (folder / "workspace/s2_stac").is_dir()
 
 
+@pytest.mark.any_duckdb
 def test_the_command_that_it_ends_with_works_as_it_stands(printed, folder):
     last = printed.splitlines()[-1].removeprefix("-- ")
     done = subprocess.run(
@@ -182,6 +186,7 @@ def test_live_without_a_network_is_one_clear_line(tmp_path):
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.any_duckdb
 def test_gdal_reads_the_scenes_as_georeferenced_tiled_files_with_overviews(printed, folder):
     features = json.loads((folder / "scenes/items.json").read_text())["features"]
     assert {item["properties"]["proj:epsg"] for item in features} == {32643, 32644}
@@ -198,6 +203,7 @@ def test_gdal_reads_the_scenes_as_georeferenced_tiled_files_with_overviews(print
                 assert item["bbox"] == pytest.approx(bounds, abs=1e-4)
 
 
+@pytest.mark.any_duckdb
 def test_overviews_of_bands_are_means_and_of_classes_are_samples(printed, folder):
     scene = folder / "scenes/S2A_43PHQ_20240310_L2A"
     for name, how in (("B08", Resampling.average), ("SCL", Resampling.nearest)):

@@ -59,6 +59,7 @@ def test_a_sound_installation_is_exit_code_0(ask, built):
     assert size > 10_000
 
 
+@pytest.mark.any_duckdb
 def test_it_makes_no_workspace(ask, tmp_path):
     folder = tmp_path / "later"
     code, report = ask("--workspace-dir", folder)
@@ -68,6 +69,7 @@ def test_it_makes_no_workspace(ask, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.any_duckdb
 def test_a_workspace_that_can_not_be_made_is_a_fault(ask, tmp_path):
     (tmp_path / "file").write_text("")
     code, report = ask("--workspace-dir", tmp_path / "file" / "workspace")
@@ -75,6 +77,7 @@ def test_a_workspace_that_can_not_be_made_is_a_fault(ask, tmp_path):
     assert [fault["subject"] for fault in report["faults"]] == ["workspace"]
 
 
+@pytest.mark.any_duckdb
 def test_a_collection_that_can_not_be_read_is_a_fault(ask, built, tmp_path):
     workspace = tmp_path / "workspace"
     shutil.copytree(built, workspace, symlinks=True)
@@ -85,6 +88,7 @@ def test_a_collection_that_can_not_be_read_is_a_fault(ask, built, tmp_path):
     assert "workspace, s2_stac" in [fault["subject"] for fault in report["faults"]]
 
 
+@pytest.mark.any_duckdb
 def test_names_of_credentials_are_told_and_never_their_values(command, home, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "hunter2")
     monkeypatch.setenv("EARTHDATA_TOKEN", "hunter2")
@@ -98,6 +102,7 @@ def test_names_of_credentials_are_told_and_never_their_values(command, home, tmp
             assert name in done.output
 
 
+@pytest.mark.any_duckdb
 def test_only_urls_that_are_asked_for_are_requested(ask, server, items, tmp_path):
     server.reset()
     assert ask("--workspace-dir", tmp_path)[0] == 0
@@ -111,6 +116,7 @@ def test_only_urls_that_are_asked_for_are_requested(ask, server, items, tmp_path
     assert [request["path"] for request in server.requests()] == ["/scenes/items.json"]
 
 
+@pytest.mark.any_duckdb
 def test_a_url_that_can_not_be_read_is_a_fault_without_its_secrets(ask, server, tmp_path):
     host = server.origin.removeprefix("http://")
     url = f"http://me:hunter2@{host}/404/scenes/items.json?sig=hunter2"
@@ -122,6 +128,7 @@ def test_a_url_that_can_not_be_read_is_a_fault_without_its_secrets(ask, server, 
     assert "hunter2" not in json.dumps(report)
 
 
+@pytest.mark.any_duckdb
 def test_a_bad_file_of_settings_is_a_fault(ask, tmp_path, monkeypatch):
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "datasets.toml").write_text("[mine\n")
@@ -131,6 +138,7 @@ def test_a_bad_file_of_settings_is_a_fault(ask, tmp_path, monkeypatch):
     assert "datasets" in [fault["subject"] for fault in report["faults"]]
 
 
+@pytest.mark.any_duckdb
 def test_a_bad_storage_file_is_a_fault(ask, tmp_path, monkeypatch):
     (tmp_path / "storage.toml").write_text('["s3://a/"]\nno_such_option = 1\n')
     monkeypatch.setenv("RASTERET_STORAGE", str(tmp_path / "storage.toml"))
@@ -140,6 +148,7 @@ def test_a_bad_storage_file_is_a_fault(ask, tmp_path, monkeypatch):
     assert "no_such_option" in report["faults"][0]["message"]
 
 
+@pytest.mark.any_duckdb
 def test_a_missing_extension_and_a_failing_connection_are_faults(ask, tmp_path, monkeypatch):
     doctor = importlib.import_module("rasteret_sql.cli.doctor")
 
@@ -160,6 +169,7 @@ def test_a_missing_extension_and_a_failing_connection_are_faults(ask, tmp_path, 
     ]
 
 
+@pytest.mark.any_duckdb
 def test_a_person_reads_a_line_for_each_fact(command, tmp_path):
     done = command("doctor", "--workspace-dir", tmp_path)
     assert (done.exit_code, done.stderr) == (0, "")

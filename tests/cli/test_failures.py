@@ -51,6 +51,7 @@ def test_a_table_that_is_not_there_is_told_with_the_collections_of_the_workspace
         assert (done.exit_code, done.stderr) == (1, told)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("arguments", "function"),
     [
@@ -70,6 +71,7 @@ def test_a_collection_that_is_not_in_an_empty_workspace_is_told_with_its_folder(
     assert (done.exit_code, done.stderr) == (1, told)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -120,6 +122,7 @@ def test_what_cannot_be_used_is_told_with_what_to_do(command, built, arguments, 
     assert line.lower().startswith("error: ")
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_the_shell_is_to_read_is_not_there(command, built):
     done = command("shell", "--workspace-dir", built, input=".read nope.sql\n")
     assert done.exit_code == 1
@@ -127,6 +130,7 @@ def test_a_file_that_the_shell_is_to_read_is_not_there(command, built):
     assert done.stderr == f"error: {told}\n"
 
 
+@pytest.mark.any_duckdb
 def test_wrong_usage_is_exit_code_2(command):
     for arguments in (["query"], ["nope"], ["query", "x", "--format", "xml"], ["collections", "x"]):
         done = command(*arguments)
@@ -134,6 +138,7 @@ def test_wrong_usage_is_exit_code_2(command):
         assert "Usage: " in done.stderr
 
 
+@pytest.mark.any_duckdb
 def test_debug_lets_the_traceback_through(command):
     done = command("--debug", "query", "SELEC 1")
     assert "syntax error" in str(done.exception)
@@ -146,6 +151,7 @@ def test_debug_lets_the_traceback_through(command):
     assert shown.stderr.startswith("Traceback")
 
 
+@pytest.mark.any_duckdb
 def test_no_secret_of_a_url_is_printed(command, server, tmp_path):
     host = server.origin.removeprefix("http://")
     url = f"http://me:hunter2@{host}/404/scenes/items.json?sig=hunter2"
@@ -157,12 +163,14 @@ def test_no_secret_of_a_url_is_printed(command, server, tmp_path):
     assert "hunter2" not in done.output
 
 
+@pytest.mark.any_duckdb
 def test_an_unforeseen_exception_is_called_a_bug():
     assert one_line(KeyError("x")) == (
         "KeyError: 'x'; this is a bug, run again with --debug to see where"
     )
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
 def test_an_interrupt_in_a_command_is_exit_code_130(error):
     @click.group(cls=failures.Commands)
@@ -238,6 +246,7 @@ def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(command, server, tm
     assert list(outputs.iterdir()) == []
 
 
+@pytest.mark.any_duckdb
 def test_a_reader_that_goes_away_is_no_traceback(built):
     sql = "SELECT range AS i FROM range(1000000)"
     process = subprocess.Popen(
@@ -254,6 +263,7 @@ def test_a_reader_that_goes_away_is_no_traceback(built):
     assert process.wait(20) == 0
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("format_", ["table", "csv"])
 def test_head_ends_a_pipeline_with_exit_code_0(built, format_):
     sql = "SELECT range AS i FROM range(1000000)"
@@ -270,6 +280,7 @@ def test_head_ends_a_pipeline_with_exit_code_0(built, format_):
     assert "rror" not in done.stderr
 
 
+@pytest.mark.any_duckdb
 def test_the_package_alone_gives_the_modules_of_the_documentation():
     code = (
         "import rasteret_sql; print(rasteret_sql.maps.serve_map.__name__, "

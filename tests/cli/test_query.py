@@ -118,6 +118,7 @@ def test_a_statement_without_result_prints_nothing(command):
     assert (done.exit_code, done.output) == (0, "")
 
 
+@pytest.mark.any_duckdb
 def test_a_build_in_a_query_runs_once(command, items, tmp_path):
     sql = f"SELECT requests > 0 AS ran FROM rasteret_build_stac('s2', stac_api := '{items}')"
     for format_ in ("table", "json"):
@@ -125,6 +126,7 @@ def test_a_build_in_a_query_runs_once(command, items, tmp_path):
         assert "true" in done.stdout
 
 
+@pytest.mark.any_duckdb
 def test_sql_may_come_from_stdin(command):
     done = command("query", "-", "--format", "csv", input="SELECT 7 AS n;\n")
     assert done.stdout == "n\n7\n"
@@ -141,6 +143,7 @@ def test_a_database_file_keeps_what_a_query_made(command, tmp_path):
     assert "read-only" in done.stderr
 
 
+@pytest.mark.any_duckdb
 def test_a_failed_query_leaves_no_file_and_keeps_the_old_one(command, tmp_path):
     path = tmp_path / "out.csv"
     path.write_text("old")
@@ -152,6 +155,7 @@ def test_a_failed_query_leaves_no_file_and_keeps_the_old_one(command, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
 
 
+@pytest.mark.any_duckdb
 def test_an_output_folder_that_is_missing_is_one_line(command, tmp_path):
     done = command("query", "SELECT 1", "--output", tmp_path / "no" / "out.csv")
     assert done.exit_code == 1
@@ -159,6 +163,7 @@ def test_an_output_folder_that_is_missing_is_one_line(command, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("name", ["o.geojson", "o.txt", "o", "o.csv.gz"])
 def test_an_output_of_an_unknown_format_is_refused_before_anything_runs(command, tmp_path, name):
     kept = tmp_path / "kept.csv"

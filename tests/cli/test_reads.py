@@ -90,6 +90,7 @@ def test_sample_reads_points_of_every_form(command, built, files, expected, form
     assert rows_of(done, ("name", "record_id", "B04", "B08")) == wanted
 
 
+@pytest.mark.any_duckdb
 def test_sample_passes_its_options_on(command, built, files, expected):
     done = command(
         *("sample", "s2", files / "points.geojson", "--bands", "B04", "--workspace-dir", built),
@@ -123,6 +124,7 @@ def test_zonal_reads_zones_of_every_form(command, built, files, expected, form):
     assert rows_of(done, ("name", "count", "mean", "p90")) == wanted
 
 
+@pytest.mark.any_duckdb
 def test_zonal_without_zones_takes_the_box(command, built, expected):
     done = command(
         *("zonal", "s2", "--bbox", "77.985,13.0,77.99,13.01", "--bands", "B08"),
@@ -138,6 +140,7 @@ def test_zonal_without_zones_takes_the_box(command, built, expected):
     assert rows_of(done, columns) == wanted
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "json", "arrow"])
 def test_rows_go_to_a_file_of_any_format(command, built, files, tmp_path, suffix):
     path = tmp_path / f"out.{suffix}"
@@ -164,6 +167,7 @@ def test_a_table_of_a_database_is_read_and_the_file_left_alone(command, built, t
     assert path.read_bytes() == before
 
 
+@pytest.mark.any_duckdb
 def test_geojson_keeps_ids_missing_properties_and_its_crs(command, built, tmp_path):
     """UTM coordinates of the point a, named as GeoJSON did before 2016."""
     utm = Transformer.from_crs(4326, 32643, always_xy=True).transform(77.99, 13.01)
@@ -188,6 +192,7 @@ def test_geojson_keeps_ids_missing_properties_and_its_crs(command, built, tmp_pa
     assert len({row["B04"] for row in rows}) == 1
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -207,6 +212,7 @@ def test_a_file_that_is_no_geojson_is_one_line(command, built, tmp_path, text, s
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -231,6 +237,7 @@ def test_errors_name_the_argument(command, built, files):
     assert "match: expected 'all', 'latest' or 'nearest', got 'odd'" in done.stderr
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("name", "function", "without"),
     [
@@ -266,6 +273,7 @@ def test_preview_writes_the_pictures_of_the_function(command, built, tmp_path):
         assert picture.shape == (row["height"], row["width"], 4)
 
 
+@pytest.mark.any_duckdb
 def test_preview_takes_colours_of_classes(command, built, tmp_path):
     done = command(
         *("preview", "s2", tmp_path, "--bands", "SCL", "--colormap", "4=#00a000,9=#ffffff"),
@@ -279,6 +287,7 @@ def test_preview_takes_colours_of_classes(command, built, tmp_path):
     assert colours
 
 
+@pytest.mark.any_duckdb
 def test_preview_of_what_can_not_be_read_fails_or_tells(command, built, tmp_path):
     lost = "SELECT * REPLACE ('gone-' || id AS id) FROM s2 LIMIT 1"
     done = command("preview", lost, tmp_path, "--bands", "B99", "--workspace-dir", built)
@@ -291,6 +300,7 @@ def test_preview_of_what_can_not_be_read_fails_or_tells(command, built, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.any_duckdb
 def test_advice_is_of_options(command, built, tmp_path):
     """The functions advise arguments of SQL."""
     some = "CASE WHEN id LIKE '%43PHQ%' THEN B04_metadata END"

@@ -15,10 +15,12 @@ from rasteret_sql.cli.reference import commands, reference
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
+@pytest.mark.any_duckdb
 def test_the_page_is_up_to_date():
     assert PAGE.read_text() == reference(), "python -m rasteret_sql.cli.reference > docs/cli.md"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_every_command_and_option_has_help(name, command):
     found = dict(commands())[name]
@@ -31,6 +33,7 @@ def test_every_command_and_option_has_help(name, command):
     assert found.help.split(".")[0].split()[0] in done.stdout
 
 
+@pytest.mark.any_duckdb
 def test_the_first_help_says_what_each_command_does_and_how_to_start(command):
     text = " ".join(command("--help").stdout.split())
     assert "rasteret-sql demo --folder . " in text
@@ -54,11 +57,13 @@ def test_functions_lists_and_explains_what_the_database_has(command, tmp_path):
     assert command("functions", "nope").exit_code == 1
 
 
+@pytest.mark.any_duckdb
 def test_the_version_is_the_package_s(command):
     version = rasteret_sql.__version__
     assert command("--version").stdout == f"rasteret-sql, version {version}\n"
 
 
+@pytest.mark.any_duckdb
 def test_to_write_the_page_leaves_the_options_for_help_as_they_are():
     code = (
         "from rasteret_sql.cli import main; from rasteret_sql.cli.reference import reference; "

@@ -257,6 +257,7 @@ def test_a_database_file_is_opened(command, built, tmp_path):
     assert done.stdout == "n\n5\n"
 
 
+@pytest.mark.any_duckdb
 def test_without_the_extra_it_says_what_to_install(terminal, tmp_path):
     (tmp_path / "prompt_toolkit.py").write_text(
         "raise ModuleNotFoundError('gone', name='prompt_toolkit')"

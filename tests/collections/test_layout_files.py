@@ -38,6 +38,7 @@ def scan(folder: Path) -> str:
     return f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)"
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("memory_bytes", [256 << 20, 400_000, 60_000])
 def test_every_record_comes_back_whatever_the_memory(
     records: pa.Table, tmp_path: Path, memory_bytes: int
@@ -49,6 +50,7 @@ def test_every_record_comes_back_whatever_the_memory(
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {p.path for p in parts}
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("memory_bytes", [256 << 20, 400_000])
 def test_a_partition_lies_along_the_curve(
     records: pa.Table, tmp_path: Path, memory_bytes: int
@@ -58,6 +60,7 @@ def test_a_partition_lies_along_the_curve(
     assert np.all(np.diff(keys) >= 0)
 
 
+@pytest.mark.any_duckdb
 def test_year_and_month_are_those_of_utc(tmp_path: Path) -> None:
     moment = pa.array([1704067200_000000 - 1], pa.timestamp("us", "Asia/Tokyo"))
     schema = pa.schema([("id", pa.string()), ("datetime", moment.type)])
@@ -66,6 +69,7 @@ def test_year_and_month_are_those_of_utc(tmp_path: Path) -> None:
     assert part.path == tmp_path / "year=2023/month=12/part-0.parquet"
 
 
+@pytest.mark.any_duckdb
 def test_year_and_month_of_the_records_stand_only_without_a_datetime(tmp_path: Path) -> None:
     table = pa.table(
         {
@@ -109,6 +113,7 @@ def test_records_are_split_by_any_columns(records: pa.Table, tmp_path: Path) -> 
     assert duckdb.sql(query).to_arrow_table().to_pylist() == wanted
 
 
+@pytest.mark.any_duckdb
 def test_a_collection_without_records_keeps_its_columns(records: pa.Table, tmp_path: Path) -> None:
     (part,) = write(records.slice(0, 0), tmp_path)
     assert part.records == 0
@@ -118,6 +123,7 @@ def test_a_collection_without_records_keeps_its_columns(records: pa.Table, tmp_p
     assert json.loads(pq.read_metadata(part.path).metadata[b"geo"])["version"] == "1.1.0"
 
 
+@pytest.mark.any_duckdb
 def test_each_file_says_what_it_is(records: pa.Table, tmp_path: Path) -> None:
     parts = write(records, tmp_path, first_part=7)
     part = next(part for part in parts if part.partition == {"year": 2024, "month": 2})
@@ -135,6 +141,7 @@ def test_each_file_says_what_it_is(records: pa.Table, tmp_path: Path) -> None:
     assert geometry["covering"]["bbox"]["ymax"] == ["bbox", "ymax"]
 
 
+@pytest.mark.any_duckdb
 def test_bounds_over_the_antimeridian_span_all_longitudes(tmp_path: Path) -> None:
     boxes = pa.array([(170.0, -20.0, -170.0, -10.0), (10.0, 0.0, 11.0, 1.0)], BBOX)
     table = pa.table({"id": ["a", "b"], "geometry": pa.nulls(2, pa.binary()), "bbox": boxes})
@@ -144,6 +151,7 @@ def test_bounds_over_the_antimeridian_span_all_longitudes(tmp_path: Path) -> Non
     assert geo["geometry_types"] == []
 
 
+@pytest.mark.any_duckdb
 def test_geometry_kinds_are_named_with_their_dimensions(tmp_path: Path) -> None:
     import shapely
 
@@ -178,6 +186,7 @@ def test_duckdb_shows_geometry_and_geopandas_reads_it(records: pa.Table, tmp_pat
     assert len(dated) < len(parts)
 
 
+@pytest.mark.any_duckdb
 def test_tile_tables_take_six_bytes_a_tile(make_records: MakeRecords, tmp_path: Path) -> None:
     records = make_records(300, bands=("B03", "B04"))
     (part,) = write(records, tmp_path, partition_by=())
@@ -195,6 +204,7 @@ def test_tile_tables_take_six_bytes_a_tile(make_records: MakeRecords, tmp_path: 
     assert len(tables) == footer.num_row_groups * 2 * 8
 
 
+@pytest.mark.any_duckdb
 def test_row_groups_have_the_bytes_asked_for(make_records: MakeRecords, tmp_path: Path) -> None:
     (part,) = write(make_records(1000), tmp_path, partition_by=(), row_group_bytes=200_000)
     footer = pq.read_metadata(part.path)
@@ -206,6 +216,7 @@ def test_row_groups_have_the_bytes_asked_for(make_records: MakeRecords, tmp_path
     assert all(100_000 < size < 260_000 for size in sizes)
 
 
+@pytest.mark.any_duckdb
 def test_a_box_reads_few_row_groups(make_records: MakeRecords, tmp_path: Path) -> None:
     (part,) = write(make_records(2000), tmp_path, partition_by=(), row_group_bytes=40_000)
     footer = pq.read_metadata(part.path)
@@ -226,6 +237,7 @@ def test_a_box_reads_few_row_groups(make_records: MakeRecords, tmp_path: Path) -
     assert met <= 3
 
 
+@pytest.mark.any_duckdb
 def test_light_records_lie_in_groups_small_enough_to_skip(tmp_path: Path) -> None:
     ids = pa.table({"id": [f"r{i}" for i in range(10_000)]})
     (part,) = write(ids, tmp_path, partition_by=())
@@ -233,6 +245,7 @@ def test_light_records_lie_in_groups_small_enough_to_skip(tmp_path: Path) -> Non
     assert [footer.row_group(i).num_rows for i in range(5)] == [2048, 2048, 2048, 1928, 1928]
 
 
+@pytest.mark.any_duckdb
 def test_statistics_cover_what_queries_ask_and_no_tile_table(
     records: pa.Table, tmp_path: Path
 ) -> None:
@@ -253,6 +266,7 @@ def test_statistics_cover_what_queries_ask_and_no_tile_table(
     }
 
 
+@pytest.mark.any_duckdb
 def test_views_and_long_text_are_stored_as_plain_text(tmp_path: Path) -> None:
     kind = pa.struct([("href", pa.string_view()), ("tags", pa.large_list(pa.large_string()))])
     schema = pa.schema(
@@ -266,6 +280,7 @@ def test_views_and_long_text_are_stored_as_plain_text(tmp_path: Path) -> None:
     assert table.to_pylist() == rows
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -283,12 +298,14 @@ def test_choices_that_cannot_be_are_named(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.any_duckdb
 def test_a_record_without_id_is_refused(tmp_path: Path) -> None:
     table = pa.table({"id": pa.array(["a", None])})
     with pytest.raises(CollectionError, match="id: expected a value in every record, got 'NULL'"):
         write(table, tmp_path, partition_by=())
 
 
+@pytest.mark.any_duckdb
 def test_a_type_that_parquet_cannot_hold_is_refused(tmp_path: Path) -> None:
     table = pa.table({"assets": pa.array([{}], pa.struct([]))})
     with pytest.raises(CollectionError, match=r"column .*: expected a type that Parquet"):
@@ -300,6 +317,7 @@ def failing(records: pa.Table) -> Iterator[pa.RecordBatch]:
     raise ConnectionError("the store went away")
 
 
+@pytest.mark.any_duckdb
 def test_an_export_is_whole_or_not_there(records: pa.Table, tmp_path: Path) -> None:
     target = tmp_path / "out"
     with pytest.raises(ConnectionError):
@@ -311,6 +329,7 @@ def test_an_export_is_whole_or_not_there(records: pa.Table, tmp_path: Path) -> N
     assert read_back(target, ["id"])["id"].to_pylist() == records["id"].to_pylist()
 
 
+@pytest.mark.any_duckdb
 def test_an_export_replaces_only_when_told(records: pa.Table, tmp_path: Path) -> None:
     target = tmp_path / "out"
     export(records.schema, iter(records.to_batches()), target, info=INFO)

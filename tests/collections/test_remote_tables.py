@@ -116,6 +116,7 @@ def google(exported):
 
 
 KEYS = {"access_key_id": "me", "secret_access_key": "mine"}
+CLOUDS = ["s3", *(pytest.param(name, marks=pytest.mark.any_duckdb) for name in ("azure", "google"))]
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ FACTS = (
 )
 
 
-@pytest.mark.parametrize("cloud", ["s3", "azure", "google"], indirect=True)
+@pytest.mark.parametrize("cloud", CLOUDS, indirect=True)
 def test_a_folder_in_a_cloud_is_what_it_is_on_disk(rows, cloud, exported):
     here = rows(f"SELECT {FACTS} FROM rasteret_records('{exported}')")
     assert rows(f"SELECT {FACTS} FROM rasteret_records('{cloud}')") == here
@@ -156,7 +157,8 @@ def test_a_folder_in_a_cloud_is_what_it_is_on_disk(rows, cloud, exported):
     assert rows(f"SELECT id FROM rasteret_records('{cloud}') LIMIT 0") == []
 
 
-@pytest.mark.parametrize("cloud", ["s3", "azure", "google"], indirect=True)
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("cloud", CLOUDS, indirect=True)
 def test_a_table_is_built_from_a_folder_in_a_cloud(rows, cloud):
     report = rows(
         "FROM rasteret_build_table('far', $source, \"where\" := 'cloud >= 90', "
@@ -182,6 +184,7 @@ def test_a_view_over_a_remote_collection_is_one_like_others(rows, con, cloud):
         rows("FROM rasteret_load('far', $path, force := 'false')", {"path": cloud})
 
 
+@pytest.mark.any_duckdb
 def test_keys_decide_who_reads_and_no_secret_is_told(con, rows, s3):
     with s3.checked() as (key, secret):
         wrong = {"access_key_id": key, "secret_access_key": "wrong-SECRET"}
@@ -250,6 +253,7 @@ def test_only_the_ranges_that_are_needed_are_fetched(rows, server, one_file, exp
     assert fetched(server)[0] < size / 4
 
 
+@pytest.mark.any_duckdb
 def test_row_groups_elsewhere_are_not_read_for_an_area(server, one_file, exported):
     url, size = one_file(exported)
     source = ParquetSource(url)
@@ -264,6 +268,7 @@ def test_row_groups_elsewhere_are_not_read_for_an_area(server, one_file, exporte
     assert list(source.batches(["bbox"], keep, [box])) == []
 
 
+@pytest.mark.any_duckdb
 def test_a_short_body_and_a_busy_server_do_not_end_the_read(rows, server, one_file, exported):
     one_file(exported)
     for fault in ("short_once", "503/1"):
@@ -272,6 +277,7 @@ def test_a_short_body_and_a_busy_server_do_not_end_the_read(rows, server, one_fi
         assert rows(f"SELECT count(filler) FROM rasteret_records('{url}')") == [(N_RECORDS,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_changed_is_read_anew(rows, server, one_file, exported):
     url, _ = one_file(exported)
     query = f"SELECT count(*) FROM rasteret_records('{url}')"
@@ -281,6 +287,7 @@ def test_a_file_that_changed_is_read_anew(rows, server, one_file, exported):
     assert rows(query) == [(7,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_remote_table_names_no_local_files_unless_allowed(rows, server, scenes):
     path = str(next(scenes.glob("*/B04.tif")))
     table = pa.table({"id": ["a"], "url": [path], "datetime": ["2024-05-01"]})
@@ -296,6 +303,7 @@ def test_a_remote_table_names_no_local_files_unless_allowed(rows, server, scenes
     assert rows(build.format(", allow_local := true"), source) == [(1,)]
 
 
+@pytest.mark.any_duckdb
 def test_pixels_of_a_remote_collection_are_those_of_the_local_one(rows, con, scenes, server):
     rows("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": f"{scenes}/items.json"})
     target = server.folder / "s2"
@@ -314,6 +322,7 @@ def test_pixels_of_a_remote_collection_are_those_of_the_local_one(rows, con, sce
     assert rows(query.format(url, "bbox := [0, 0, 1, 1]")) == []
 
 
+@pytest.mark.any_duckdb
 def test_a_plan_of_records_that_have_no_tile_in_the_area_is_empty(rows, scenes):
     rows("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": f"{scenes}/items.json"})
     everywhere = "{''xmin'': -180.0, ''ymin'': -90.0, ''xmax'': 180.0, ''ymax'': 90.0}"

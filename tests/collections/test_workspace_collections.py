@@ -25,6 +25,8 @@ from rasteret_sql.collections.workspace import (
 from rasteret_sql.errors import CollectionError, InputError, UnknownCollectionError
 from rasteret_sql.units import BBox
 
+pytestmark = pytest.mark.any_duckdb
+
 BuildInto = Callable[[Workspace, str, pa.Table], list[PartFile]]
 
 

@@ -24,6 +24,8 @@ from rasteret_sql.collections.layout import PartFile, write_collection
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.errors import CollectionError
 
+pytestmark = pytest.mark.any_duckdb
+
 MakeRecords = Callable[..., pa.Table]
 BuildInto = Callable[[Workspace, str, pa.Table], list[PartFile]]
 
@@ -79,7 +81,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-@pytest.mark.any_duckdb
 @pytest.mark.parametrize("old", ["version", "folder"])
 def test_a_killed_builder_leaves_the_old_collection_or_the_new_one(
     workspace: Workspace, records: pa.Table, build_into: BuildInto, tmp_path: Path, old: str
@@ -150,7 +151,6 @@ LIMITED_BUILDER = textwrap.dedent(
 )
 
 
-@pytest.mark.any_duckdb
 @pytest.mark.parametrize(("limit", "memory"), [(0, 1 << 28), (60_000, 1 << 28), (60_000, 100_000)])
 def test_a_disk_that_refuses_a_write_leaves_the_old_collection(
     workspace: Workspace,
@@ -242,7 +242,6 @@ def test_a_workspace_that_is_a_file_is_said(
         build_into(Workspace(tmp_path / "file"), "s2", records)
 
 
-@pytest.mark.any_duckdb
 def test_of_two_building_processes_one_is_refused(
     workspace: Workspace, records: pa.Table, tmp_path: Path
 ) -> None:
@@ -283,7 +282,6 @@ READER = textwrap.dedent(
 )
 
 
-@pytest.mark.any_duckdb
 @pytest.mark.parametrize("overlap", [True, False])
 def test_readers_never_see_a_mixture(
     workspace: Workspace, build_into: BuildInto, make_records: MakeRecords, overlap: bool

@@ -39,6 +39,7 @@ def registered(rows, scenes):
     return rows(REGISTER, {"items": str(scenes / "items.json")})
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("one", BUILT_IN, ids=lambda one: one.id)
 def test_a_built_in_data_set_has_what_it_needs(one):
     assert one.name
@@ -61,6 +62,7 @@ def test_a_built_in_data_set_has_what_it_needs(one):
         assert one.href_column
 
 
+@pytest.mark.any_duckdb
 def test_the_ids_are_rasteret_s():
     earthsearch = ("sentinel-2-l2a", "landsat-c2-l2", "naip", "cop-dem-glo-30", "cop-dem-glo-90")
     pc = "sentinel-2-l2a", "io-lulc-annual-v02", "alos-dem", "nasadem", "esa-worldcover", "usda-cdl"
@@ -84,6 +86,7 @@ def test_a_registered_data_set_is_listed_and_built(rows, registered, tmp_path):
     ]
 
 
+@pytest.mark.any_duckdb
 def test_a_build_takes_a_part_of_the_data_set(rows, registered):
     report = rows(
         "FROM rasteret_build('mine/s2', name := 'part', bands := ['nir'], max_items := 1, "
@@ -93,6 +96,7 @@ def test_a_build_takes_a_part_of_the_data_set(rows, registered):
     assert rows("SELECT id FROM part") == [("S2A_44PKV_20240209_L2A",)]
 
 
+@pytest.mark.any_duckdb
 def test_bands_that_no_item_has_are_left_out_and_told(rows, scenes):
     rows(
         "FROM rasteret_register_dataset('mine/s2', stac_api := $items, "
@@ -122,6 +126,7 @@ REAL_ITEMS = {
 """Data set to real items of the collection, and bands that these do not have."""
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("id_", REAL_ITEMS)
 def test_built_in_band_maps_name_assets_of_real_items(data, id_):
     place, absent = REAL_ITEMS[id_]
@@ -173,6 +178,7 @@ def test_a_record_table_is_built_from_the_rows_that_fit(rows, registered, tmp_pa
         rows("FROM rasteret_build('mine/table', name := 'few', max_items := 1)")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("asked", "near"),
     [
@@ -205,6 +211,7 @@ def test_binding_registers_nothing(rows, own_file):
     assert not own_file.exists()
 
 
+@pytest.mark.any_duckdb
 def test_one_s_own_goes_before_a_built_in_one(rows, scenes):
     rows(
         "FROM rasteret_register_dataset('pc/nasadem', stac_api := $items)",
@@ -214,6 +221,7 @@ def test_one_s_own_goes_before_a_built_in_one(rows, scenes):
     assert rows("FROM rasteret_build('pc/nasadem')")[0][4] == ["B04", "B08", "SCL"]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -240,11 +248,13 @@ def test_a_malformed_data_set_is_refused(rows, own_file, options, message):
     assert not own_file.exists()
 
 
+@pytest.mark.any_duckdb
 def test_a_malformed_id_is_refused(rows):
     with pytest.raises(duckdb.Error, match="id: expected letters, digits"):
         rows("FROM rasteret_register_dataset('../x', stac_api := 'a')")
 
 
+@pytest.mark.any_duckdb
 def test_all_fields_come_back_from_the_file(own_file):
     given = {
         "name": "N",
@@ -269,6 +279,7 @@ def test_all_fields_come_back_from_the_file(own_file):
     assert all(getattr(one, name) == value for name, value in given.items())
 
 
+@pytest.mark.any_duckdb
 def test_toml_is_read_and_not_written(rows, tmp_path, monkeypatch):
     path = tmp_path / "datasets.toml"
     path.write_text('["mine/s2"]\nstac_api = "https://a.org/v1"\nstart_date = 2020-01-02\n')
@@ -278,6 +289,7 @@ def test_toml_is_read_and_not_written(rows, tmp_path, monkeypatch):
         rows("FROM rasteret_register_dataset('mine/s2', stac_api := 'https://a.org/v1')")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -296,6 +308,7 @@ def test_a_damaged_file_is_named(rows, con, own_file, tmp_path, text, message):
         assert other.sql("SELECT 1").fetchall() == [(1,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_cannot_be_written_is_one_clear_line(monkeypatch):
     monkeypatch.setenv("RASTERET_DATASETS", "/proc/none/datasets.json")
     one = Dataset.of("mine/s2", {"stac_api": "https://a.org/v1"})
@@ -341,6 +354,7 @@ def options_of(con, href):
     return instance_of(con).stores.options_of(href)[1]
 
 
+@pytest.mark.any_duckdb
 def test_a_build_reads_files_as_access_says_and_so_does_a_later_connection(
     con, rows, scenes, tmp_path, monkeypatch
 ):
@@ -357,6 +371,7 @@ def test_a_build_reads_files_as_access_says_and_so_does_a_later_connection(
         assert options_of(later, "s3://payers/a.tif").requester_pays
 
 
+@pytest.mark.any_duckdb
 def test_what_the_user_said_stands():
     href = "https://nasademeuwest.blob.core.windows.net/nasadem-cog/a.tif"
     nasadem = catalog.find_dataset("pc/nasadem")
@@ -369,6 +384,7 @@ def test_what_the_user_said_stands():
     assert (found.signer, found.anonymous) == (None, True)
 
 
+@pytest.mark.any_duckdb
 def test_the_collection_names_the_data_set_in_its_footers(rows, registered, tmp_path):
     rows("FROM rasteret_build('mine/s2')")
     part = next((tmp_path / "workspace" / "mine_s2_stac").rglob("*.parquet"))

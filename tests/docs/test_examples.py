@@ -35,6 +35,7 @@ def test_statements_give_the_rows_that_stand_below_them(script, reader):
     assert text.count("\n--> ") == sum(told.count("--> ") for _, told in PART.findall(text))
 
 
+@pytest.mark.any_duckdb
 def test_a_script_runs_as_its_first_lines_say(reader):
     (reader.folder / "examples").symlink_to(EXAMPLES)
     text = (EXAMPLES / "query_headers.sql").read_text(encoding="utf-8")

@@ -63,7 +63,7 @@ def run_forks() -> bool:
         while running:
             for pid, (output, began) in list(running.items()):
                 found, status = os.waitpid(pid, os.WNOHANG)
-                is_late = time.monotonic() > deadline
+                is_late = not found and time.monotonic() > deadline
                 if is_late:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)

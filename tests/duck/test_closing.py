@@ -13,11 +13,12 @@ from processes import heeding_ctrl_c
 from servers.range_server import RangeServer
 
 import rasteret_sql
+from examples import examples
 from rasteret_sql.demo.scenes import write_scenes
 
 CHECKOUT = Path(__file__).parents[2]
 SCENARIOS = Path(__file__).with_name("closing_scenarios.py")
-N_TRIES = int(os.environ.get("RASTERET_CLOSING_TRIES", "2"))
+N_TRIES = int(os.environ.get("RASTERET_CLOSING_TRIES", examples("1", "2")))
 """Of each scenario; 20 and more on a quiet machine show what is rare."""
 
 MOST_SECONDS = 25  # on a busy machine; alone it takes a second; a hang ends at 30

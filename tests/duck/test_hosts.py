@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,12 +16,16 @@ from processes import heeding_ctrl_c
 from servers.range_server import RangeServer
 
 import rasteret_sql
+from examples import examples
 from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.duck.names import IS_DUCKDB_2
 
 CHECKOUT = Path(__file__).parents[2]
 MOST_SECONDS = 20
 """On a busy machine; alone it takes one."""
+
+FOLDERS = itertools.count()
+"""A program that was ended may have left a request on its way."""
 
 needs_duckdb_2 = pytest.mark.skipif(
     not IS_DUCKDB_2, reason="DuckDB 1.5 makes an error of its own of Ctrl-C in a function"
@@ -74,6 +79,19 @@ def wait_for_requests(server):
         time.sleep(0.02)
 
 
+def of_its_own(query):
+    """A silent read of files that no other program asked for, and what waits for its requests."""
+    folder = f"/hang/{next(FOLDERS)}/"
+
+    def wait(server):
+        deadline = time.monotonic() + MOST_SECONDS
+        while not any(folder in one["path"] for one in server.requests()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    return query.replace("/hang/", folder), wait
+
+
 class Kernel:
     """A kernel with a connection; ``run`` gives the text and the error of a cell."""
 
@@ -124,24 +142,44 @@ class Kernel:
 
 @pytest.fixture
 def kernel(folder):
+    """A kernel of one test."""
     kernel = Kernel(folder)
     yield kernel
     kernel.end()
 
 
+@pytest.fixture(scope="module")
+def shared_kernel(folder):
+    """A kernel of all tests that interrupt a cell, and that it outlives."""
+    kernel = Kernel(folder)
+    yield kernel
+    kernel.end()
+
+
+@pytest.fixture
+def lasting_kernel(shared_kernel):
+    shared_kernel.shown.clear()
+    return shared_kernel
+
+
+ASK = "print(con.execute('SELECT 42').fetchall()[0][0])"
+
+
 @pytest.mark.parametrize("form", ["con.execute({query!r}).fetchall()", "con.sql({query!r})"])
-def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(kernel, silent, form):
+def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(
+    lasting_kernel, silent, form
+):
     query, server = silent
     for _ in range(3):  # the second time another handler stands before ours
         server.reset()
-        cell = kernel.client.execute(form.format(query=query))
+        cell = lasting_kernel.client.execute(form.format(query=query))
         wait_for_requests(server)
         began = time.monotonic()
-        kernel.manager.interrupt_kernel()
-        _, error = kernel.finish(cell)
+        lasting_kernel.manager.interrupt_kernel()
+        _, error = lasting_kernel.finish(cell)
         assert error is not None
         assert time.monotonic() - began < MOST_SECONDS / 2
-        assert kernel.run("print(con.execute('SELECT 42').fetchall()[0][0])") == ("42\n", None)
+        assert lasting_kernel.run(ASK) == ("42\n", None)
 
 
 LONG = (
@@ -170,15 +208,15 @@ def test_a_kernel_shows_how_far_long_work_is(kernel):
 
 
 @pytest.mark.any_duckdb
-def test_a_kernel_shows_a_read_that_takes_long(kernel, silent):
+def test_a_kernel_shows_a_read_that_takes_long(lasting_kernel, silent):
     query, server = silent
     server.reset()
-    cell = kernel.client.execute(f"con.execute({query!r}).fetchall()")
+    cell = lasting_kernel.client.execute(f"con.execute({query!r}).fetchall()")
     wait_for_requests(server)
     time.sleep(2)
-    kernel.manager.interrupt_kernel()
-    assert kernel.finish(cell)[1] == "KeyboardInterrupt"
-    assert kernel.shown[0].startswith("rasteret_pixels")
+    lasting_kernel.manager.interrupt_kernel()
+    assert lasting_kernel.finish(cell)[1] == "KeyboardInterrupt"
+    assert lasting_kernel.shown[0].startswith("rasteret_pixels")
 
 
 @pytest.mark.any_duckdb
@@ -193,15 +231,15 @@ def test_a_kernel_shows_nothing_where_it_is_switched_off(kernel, off):
 
 
 @needs_duckdb_2
-def test_interrupt_of_a_kernel_ends_a_scalar_function(kernel, silent_value):
+def test_interrupt_of_a_kernel_ends_a_scalar_function(lasting_kernel, silent_value):
     query, server = silent_value
     for _ in range(2):
         server.reset()
-        cell = kernel.client.execute(f"con.execute({query!r}).fetchall()")
+        cell = lasting_kernel.client.execute(f"con.execute({query!r}).fetchall()")
         wait_for_requests(server)
-        kernel.manager.interrupt_kernel()
-        assert kernel.finish(cell)[1] == "KeyboardInterrupt"
-        assert kernel.run("print(con.execute('SELECT 42').fetchall()[0][0])") == ("42\n", None)
+        lasting_kernel.manager.interrupt_kernel()
+        assert lasting_kernel.finish(cell)[1] == "KeyboardInterrupt"
+        assert lasting_kernel.run(ASK) == ("42\n", None)
 
 
 def test_a_kernel_restarts_in_the_middle_of_a_read(kernel, silent):
@@ -281,17 +319,17 @@ def errors_of_ctrl_c(code, is_time):
 )
 def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, silent_value, form):
     query, server = silent_value
-    code = (
-        "import rasteret_sql\n"
-        f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
-        "try:\n"
-        f"    {form.format(query=query)}\n"
-        "finally:\n"
-        "    print(con.execute('SELECT 42').fetchall())\n"
-    )
-    for _ in range(2):
-        server.reset()
-        errors = errors_of_ctrl_c(code, lambda _: wait_for_requests(server))
+    for _ in range(examples(1, 2)):
+        own, wait = of_its_own(query)
+        code = (
+            "import rasteret_sql\n"
+            f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
+            "try:\n"
+            f"    {form.format(query=own)}\n"
+            "finally:\n"
+            "    print(con.execute('SELECT 42').fetchall())\n"
+        )
+        errors = errors_of_ctrl_c(code, lambda _, wait=wait: wait(server))
         assert "KeyboardInterrupt" in errors
         assert "executing the UDF" not in errors
 
@@ -299,14 +337,14 @@ def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, silent_value, form):
 def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
     """Each time: DuckDB 2.0 may wait without looking for signals."""
     query, server = silent
-    code = (
-        "import rasteret_sql\n"
-        f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
-        f"con.execute({query!r}).fetchall()"
-    )
-    for _ in range(5):
-        server.reset()
-        errors = errors_of_ctrl_c(code, lambda _: wait_for_requests(server))
+    for _ in range(examples(2, 5)):
+        own, wait = of_its_own(query)
+        code = (
+            "import rasteret_sql\n"
+            f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
+            f"con.execute({own!r}).fetchall()"
+        )
+        errors = errors_of_ctrl_c(code, lambda _, wait=wait: wait(server))
         assert errors.splitlines()[1].startswith('  File "<string>", line 3')
         assert errors.splitlines()[-1] == "KeyboardInterrupt"
 

@@ -25,6 +25,7 @@ def build(con, items, name="s2", options=""):
     return con.execute(query, {"name": name, "items": items}).fetchall()[0]
 
 
+@pytest.mark.any_duckdb
 def test_a_build_reads_each_header_once(con, rows, served_items, server):
     path = served_items()
     server.reset()
@@ -43,6 +44,7 @@ def test_a_build_reads_each_header_once(con, rows, served_items, server):
     assert rows("SELECT typeof(geometry) FROM s2 LIMIT 1")[0][0].upper().startswith("GEOMETRY")
 
 
+@pytest.mark.any_duckdb
 def test_all_properties_of_all_items_are_kept_and_typed(con, rows, items, write_items, scenes):
     for number, item in enumerate(items["features"]):
         item["properties"][f"only:{number}"] = number
@@ -68,6 +70,7 @@ def test_the_view_is_read_without_us(con, rows, served_items, tmp_path):
     assert found.stdout.strip() == "[(6,)]"
 
 
+@pytest.mark.any_duckdb
 def test_a_second_build_is_a_no_op_and_other_options_need_force(con, rows, served_items, server):
     path = served_items()
     build(con, path)
@@ -80,6 +83,7 @@ def test_a_second_build_is_a_no_op_and_other_options_need_force(con, rows, serve
     assert rows("SELECT count(*) FROM s2") == [(6,)]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("fault", ["404", "html", "403"])
 def test_a_bad_asset_does_not_lose_the_build(con, rows, served_items, fault):
     report = build(con, served_items(fault))
@@ -114,12 +118,14 @@ def test_a_bad_asset_does_not_lose_the_build(con, rows, served_items, fault):
     ) == [(0,)]
 
 
+@pytest.mark.any_duckdb
 def test_on_error_error_ends_the_build_and_leaves_nothing(con, rows, served_items, tmp_path):
     with pytest.raises(duckdb.Error, match=r"record \S+, band B08: .*404"):
         build(con, served_items("404"), options=", on_error := 'error'")
     assert rows("FROM rasteret_collections()") == []
 
 
+@pytest.mark.any_duckdb
 def test_no_token_reaches_the_collection(con, rows, items, write_items, server, tmp_path):
     secret = "?sig=SECRET&X-Amz-Signature=SECRET"
     for item in items["features"]:
@@ -137,6 +143,7 @@ def test_no_token_reaches_the_collection(con, rows, items, write_items, server, 
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.any_duckdb
 def test_a_remote_catalog_may_not_name_local_files(con, rows, items, scenes, server):
     for item in items["features"]:
         item["assets"]["B04"]["href"] = "/etc/hostname"
@@ -150,6 +157,7 @@ def test_a_remote_catalog_may_not_name_local_files(con, rows, items, scenes, ser
     assert all("local" in error for _, error in found)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("name", ["../up", "a/b", 'quo"te', "it's", "", ".hidden", "x" * 101])
 def test_hostile_names_are_refused(con, served_items, name):
     with pytest.raises(duckdb.Error, match=r"rasteret_build_stac: name: expected 1 to 100 letters"):
@@ -173,6 +181,7 @@ def test_a_missing_source_is_one_line(con, tmp_path):
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="needs /proc")
 def test_a_workspace_that_cannot_be_written_is_one_line(served_items):
     con = rasteret_sql.connect(workspace="/proc/nowhere")
@@ -181,6 +190,7 @@ def test_a_workspace_that_cannot_be_written_is_one_line(served_items):
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_sources_of_every_kind_give_the_same_records(
     con, rows, items, write_items, scenes, tmp_path
 ):
@@ -224,6 +234,7 @@ def test_sources_of_every_kind_give_the_same_records(
     assert all(one == found[0] for one in found)
 
 
+@pytest.mark.any_duckdb
 def test_bbox_dates_and_band_map_select(con, rows, items, write_items, scenes):
     for item in items["features"]:
         item["assets"] = {

@@ -41,6 +41,7 @@ def test_an_enriched_collection_needs_no_bands(rows, s2):
     assert rows(PIXELS.format("v")) == expected
 
 
+@pytest.mark.any_duckdb
 def test_enrich_takes_bare_hrefs_to_a_collection(rows, scenes):
     paths = sorted(str(path) for path in scenes.glob("*/B04.tif"))
     rows("CREATE TABLE bare AS SELECT unnest($p) AS url, 7 AS n", {"p": paths})
@@ -60,6 +61,7 @@ def test_enrich_takes_bare_hrefs_to_a_collection(rows, scenes):
     assert rows("SELECT count(B04) > 0 FROM rasteret_pixels('e')") == [(True,)]
 
 
+@pytest.mark.any_duckdb
 def test_an_id_needs_no_header(rows, scenes, server):
     name = next(scenes.glob("*/B04.tif")).parent.name
     url = server.url("scenes", f"built/{name}/B04.tif")
@@ -86,6 +88,7 @@ def rgb(path, n_samples=3):
     return str(path)
 
 
+@pytest.mark.any_duckdb
 def test_hrefs_of_several_samples_are_several_bands(rows, tmp_path):
     three = rgb(tmp_path / "three.tif")
     one = rgb(tmp_path / "one.tif", 1)
@@ -175,6 +178,7 @@ def test_files_are_records_as_enrich_gives_them(rows, scenes):
     assert len(whole) == 6
 
 
+@pytest.mark.any_duckdb
 def test_files_take_lists_folders_and_names_for_samples(rows, tmp_path):
     (tmp_path / "sub").mkdir()
     one, three = rgb(tmp_path / "one.tif", 1), rgb(tmp_path / "sub" / "three.tif")
@@ -193,6 +197,7 @@ def test_files_take_lists_folders_and_names_for_samples(rows, tmp_path):
         rows("FROM rasteret_files($p)", {"p": f"{tmp_path}/*.png"})
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_cannot_be_read_is_null_or_an_error(rows, tmp_path):
     rgb(tmp_path / "a.tif")
     (tmp_path / "b.tif").write_bytes(b"<html>")
@@ -205,6 +210,7 @@ def test_a_file_that_cannot_be_read_is_null_or_an_error(rows, tmp_path):
         rows("FROM rasteret_files($p, on_error := 'error')", given)
 
 
+@pytest.mark.any_duckdb
 def test_a_bucket_is_listed(rows, tmp_path, monkeypatch):
     keys = ["a/x.tif", "a/b/y.tif", "a/b/z.png"]
     asked = []
@@ -231,6 +237,7 @@ def test_a_bucket_is_listed(rows, tmp_path, monkeypatch):
     assert asked[2] == "s3://bucket/"
 
 
+@pytest.mark.any_duckdb
 def test_a_web_address_is_one_file(rows, scenes, server):
     name = next(scenes.glob("*/B04.tif")).parent.name
     url = server.url("scenes", f"built/{name}/B04.tif")

@@ -53,6 +53,7 @@ BUILD = "SELECT records FROM rasteret_build_stac('s', $p, force := true)"
 BOXES = "SELECT bbox.xmin, bbox.ymin, bbox.xmax, bbox.ymax FROM s ORDER BY id"
 
 
+@pytest.mark.any_duckdb
 def test_a_box_that_does_not_cover_its_raster_is_widened_and_told(rows, tmp_path):
     path, own = write_tiff(tmp_path / "a.tif")
     half = [own.xmin, own.ymin, (own.xmin + own.xmax) / 2, own.ymax]
@@ -78,6 +79,7 @@ def test_a_box_that_does_not_cover_its_raster_is_widened_and_told(rows, tmp_path
     assert whole * 0.4 < found < whole * 0.55
 
 
+@pytest.mark.any_duckdb
 def test_a_refresh_keeps_the_wider_box_and_writes_nothing(rows, tmp_path):
     path, own = write_tiff(tmp_path / "a.tif")
     half = [own.xmin, own.ymin, (own.xmin + own.xmax) / 2, own.ymax]
@@ -94,6 +96,7 @@ def test_a_refresh_keeps_the_wider_box_and_writes_nothing(rows, tmp_path):
     assert rows(BOXES) == before[0]
 
 
+@pytest.mark.any_duckdb
 def test_a_raster_across_the_antimeridian_is_covered(rows, tmp_path):
     path, own = write_tiff(tmp_path / "a.tif", epsg=32701, left=166000, top=8000000, pixel=2000)
     assert own.xmin > own.xmax
@@ -120,6 +123,7 @@ def degrees_in(of):
     return {(west + 0.5 + 180) % 360 for west in range(int(of.xmin), int(stop))}
 
 
+@pytest.mark.any_duckdb
 @given(box, box)
 def test_a_widened_box_holds_both(one, other):
     both = widened(one, other)
@@ -131,6 +135,7 @@ def test_a_widened_box_holds_both(one, other):
         assert degrees_in(one) >= degrees_in(other)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("epsg", [32614, 32701, 3031])
 def test_outlines_are_where_geopandas_has_them(tmp_path, epsg):
     from rasteret_sql.ingest.raster_footprints import RasterGrid, lonlat_footprint
@@ -151,6 +156,7 @@ def in_utm(shape, epsg):
     return frame.to_crs(epsg)[0]
 
 
+@pytest.mark.any_duckdb
 def test_footprints_in_metres_become_degrees(rows, tmp_path):
     """As the items of an s1-rtc collection have them: proj:epsg 32614, footprints in metres."""
     degrees = shapely.box(-99.5, 40, -99, 40.5)
@@ -182,6 +188,7 @@ def test_footprints_in_metres_become_degrees(rows, tmp_path):
     ]
 
 
+@pytest.mark.any_duckdb
 def test_footprints_of_a_stac_geoparquet_file_follow_its_geo_key(rows, tmp_path):
     degrees = shapely.box(15, 45, 15.5, 45.5)
     frame = geopandas.GeoDataFrame(
@@ -205,6 +212,7 @@ def test_footprints_of_a_stac_geoparquet_file_follow_its_geo_key(rows, tmp_path)
     assert tuple(bbox.values()) == pytest.approx(degrees.bounds, abs=0.01)
 
 
+@pytest.mark.any_duckdb
 def test_a_box_that_does_not_cover_its_own_geometry_is_widened_and_told(rows, tmp_path):
     shape = shapely.geometry.mapping(shapely.box(10, 10, 12, 12))
     assets = {"B04": {"href": "s3://b/B04.tif"}}

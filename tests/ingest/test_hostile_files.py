@@ -11,6 +11,8 @@ import pytest
 
 from rasteret_sql.remote import headers as remote_headers
 
+pytestmark = pytest.mark.any_duckdb
+
 ENTRIES = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (273, 4, 1, 400), (279, 4, 1, 4096)]
 
 

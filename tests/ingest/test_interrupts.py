@@ -95,6 +95,7 @@ def test_interrupt_ends_a_wait(con, server, places, name):
     assert con.execute("SELECT count(*) FROM rasteret_collections()").fetchall() == [(0,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_stopped_build_leaves_no_lane_that_others_need(con, server, places):
     """Requests that were left go on by themselves; new ones do not wait for them."""
     for _ in range(3):

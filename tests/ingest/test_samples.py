@@ -15,6 +15,8 @@ from rasteret_sql.ingest.bands import KeyAliases
 from rasteret_sql.ingest.samples import SampleSurvey, sample_names
 from rasteret_sql.remote.headers import read_asset
 
+pytestmark = pytest.mark.any_duckdb
+
 UTM = Affine(10, 0, 500000, 0, -10, 1500000)
 
 

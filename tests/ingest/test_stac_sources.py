@@ -38,6 +38,7 @@ def build(rows, source, options="", name="s2"):
 AREA = shapely.Polygon([(77.9, 12.9), (78.02, 12.9), (77.9, 13.15)])
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "area",
     [
@@ -60,6 +61,7 @@ def test_intersects_keeps_the_items_whose_footprint_meets_it(rows, paths, write_
     assert 0 < len(found) < 6
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -120,6 +122,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("writer", WRITERS)
 def test_stac_geoparquet_of_every_age_gives_the_items_back(
     rows, paths, write_items, server, tmp_path, writer
@@ -142,6 +145,7 @@ def test_stac_geoparquet_of_every_age_gives_the_items_back(
     assert [row[:2] for row in rows(query)] == [row[:2] for row in wanted]
 
 
+@pytest.mark.any_duckdb
 def test_a_folder_of_stac_geoparquet_in_a_cloud(con, rows, paths, write_items, tmp_path):
     if reason := missing("s3"):
         pytest.skip(reason)
@@ -159,6 +163,7 @@ def test_a_folder_of_stac_geoparquet_in_a_cloud(con, rows, paths, write_items, t
     assert [row[:2] for row in found] == [row[:2] for row in wanted]
 
 
+@pytest.mark.any_duckdb
 def test_assets_of_which_none_is_a_raster_are_kept_without_a_request(
     con, rows, items, write_items, server
 ):
@@ -181,6 +186,7 @@ def test_assets_of_which_none_is_a_raster_are_kept_without_a_request(
         con.execute("FROM rasteret_pixels('docs', bands := ['doc'])").fetchall()
 
 
+@pytest.mark.any_duckdb
 def test_ids_that_are_not_found_are_told(rows, served_items):
     path = served_items()
     known = json.loads(Path(path).read_text())["features"][0]["id"]

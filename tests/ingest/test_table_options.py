@@ -54,6 +54,7 @@ def test_assets_of_every_form_are_read(rows, paths, form):
     assert pixels == [(True, True)]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "bands", "indices"),
     [
@@ -111,6 +112,7 @@ def footprint(how, epsg):
     return pa.Table.from_arrays([*columns, wkb], schema=schema)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("how", ["geo", "geoarrow", "ewkb", "argument"])
 @pytest.mark.parametrize("is_remote", [False, True], ids=["local", "remote"])
 def test_footprints_of_any_crs_come_out_in_degrees(rows, tmp_path, server, how, is_remote):
@@ -126,6 +128,7 @@ def test_footprints_of_any_crs_come_out_in_degrees(rows, tmp_path, server, how, 
     assert np.allclose(shapely.from_wkb(bytes(wkb)).bounds, wanted, atol=1e-5)
 
 
+@pytest.mark.any_duckdb
 def test_metres_without_a_crs_name_the_argument(rows, tmp_path):
     path = tmp_path / "plain.parquet"
     pq.write_table(footprint("argument", 32643), path)
@@ -165,6 +168,7 @@ def test_a_partitioned_export_comes_back_with_its_types(rows, tmp_path):
     assert rows(plan) == [("3",)]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -26,6 +26,7 @@ def heads(asked):
     return {path for method, path in asked if method == "HEAD"}
 
 
+@pytest.mark.any_duckdb
 def test_twice_in_a_row_is_a_no_op(built, refresh, version, rows):
     before = version()
     for _ in range(2):
@@ -67,6 +68,7 @@ def test_new_items_are_added_and_only_their_headers_read(built, refresh, version
     assert refresh()["enriched"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_a_late_item_into_an_old_month_is_found(built, refresh, version, rows):
     names = {path.name for path in version().rglob("*.parquet")}
     built.add(0, "late")
@@ -78,6 +80,7 @@ def test_a_late_item_into_an_old_month_is_found(built, refresh, version, rows):
     assert rows("SELECT count(*) FROM s2 WHERE month = 1") == [(3,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_changed_item_replaces_its_record_without_a_request_for_its_headers(built, refresh, rows):
     before = rows("SELECT B04_metadata FROM s2 ORDER BY id")
     built.items[1]["properties"]["eo:cloud_cover"] = 99.5
@@ -92,6 +95,7 @@ def test_a_changed_item_replaces_its_record_without_a_request_for_its_headers(bu
     assert rows("SELECT count(*), count(DISTINCT id), count(crs) FROM s2") == [(4, 4, 4)]
 
 
+@pytest.mark.any_duckdb
 def test_an_item_with_a_new_href_or_another_month_moves(built, refresh, rows):
     item = built.items[0]
     item["assets"]["B04"]["href"] = built.href(built.all[5]["id"], "B04")
@@ -120,6 +124,7 @@ def test_a_changed_file_is_read_again(built, refresh, rows):
     assert refresh()["enriched"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_what_the_item_says_of_values_is_kept_and_renewed(built, refresh, rows):
     rows("FROM rasteret_drop('s2')")
     for item in built.items:
@@ -199,6 +204,7 @@ def test_assets_that_failed_are_tried_again(rows, upstream, refresh, version):
     assert rows("FROM rasteret_errors('s2')") == []
 
 
+@pytest.mark.any_duckdb
 def test_an_item_that_is_gone_upstream_stays(built, refresh, rows):
     del built.items[0]
     built.write()
@@ -314,6 +320,7 @@ def test_many_refreshes_come_to_what_one_build_gives(con, upstream, refresh, row
         assert refresh()["enriched"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_footers_and_the_list_stay_right(built, refresh, rows, version):
     created = rows("SELECT created FROM rasteret_collections()")
     built.add(5)
@@ -346,6 +353,7 @@ def test_many_refreshes_do_not_leave_many_files(built, refresh, rows, version):
     ]
 
 
+@pytest.mark.any_duckdb
 def test_since_leaves_older_records_alone(built, refresh):
     built.items[0]["properties"]["eo:cloud_cover"] = 99.5
     built.touch(0, "B04")
@@ -359,6 +367,7 @@ def test_since_leaves_older_records_alone(built, refresh):
     assert (report["records"], report["enriched"]) == (6, 3)
 
 
+@pytest.mark.any_duckdb
 def test_a_build_without_headers_is_refreshed_without_them(upstream, rows, refresh):
     rows(
         "FROM rasteret_build_stac('s2', stac_api := $p, enrich := false)", {"p": str(upstream.path)}
@@ -372,6 +381,7 @@ def test_a_build_without_headers_is_refreshed_without_them(upstream, rows, refre
     assert rows('SELECT count(*) FROM s2 WHERE "eo:cloud_cover" = 99.5') == [(1,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_signed_address_is_asked_for_again(upstream, rows, refresh):
     (upstream.folder / "items.json").write_text(upstream.path.read_text())
     url = upstream.server.url("scenes", f"{upstream.folder.name}/items.json", fault="private")
@@ -384,6 +394,7 @@ def test_a_signed_address_is_asked_for_again(upstream, rows, refresh):
     assert refresh(", stac_api := $p", parameters={"p": signed})["records"] == 5
 
 
+@pytest.mark.any_duckdb
 def test_every_search_option_is_run_again(upstream, rows, refresh):
     rows(
         "FROM rasteret_build_stac('s2', stac_api := $p, bands := ['red'], "
@@ -478,6 +489,7 @@ def test_explain_and_prepare_refresh_nothing(built, rows):
     assert rows("SELECT count(*) FROM s2") == [(5,)]
 
 
+@pytest.mark.any_duckdb
 def test_what_cannot_be_refreshed_is_said(rows, refresh, tmp_path, built):
     with pytest.raises(duckdb.Error, match=r"name: expected a collection of .*s2.*got 's3'"):
         refresh(name="s3")

@@ -51,6 +51,7 @@ def test_a_server_with_faults_costs_no_record(built, refresh, rows, fault, n_rea
     assert rows("SELECT count(*) FROM rasteret_validate('s2')") == [(2 - n_read,)]
 
 
+@pytest.mark.any_duckdb
 def test_a_strict_refresh_changes_nothing_where_a_file_cannot_be_read(built, refresh, rows):
     old = rows("SELECT * EXCLUDE (year, month) FROM s2 ORDER BY id")
     item = built.add(4)
@@ -81,6 +82,7 @@ def test_an_interrupt_changes_nothing(con, built, refresh, rows, tmp_path):
     assert rows("SELECT count(B04_metadata), count(B08_metadata) FROM s2") == [(5, 5)]
 
 
+@pytest.mark.any_duckdb
 def test_a_second_refresh_is_told_who_is_at_work(built, rows, refresh, tmp_path):
     with (
         Workspace(tmp_path / "workspace").build("s2", "stac"),
@@ -107,6 +109,7 @@ def serve_api(tmp_path):
         yield serve
 
 
+@pytest.mark.any_duckdb
 def test_an_api_is_searched_again_and_one_that_fails_changes_nothing(
     upstream, rows, refresh, serve_api, version, monkeypatch
 ):

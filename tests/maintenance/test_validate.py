@@ -150,6 +150,7 @@ def test_ids_that_come_twice_are_told_once(built, faults, rows):
     assert faults(query) == [(first, "id", None, "2 records have this id")]
 
 
+@pytest.mark.any_duckdb
 def test_columns_that_are_missing_or_of_another_type_are_told(built, faults):
     found = faults("SELECT * EXCLUDE (bbox, B04_metadata) REPLACE (id::BLOB AS id) FROM s2")
     assert {(one[1], one[3][:12]) for one in found} == {
@@ -182,6 +183,7 @@ def test_geometries_that_are_invalid_are_told(built, faults, rows):
         assert fault in found[0][3]
 
 
+@pytest.mark.any_duckdb
 def test_a_record_needs_a_footprint_or_a_bbox(built, faults):
     assert faults("SELECT * REPLACE (NULL::BLOB AS geometry) FROM s2") == []
     found = faults("SELECT * REPLACE (NULL::BLOB AS geometry, NULL AS bbox) FROM s2 LIMIT 1")
@@ -262,6 +264,7 @@ def test_the_sound_files_beside_damaged_ones_are_read_on(built, faults, rows, tm
     assert any(str(paths[0].relative_to(folder)) in one[3] for one in found)
 
 
+@pytest.mark.any_duckdb
 def test_a_unknown_name_lists_the_known_ones(built, faults):
     with pytest.raises(duckdb.Error, match=r"rasteret_validate: collection: .*s2"):
         faults("s9")
@@ -269,11 +272,13 @@ def test_a_unknown_name_lists_the_known_ones(built, faults):
         faults("s2", ", max_concurrent := 0")
 
 
+@pytest.mark.any_duckdb
 def test_a_large_collection_is_read_in_batches(built, rows):
     rows("CREATE TABLE many AS SELECT s2.* REPLACE (id || i AS id) FROM s2, range(500) t(i)")
     assert rows("SELECT count(*) FROM rasteret_validate('many')") == [(0,)]
 
 
+@pytest.mark.any_duckdb
 def test_rasterets_own_export_without_our_fields_is_sound(built, faults, rows):
     struct = (
         "struct_pack(image_width := B04_metadata.image_width, "
@@ -322,6 +327,7 @@ def test_the_data_set_is_put_beside_the_collection(rows, registered):
     ]
 
 
+@pytest.mark.any_duckdb
 def test_a_collection_finds_its_data_set_or_says_which_there_are(rows, registered, scenes):
     items = str(scenes / "items.json")
     rows(

@@ -77,6 +77,7 @@ def test_a_qualified_name_is_served_at_every_address(database, workspace, given,
         assert client(f"{base}/point", lon=lon, lat=lat, bands="B08", **where).json["rows"]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "other",
     ["farm.lake.secret", "lake.secret", "secret", 'farm"."lake', "lake.scenes", "s2", "farm/lake"],
@@ -121,6 +122,7 @@ def fetched(address, path):
         return json.load(answer)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("given", "name", "records"),
     [

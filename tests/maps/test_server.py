@@ -44,6 +44,7 @@ def test_nothing_is_told_without_the_token(client, address):
     assert client(address).status == 200
 
 
+@pytest.mark.any_duckdb
 def test_the_printed_address_leads_to_a_cookie_and_away_from_the_token(client):
     answer = client("/", headers={"Cookie": None}, token=TOKEN)
     assert (answer.status, answer.headers["Location"]) == (303, "/")
@@ -56,6 +57,7 @@ def test_the_printed_address_leads_to_a_cookie_and_away_from_the_token(client):
     assert client("/api/collections", headers={"Cookie": None}, token=TOKEN).status == 200
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -80,12 +82,14 @@ def test_other_pages_and_other_names_are_refused(client, headers, status):
     assert ("error" in answer.json) == (status != 200)
 
 
+@pytest.mark.any_duckdb
 def test_a_link_on_another_page_may_lead_here(client):
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client("/", headers=headers).status == 200
     assert client("/api/collections", headers=headers).status == 403
 
 
+@pytest.mark.any_duckdb
 def test_a_public_server_takes_addresses_and_its_own_name_only(workspace):
     con = rasteret_sql.connect(workspace=workspace)
     with serving(con, tokens=[], is_public=True) as server:
@@ -95,6 +99,7 @@ def test_a_public_server_takes_addresses_and_its_own_name_only(workspace):
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_the_page_loads_nothing_from_elsewhere(client):
     policy = client("/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -106,6 +111,7 @@ def test_the_page_loads_nothing_from_elsewhere(client):
     assert "style=" not in page
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "path",
     [
@@ -129,11 +135,13 @@ def test_what_is_not_there_is_404(client, path):
     assert "expected" in answer.json["error"]
 
 
+@pytest.mark.any_duckdb
 def test_a_tile_outside_the_world_is_refused(client):
     for path in ("1/2/0", "1/0/2", "99/0/0"):
         assert client(f"/tiles/s2/{path}.png").status == 400
 
 
+@pytest.mark.any_duckdb
 def test_bodies_are_bounded_and_other_methods_refused(client):
     assert (
         client("/api/collections/s2/zone", "POST", headers={"Content-Length": "9" * 9}).status
@@ -146,6 +154,7 @@ def test_bodies_are_bounded_and_other_methods_refused(client):
     assert (head.status, head.body) == (200, b"")
 
 
+@pytest.mark.any_duckdb
 def test_licences_of_what_is_vendored_are_kept():
     folder = Path(rasteret_sql.__file__).parent / "maps" / "page" / "vendor"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -161,6 +170,7 @@ def test_licences_of_what_is_vendored_are_kept():
     ]
 
 
+@pytest.mark.any_duckdb
 def test_countries_come_with_the_page_and_are_small(client):
     answer = client("/static/vendor/countries.json")
     assert answer.headers["Content-Type"] == "application/json"
@@ -191,6 +201,7 @@ def test_scenes_are_filtered_by_date_column_and_place(client):
     assert first["geometry"]["type"] == "Polygon"
 
 
+@pytest.mark.any_duckdb
 def test_a_scene_is_told_without_its_addresses(client, scenes):
     facts = client("/api/collections/s2/scenes/S2A_43PHQ_20240310_L2A").json
     assert facts["proj:epsg"] == 32643
@@ -199,6 +210,7 @@ def test_a_scene_is_told_without_its_addresses(client, scenes):
     assert str(scenes) not in json.dumps(facts)
 
 
+@pytest.mark.any_duckdb
 def test_a_quick_look_comes_from_overviews(client):
     answer = client("/pictures/s2/S2A_43PHQ_20240310_L2A.png", bands="B08", rescale="0,5000")
     assert answer.headers["Content-Type"] == "image/png"
@@ -206,6 +218,7 @@ def test_a_quick_look_comes_from_overviews(client):
     assert answer.image[..., 3].any()
 
 
+@pytest.mark.any_duckdb
 def test_bands_that_nothing_can_be_read_of_are_not_shown_first(workspace, scenes, tmp_path):
     """A map of them would be empty, without a word."""
     items = json.loads((scenes / "items.json").read_text())
@@ -228,6 +241,7 @@ def test_bands_that_nothing_can_be_read_of_are_not_shown_first(workspace, scenes
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_a_quick_look_of_an_expression_shows_what_is_computed(client, scenes):
     path = "/pictures/s2/S2A_43PHQ_20240310_L2A.png"
     answer = client(path, expression="(B08 - B04) / 2", rescale="-500,2500", colormap="grey")
@@ -295,6 +309,7 @@ def test_a_polygon_has_the_statistics_of_its_pixels(client, scenes):
     assert [row["mean"] for row in again] == [row["mean"] for row in answer["rows"]]
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "body", ["", "{}", '{"type": "Point", "coordinates": [1, 2]}', "[", "null"]
 )
@@ -304,6 +319,7 @@ def test_what_is_no_polygon_is_refused(client, body):
     assert answer.json["error"].startswith("geometry: expected a polygon as GeoJSON")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     "place", [{"lon": "x", "lat": 1}, {"lon": 181, "lat": 1}, {"lat": 1}, {"lon": "nan", "lat": 0}]
 )
@@ -313,6 +329,7 @@ def test_what_is_no_place_is_refused(client, place):
     assert answer.json["error"].startswith("lon: expected a number from -180 to 180")
 
 
+@pytest.mark.any_duckdb
 def test_a_file_that_is_gone_is_told_and_the_server_goes_on(tmp_path, scenes):
     con = rasteret_sql.connect(workspace=tmp_path)
     path = tmp_path / "a.tif"
@@ -328,6 +345,7 @@ def test_a_file_that_is_gone_is_told_and_the_server_goes_on(tmp_path, scenes):
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_secrets_of_addresses_are_not_shown(tmp_path):
     con = rasteret_sql.connect(workspace=tmp_path)
     run = Connections(con, 1, 5)
@@ -349,6 +367,7 @@ def test_an_answer_that_takes_too_long_is_stopped(tmp_path):
     con.close()
 
 
+@pytest.mark.any_duckdb
 def test_faults_of_the_start_are_told(tmp_path, workspace):
     with pytest.raises(InputError, match=r"host: expected 127\.0\.0\.1, got '0\.0\.0\.0'"):
         serve_map(workspace=tmp_path, host="0.0.0.0")

@@ -118,6 +118,7 @@ def test_scenes_fill_each_other_and_the_newest_lies_on_top(client, scenes):
     assert not cloudy.image.any()
 
 
+@pytest.mark.any_duckdb
 def test_a_tile_without_scenes_is_transparent(client):
     path, _ = tile_at(10, 50, 9)
     answer = client(f"/tiles/s2/{path}.png", bands="B08")
@@ -143,6 +144,7 @@ def test_the_statement_of_a_tile_gives_its_pixels(client):
     assert client(f"/tiles/s2/{path}.sql", bands="B08").json == {"sql": None}
 
 
+@pytest.mark.any_duckdb
 def test_without_a_range_all_tiles_share_one(client):
     tiles = [tile_at(lon, 13.01, 14)[0] for lon in (77.98, 78.01)]
     images = [client(f"/tiles/s2/{tile}.png", bands="B08").image for tile in tiles]
@@ -158,6 +160,7 @@ def test_without_a_range_all_tiles_share_one(client):
     assert client("/api/collections/s2/stretch", bbox="0,0,1,1").json["rescale"] is None
 
 
+@pytest.mark.any_duckdb
 def test_a_tile_that_the_client_has_is_not_made_again(client, monkeypatch):
     path, _ = tile_at(*PLACE, 14)
     query = {"bands": "B08", "rescale": "0,4321"}
@@ -170,6 +173,7 @@ def test_a_tile_that_the_client_has_is_not_made_again(client, monkeypatch):
     assert (same.status, same.body) == (304, b"")
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("query", "told"),
     [
@@ -208,6 +212,7 @@ def test_what_is_wrong_is_told_as_json(client, query, told):
     assert "LINE 1" not in answer.json["error"]
 
 
+@pytest.mark.any_duckdb
 def test_a_tile_of_too_many_scenes_is_refused(client, monkeypatch):
     monkeypatch.setattr("rasteret_sql.maps.app.MAX_SCENES", 3)
     path, _ = tile_at(78.0, 13.01, 12)

@@ -450,6 +450,7 @@ def test_an_area_across_the_antimeridian_in_utm(con, tmp_path, kind, all_touched
     assert_same(got, wanted)
 
 
+@pytest.mark.any_duckdb
 def test_an_area_across_the_antimeridian_on_longitudes_to_360(con, tmp_path):
     path = write(
         tmp_path / "pacific.tif", noise((1, 80, 120)), nodata=7, crs="EPSG:4326",
@@ -461,6 +462,7 @@ def test_an_area_across_the_antimeridian_on_longitudes_to_360(con, tmp_path):
     assert_same(got, wanted)
 
 
+@pytest.mark.any_duckdb
 def test_an_area_across_the_antimeridian_on_a_map_of_the_world(con, tmp_path):
     """Two parts at both sides of the image: one window over all longitudes, as rasterio's."""
     path = write(
@@ -529,12 +531,14 @@ def test_lonlat_adds_the_degrees_of_pixel_centres(con, grid):
     assert types["coverage"] in ("DOUBLE", "FLOAT")
 
 
+@pytest.mark.any_duckdb
 def test_lonlat_of_the_scenes(s2, scenes):
     call = call_of("rasteret_pixels", "s2", bands=["B04"], geometry=LEFT.wkt, lonlat=True)
     found = s2.execute(f"SELECT min(lon), max(lon), min(lat), max(lat) FROM {call}").fetchall()
     np.testing.assert_allclose(found[0], [77.984, 77.997, 13.002, 13.030], atol=2e-4)
 
 
+@pytest.mark.any_duckdb
 def test_lonlat_of_a_raster_without_crs_is_an_error_that_says_so(con, tmp_path):
     path = write(tmp_path / "a.tif", noise((1, 20, 20)), crs=None)
     build_files(con, "bare", {"one": path})
@@ -670,6 +674,7 @@ def test_an_area_outside_every_scene_gives_no_row(s2, server):
     assert server.requests() == []
 
 
+@pytest.mark.any_duckdb
 def test_an_area_whose_bounds_alone_overlap_a_raster_gives_no_row(con, tmp_path):
     """An L around the image touches no pixel of it."""
     path = write(tmp_path / "a.tif", noise((1, 40, 40)))
@@ -690,6 +695,7 @@ def test_an_area_between_pixel_centres_is_a_row_without_data(con, tmp_path):
     assert_same(got, expected_read(path, geometry_px=sliver, all_touched=True))
 
 
+@pytest.mark.any_duckdb
 def test_each_record_gets_the_areas_that_touch_it(con, tmp_path):
     """Many records and areas: the pairs that come are those that overlap."""
     paths = {}

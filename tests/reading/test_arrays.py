@@ -146,6 +146,7 @@ def test_windows_of_unlike_size_are_a_list_or_an_error(s2):
         rasteret_sql.to_numpy(relation)
 
 
+@pytest.mark.any_duckdb
 def test_windows_on_unlike_grids_have_no_labels_in_common(s2):
     pytest.importorskip("xarray")
     with pytest.raises(InputError, match=r"relation, row 4: expected the grid of row 1 \(EPSG:326"):
@@ -189,6 +190,7 @@ def test_null_has_no_place_in_a_stack():
     assert rasteret_sql.to_numpy(table.slice(0, 0))["b"].shape == (0, 0, 0)
 
 
+@pytest.mark.any_duckdb
 def test_bands_of_unlike_grid_each_have_their_size(s2):
     fine, coarse = noise((6, 8)), noise((3, 4), "uint8")
     table = pa.table(
@@ -203,6 +205,7 @@ def test_bands_of_unlike_grid_each_have_their_size(s2):
     assert (read["B04"].dtype, read["SCL"].dtype) == (np.uint16, np.uint8)
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("missing", ["xarray", "geopandas"])
 def test_a_package_that_is_missing_is_named(s2, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
@@ -211,6 +214,7 @@ def test_a_package_that_is_missing_is_named(s2, monkeypatch, missing):
         convert(reading(s2))
 
 
+@pytest.mark.any_duckdb
 def test_xarray_has_the_labels_of_rasterio(s2, scenes, expected):
     pytest.importorskip("xarray")
     found = rasteret_sql.to_xarray(reading(s2, masked=False, bbox=None))
@@ -236,12 +240,14 @@ def test_xarray_has_the_labels_of_rasterio(s2, scenes, expected):
     assert found.attrs["_FillValue"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_xarray_of_one_band_is_not_copied(s2):
     pytest.importorskip("xarray")
     table = reading(s2, bands=["B04"]).to_arrow_reader(8).read_all()
     assert np.shares_memory(rasteret_sql.to_xarray(table).values, blob_memory(table, "B04"))
 
 
+@pytest.mark.any_duckdb
 def test_xarray_of_two_types_has_the_one_that_holds_both():
     pytest.importorskip("xarray")
     small, wide = noise((5, 7), "int16"), noise((5, 7), "uint16", high=65_000)
@@ -254,6 +260,7 @@ def test_xarray_of_two_types_has_the_one_that_holds_both():
     np.testing.assert_array_equal(found.values[0], [small, wide])
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("transform", [NORTH_UP, ROTATED], ids=["north-up", "rotated"])
 def test_coordinates_are_pixel_centres(con, tmp_path, transform):
     pytest.importorskip("xarray")
@@ -272,6 +279,7 @@ def test_coordinates_are_pixel_centres(con, tmp_path, transform):
         np.testing.assert_allclose(found.y, y[:, 0])
 
 
+@pytest.mark.any_duckdb
 def test_a_netcdf_reader_finds_the_crs_again(s2, tmp_path):
     pytest.importorskip("xarray")
     found = rasteret_sql.to_xarray(reading(s2))
@@ -281,6 +289,7 @@ def test_a_netcdf_reader_finds_the_crs_again(s2, tmp_path):
     assert pyproj.CRS.from_wkt(attributes["crs_wkt"]).to_epsg() == 32643
 
 
+@pytest.mark.any_duckdb
 def test_geopandas_has_the_outline_of_each_window(s2, scenes):
     geopandas = pytest.importorskip("geopandas")
     relation = reading(s2, where="true", bbox=None, bands=["B04"])

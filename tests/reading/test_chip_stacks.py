@@ -58,6 +58,7 @@ def test_a_stack_holds_all_records_of_a_square_in_order_of_time(s2, scenes, opti
     assert len({row["crs"] for row in rows}) == 1
 
 
+@pytest.mark.any_duckdb
 def test_stacks_cover_every_square_that_a_record_covers(con, tmp_path):
     """Three rasters on one lattice, the second in part over the first, the third elsewhere."""
     for number, (name, left, top) in enumerate(
@@ -119,6 +120,7 @@ def test_areas_bring_their_columns(s2):
     assert all(of["a"][chip] == blob for chip, blob in of["b"].items())
 
 
+@pytest.mark.any_duckdb
 def test_each_tile_is_fetched_once(s2, server):
     STORE.clear()
     server.reset()
@@ -160,6 +162,7 @@ def test_chips_on_a_grid_of_one_s_own(s2, scenes, crs):
         np.testing.assert_array_equal(values[there], expected[there])
 
 
+@pytest.mark.any_duckdb
 def test_a_record_that_can_t_be_read_is_told(con, tmp_path):
     for name in ("a", "b"):
         write(tmp_path / f"{name}.tif", noise((1, 64, 64), low=1), nodata=0)
@@ -209,6 +212,7 @@ def test_columns(s2):
     assert all(isinstance(moment, datetime) for moment in moments)
 
 
+@pytest.mark.any_duckdb
 def test_rasters_far_apart_need_no_more_than_their_own_squares(con, tmp_path):
     for number, name in enumerate("ab"):
         left = 600_000 + 200_000 * number
@@ -220,6 +224,7 @@ def test_rasters_far_apart_need_no_more_than_their_own_squares(con, tmp_path):
     assert len(found) == 32
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("function", ["rasteret_chips", "rasteret_composite"])
 def test_a_record_without_a_header_is_told(con, tmp_path, function):
     for name in "ab":

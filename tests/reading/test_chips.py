@@ -153,6 +153,7 @@ def test_min_valid_is_the_share_that_holds_data_in_all_bands(con, made, min_vali
     assert len(one) == len(wanted)
 
 
+@pytest.mark.any_duckdb
 def test_the_geometry_is_the_outline_in_degrees(s2, scenes):
     rows = s2.execute(
         "SELECT row_off, col_off, ST_AsText(geometry) AS outline, typeof(geometry) "
@@ -256,6 +257,7 @@ def test_a_lattice_of_too_many_chips_is_refused(con, tmp_path):
         con.execute("SELECT count(*) FROM rasteret_chips('made', size := 2, stride := 1)")
 
 
+@pytest.mark.any_duckdb
 def test_a_band_that_can_t_be_read_is_told(con, tmp_path):
     for name in ("a", "b"):
         write(tmp_path / f"{name}.tif", noise((1, 64, 64), low=1), nodata=0)
@@ -271,6 +273,7 @@ def test_a_band_that_can_t_be_read_is_told(con, tmp_path):
     ]
 
 
+@pytest.mark.any_duckdb
 def test_a_raster_without_place_has_chips_without_geometry(con, build):
     build(a=noise((40, 50), "uint8"))
     rows = chips(con, "made", ("b",), size=20)

@@ -177,6 +177,7 @@ def test_lists_have_null_for_no_data(s2):
     assert None in row["B04"]
 
 
+@pytest.mark.any_duckdb
 def test_blocks_of_all_periods_fall_together(con, tmp_path):
     """Two scenes side by side and one over both; more than one block each."""
     rng = np.random.default_rng(5)
@@ -260,6 +261,7 @@ def test_only_wanted_bands_and_periods_are_read(n_requests):
     assert 0 < some < one
 
 
+@pytest.mark.any_duckdb
 def test_the_crs_is_that_of_most_records_and_its_pixels_are_multiples(s2):
     rows = rows_of(s2, "FROM rasteret_composite('s2', bands := ['B04'], method := 'first')")
     assert {row["crs"] for row in rows} == {"EPSG:32643"}

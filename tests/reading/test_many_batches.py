@@ -16,7 +16,7 @@ from rasteret_sql.reading.outputs import mosaics
 
 SIDE = 8
 BOX = [77.985, 13.005, 77.9852, 13.0052]
-N_COPIES = 2100
+N_COPIES = 700  # of three records: a few more than the 2,048 of a batch
 MANY = (
     "SELECT s.* REPLACE (s.id || '/' || range AS id, s.datetime + to_minutes(range) AS datetime), "
     "repeat(s.id, 3) AS note FROM s2 AS s, range({}) ORDER BY ALL"

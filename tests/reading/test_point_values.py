@@ -146,6 +146,7 @@ def test_a_failure_leaves_no_connection_behind(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.any_duckdb
 def test_rows_of_one_file_and_id_are_told_apart(con, tmp_path):
     pixels = np.stack([np.full((64, 64), 1, "uint8"), np.full((64, 64), 2, "uint8")])
     path = write(tmp_path / "a.tif", pixels)

@@ -159,6 +159,7 @@ def test_real_files_equal_rasterio_sample(con, data):
     assert n_points > 30 * 100
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.usefixtures("plan_size")
 @pytest.mark.parametrize("kind", ["mask", "alpha", "nodata", "strips", "planes", "plain"])
 def test_masks_and_layouts_equal_rasterio_sample(con, tmp_path, kind):
@@ -183,6 +184,7 @@ def test_masks_and_layouts_equal_rasterio_sample(con, tmp_path, kind):
     assert assert_equals_sample(found, path, x, y, ["r", "g", "b"]) > 900
 
 
+@pytest.mark.any_duckdb
 def test_points_of_another_crs(con, tmp_path):
     path = write(tmp_path / "a.tif", noise((1, 150, 200)))
     build_files(con, "one", {"one": path})
@@ -228,6 +230,7 @@ def test_points_on_edges_of_pixels_that_are_rounded_are_those_of_rasterio(
     assert assert_equals_sample(sample(con, "one"), path, x, y, ["band"]) > 1100
 
 
+@pytest.mark.any_duckdb
 def test_pixels_as_coordinates_and_a_level(con, tmp_path):
     pixels = noise((1, 128, 160))
     path = write(tmp_path / "a.tif", pixels)
@@ -244,6 +247,7 @@ def test_pixels_as_coordinates_and_a_level(con, tmp_path):
     assert {row["point_crs"] for row in half} == {"pixel"}
 
 
+@pytest.mark.any_duckdb
 def test_longitudes_from_0_to_360(con, tmp_path):
     pixels = noise((1, 18, 36), "int16")
     path = write(
@@ -256,6 +260,7 @@ def test_longitudes_from_0_to_360(con, tmp_path):
     assert found == {0: pixels[0, 8, 18], 1: pixels[0, 8, 0], 2: pixels[0, 17, 17]}
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.usefixtures("plan_size")
 def test_bands_of_unlike_grids_are_read_each_on_its_own(con, tmp_path):
     fine, coarse = noise((1, 120, 120)), noise((1, 50, 50), "uint8")
@@ -478,6 +483,7 @@ def test_matching_equals_numpy(con, series, match, max_dt, masked):
     assert found == expected_matches(con, series, match, max_dt, masked)
 
 
+@pytest.mark.any_duckdb
 def test_a_mask_drops_rows_of_all_records(con, series):
     call = "rasteret_sample_points('series', 'pts', bands := ['red'], geometry_crs := 32643"
     everything = con.execute(f"SELECT n, record_id, row, col FROM {call})").fetchall()
@@ -640,6 +646,7 @@ def test_a_broken_tile(s2, con, tmp_path):
 # Points alone
 
 
+@pytest.mark.any_duckdb
 def test_boxes_hold_all_points_and_leave_out_what_lies_between():
     rng = np.random.default_rng(3)
     lon = np.concatenate([rng.uniform(-75, -70, 50), rng.uniform(5, 9, 50), [180.0, -180.0]])
@@ -652,6 +659,7 @@ def test_boxes_hold_all_points_and_leave_out_what_lies_between():
     assert not any(box.xmin < -30 < box.xmax for box in boxes)
 
 
+@pytest.mark.any_duckdb
 def test_a_turned_raster_holds_the_same_points_as_its_transform_says():
     affine = Affine(6, 8, 500_000, 8, -6, 4_000_000)
     grid = Grid(50, 40, SixNumbers(*affine[:6]), "EPSG:32643", 50, 40)

@@ -70,6 +70,7 @@ def test_three_bands_are_red_green_and_blue(con, made, width):
     assert row["level"] == 0
 
 
+@pytest.mark.any_duckdb
 def test_without_rescale_the_2nd_and_98th_percentile_are_black_and_white(con, made):
     pixels = noise((1, 70, 90), low=0, high=60_000)
     made(pixels, nodata=0)
@@ -107,6 +108,7 @@ def test_the_smallest_overview_that_is_wide_enough_is_read(con, made, width, lev
     assert (c, f) == (NORTH_UP.c, NORTH_UP.f)
 
 
+@pytest.mark.any_duckdb
 def test_the_width_is_of_the_area(con, made):
     made(noise((1, 400, 400)), overviews=[2, 4])
     small = to_map(shapely.box(100, 100, 150, 120), NORTH_UP)
@@ -116,6 +118,7 @@ def test_the_width_is_of_the_area(con, made):
     assert (row["level"], row["width"], row["height"]) == (1, 25, 10)
 
 
+@pytest.mark.any_duckdb
 def test_outside_the_area_is_transparent(con, made):
     path = made(noise((1, 120, 130), low=1))
     area = shapely.Polygon([(10, 10), (100, 30), (40, 110)])
@@ -126,6 +129,7 @@ def test_outside_the_area_is_transparent(con, made):
     np.testing.assert_array_equal(picture(row)[..., 3] > 0, wanted.valid[0])
 
 
+@pytest.mark.any_duckdb
 def test_ramps_go_from_their_first_colour_to_their_last(con, made):
     made(np.arange(256, dtype="uint16").reshape(1, 1, 256).repeat(4, 1))
     (row,) = previews(con, "made", colormap="viridis", rescale=[0, 255])
@@ -138,6 +142,7 @@ def test_ramps_go_from_their_first_colour_to_their_last(con, made):
     np.testing.assert_array_equal(picture(row)[0, :, 0], np.arange(256))
 
 
+@pytest.mark.any_duckdb
 def test_classes_have_their_colour_and_are_not_mixed(con, made):
     pixels = noise((1, 90, 90), "uint8", high=3)
     made(pixels)
@@ -186,6 +191,7 @@ def test_overviews_save_bytes_and_what_is_not_selected_is_not_requested(n_reques
         s2.execute(f"SELECT png FROM {call.format(128)[:-1]}, max_bytes := 100)").fetchall()
 
 
+@pytest.mark.any_duckdb
 def test_records_with_and_without_overviews(con, tmp_path):
     write(tmp_path / "a.tif", noise((1, 128, 128)), overviews=[2, 4])
     write(tmp_path / "b.tif", noise((1, 128, 128)))

@@ -133,6 +133,7 @@ def test_each_band_equals_numpy_on_its_own_grid(grids, weights):
     assert len(got) == sum(1 for key in got if key[2] in paths)
 
 
+@pytest.mark.any_duckdb
 def test_fractions_of_each_band_equal_exactextract(grids):
     con, paths, areas = grids
     plain = {band: path for band, path in paths.items() if band != "turned"}
@@ -150,6 +151,7 @@ def test_fractions_of_each_band_equal_exactextract(grids):
     assert compared > 60
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weights", ["center", "fraction"])
 def test_one_call_equals_a_call_of_each_band(grids, weights, monkeypatch):
     """However plans, groups and pieces are cut."""
@@ -173,6 +175,7 @@ def test_one_call_equals_a_call_of_each_band(grids, weights, monkeypatch):
                 assert near(got[key][stat], row[stat], rel=1e-8), (key, stat)
 
 
+@pytest.mark.any_duckdb
 def test_parts_of_a_scene_share_no_tile(grids, monkeypatch):
     """Also not one of a mask band whose tiles reach over several tiles of the others."""
     con, _, _ = grids
@@ -190,6 +193,7 @@ def test_parts_of_a_scene_share_no_tile(grids, monkeypatch):
     assert len(tiles) == len(set(tiles)) == 20 + 20 + 6
 
 
+@pytest.mark.any_duckdb
 def test_records_whose_bands_share_grids_in_other_ways(grids, tmp_path):
     con, paths, _ = grids
     scenes = {
@@ -254,6 +258,7 @@ WEIGHTED = {
 }
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("weight", [name for name in GRIDS if name != "fine"])
 def test_weights_of_another_grid_equal_exactextract(grids, weight, tmp_path):
     """Weights are looked up at the centres of pixels; exactextract does so where grids nest."""
@@ -294,6 +299,7 @@ def test_weights_are_scaled_where_values_are(con, tmp_path):
         ]
 
 
+@pytest.mark.any_duckdb
 def test_where_weights_do_not_reach_they_are_zero(con, tmp_path):
     """Below 0 they are an error, which names the record and the band."""
     values = write(tmp_path / "v.tif", np.ones((1, 8, 8), "uint8"))
@@ -385,6 +391,7 @@ def test_masked_statistics_equal_numpy(grids, mask, weights):
         assert assert_as_numpy(got, path, areas, weights, band, used) > 8
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("mask", ["twin", "coarse", "apart"])
 def test_masked_fractions_equal_exactextract(grids, mask, tmp_path):
     con, paths, areas = grids
@@ -405,6 +412,7 @@ def test_masked_fractions_equal_exactextract(grids, mask, tmp_path):
     assert compared > 15
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("seed", range(6))
 def test_masks_of_random_grids(con, tmp_path, seed):
     """Any size of pixels and place of the mask, tiles and strips, whole rasters and zones."""
@@ -473,6 +481,7 @@ def test_a_mask_on_the_same_grid_equals_sql_over_pixels(s2):
     assert len({row["count"] for row in got.values()}) > 10
 
 
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize("mask", [None, "coarse", "apart"])
 def test_each_tile_is_decoded_once_for_all_bands_zones_and_plans(grids, mask, monkeypatch):
     con, _, _ = grids

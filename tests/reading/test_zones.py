@@ -232,6 +232,7 @@ def test_fractions_equal_exactextract(raster):
     assert compared > 15
 
 
+@pytest.mark.any_duckdb
 def test_a_band_as_weight_equals_exactextract(con, tmp_path):
     values, weights = noise((1, 90, 90), "float32"), noise((1, 90, 90), "float32", seed=1)
     path = write(tmp_path / "both.tif", np.concatenate([values, weights]))
@@ -263,6 +264,7 @@ def test_a_band_as_weight_equals_exactextract(con, tmp_path):
     assert compared > 6
 
 
+@pytest.mark.any_duckdb
 def test_areas_are_geodesic(con, tmp_path):
     transform = Affine(0.01, 0, 10, 0, -0.01, 60)
     pixels = noise((1, 80, 80), "uint8")
@@ -282,6 +284,7 @@ def test_areas_are_geodesic(con, tmp_path):
     assert near(centre["mean"], float(pixels.mean()))
 
 
+@pytest.mark.any_duckdb
 def test_min_coverage_leaves_pixels_out(con, tmp_path):
     path = write(tmp_path / "one.tif", np.arange(64, dtype="uint8").reshape(1, 8, 8))
     build_files(con, "made", {"one": path}, ["b"])
