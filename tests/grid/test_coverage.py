@@ -5,6 +5,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from rasteret_sql.grid import coverage
 from rasteret_sql.grid.coverage import (
     cell_areas,
@@ -73,7 +74,7 @@ def polygons(draw):
     return polygonal(shapely.Polygon(points))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 100), deadline=None)
 @given(area=polygons())
 def test_shares_along_pixel_edges_are_those_of_intersections(area):
     got, expected = coverage_fractions(area, IMAGE), intersections(area, IMAGE)

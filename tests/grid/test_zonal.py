@@ -4,6 +4,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid import value_tables
 from rasteret_sql.grid.coverage import coverage_fractions
@@ -89,7 +90,7 @@ def cells(draw):
     return zones, zone, values, coverage, weights, valid
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(case=cells(), has_coverage=st.booleans(), has_weights=st.booleans())
 def test_every_statistic_is_that_of_numpy(case, has_coverage, has_weights):
     zones, zone, values, coverage, weights, valid = case
@@ -130,7 +131,7 @@ def test_every_statistic_is_that_of_numpy(case, has_coverage, has_weights):
         np.testing.assert_allclose(shares.shares[rows], [s / total for s in share.values()])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 100), deadline=None)
 @given(case=cells(), data=st.data())
 def test_parts_in_any_split_merge_to_the_whole(case, data):
     zones, zone, values, coverage, weights, valid = case
@@ -162,7 +163,7 @@ def test_parts_in_any_split_merge_to_the_whole(case, data):
         np.testing.assert_array_equal(got, want)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 100), deadline=None)
 @given(
     values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50),
     weight=st.sampled_from([None, 0.3, 7.0]),

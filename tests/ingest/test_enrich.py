@@ -225,7 +225,7 @@ def test_a_build_killed_at_any_point_goes_on_where_it_was(server, files, tmp_pat
     query = f"SELECT i::VARCHAR AS id, '{base}' || i || '.tif' AS url FROM range({n_scenes}) t(i)"
     workspace, chance = Workspace(tmp_path / "w"), random.Random(20)
     command = [sys.executable, "-c", BUILDER, str(tmp_path / "w"), query]
-    for _ in range(examples(8, 20)):
+    for _ in range(examples(5, 20)):
         server.reset()
         n_seen = chance.randint(0, 400)
         with subprocess.Popen(command) as process:

@@ -13,6 +13,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from rasteret_sql.errors import InputError, RasteretError, UnknownBandError
 from rasteret_sql.ingest.records import BATCH_ROWS
 from rasteret_sql.ingest.stac.items import records_from_items
@@ -473,7 +474,7 @@ def is_alike(given_, found):
     return given_ == found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(
     parts=st.fixed_dictionaries(
         {},

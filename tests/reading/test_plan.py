@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reading.made import DEFLATE, PIXEL, UNCOMPRESSED, Files, plans_of, table_of
 from shapely import affinity
 
+from examples import examples
 from rasteret_sql.errors import CollectionError, InputError, UnsupportedTiffError
 from rasteret_sql.grid.crs import crs_of
 from rasteret_sql.reading import assembly
@@ -22,7 +23,9 @@ from rasteret_sql.reading.plan import DATA, MASK, Granularity
 pytestmark = pytest.mark.any_duckdb
 
 quick = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(32, 80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -270,7 +273,7 @@ def ranges(draw):
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80, 200), deadline=None)
 @given(columns=ranges())
 def test_every_byte_is_in_one_request(columns):
     file, start, stop, pixels, alone = columns
@@ -287,7 +290,7 @@ def test_every_byte_is_in_one_request(columns):
             assert held <= assembly._REQUEST_PIXEL_BYTES + pixels[own].max()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80, 200), deadline=None)
 @given(columns=ranges())
 def test_neighbours_share_a_request_while_it_is_short(columns):
     file, start, stop, _, _ = columns

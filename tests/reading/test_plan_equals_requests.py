@@ -123,20 +123,24 @@ def requested(con, server, function, collection, **options):
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_read_requests_its_plan(kinds, server, kind):
-    """Areas x levels x bands; each range once. Each function reads half of them, unlike halves."""
-    n_requests = 0
-    for area, level, bands in itertools.product(AREAS, (0, 1), (["b", "r"], None)):
-        options = {"bands": bands, "level": level} | AREAS[area]
-        plan = planned(kinds, server, kind, **options)
-        functions = ("rasteret_read", "rasteret_pixels")
-        own = (level + (bands is None) + list(AREAS).index(area)) % 2
-        for function in examples(functions[own : own + 1], functions):
+    """Areas x levels x bands x functions; each range once.
+
+    Else each area and level with one choice of bands and one function, which take turns.
+    """
+    n_requests, turn = 0, list(KINDS).index(kind)
+    choices = ((["b", "r"], None), ("rasteret_read", "rasteret_pixels"))
+    for (number, area), level in itertools.product(enumerate(AREAS), (0, 1)):
+        bands, function = (number // 2 + level + turn) % 2, (number + level) % 2
+        own = [(choices[0][bands], choices[1][function])]
+        for bands, function in examples(own, [*itertools.product(*choices)]):
+            options = {"bands": bands, "level": level} | AREAS[area]
+            plan = planned(kinds, server, kind, **options)
             read = requested(kinds, server, function, kind, **options)
             assert read == plan, (kind, function, area, level, bands)
-        assert not plan or area != "outside"
-        assert plan or area == "outside" or kind == "sparse"
-        n_requests += sum(plan.values())
-    assert n_requests > 15
+            assert not plan or area != "outside"
+            assert plan or area == "outside" or kind == "sparse"
+            n_requests += sum(plan.values())
+    assert n_requests > examples(8, 15)
 
 
 @pytest.mark.any_duckdb

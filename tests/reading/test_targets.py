@@ -12,6 +12,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import crs_of, is_same
 from rasteret_sql.grid.reproject import reproject_all
@@ -196,7 +197,7 @@ def grids(draw):
 corners = st.tuples(*[st.integers(-900, 900)] * 2)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(
     places=st.lists(grids(), min_size=1, max_size=4),
     ends=st.lists(st.tuples(corners, corners), min_size=1, max_size=6),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading.made import in_thread
 
+from examples import examples
 from rasteret_sql.reading import tile_store
 from rasteret_sql.reading.tile_store import TileKey, TileStore
 from rasteret_sql.tiff.layout import BlockFormat
@@ -174,7 +175,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80, 200), deadline=None)
 @given(done=st.lists(steps, max_size=60))
 def test_the_count_of_bytes_is_that_of_the_tiles(done):
     patch = pytest.MonkeyPatch()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from rasteret_sql.reading.block_columns import KindColumns
 from rasteret_sql.reading.plan import Jobs
 from rasteret_sql.reading.zone_parts import Tiling, parts_of, steps_of
@@ -44,7 +45,7 @@ def scenes(draw):
     return sizes, tiles, Jobs(np.zeros(n, np.int64), np.arange(n), grid, window, np.ones(n, bool))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(scene=scenes(), at_once=st.sampled_from([1, 5, 40, 1000]))
 def test_parts_hold_each_pixel_of_each_window_once_and_no_half_tiles(scene, at_once):
     sizes, tiles, jobs = scene
