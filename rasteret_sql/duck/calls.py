@@ -85,12 +85,10 @@ class Stream:
     Attributes:
         schema: All columns; the first one is read for ``count(*)``, so make it a cheap one.
         run: Yields batches that hold at least ``scan.columns``.
-        n_rows: About how many rows there are, for the order of joins; 0 says nothing.
     """
 
     schema: pa.Schema
     run: Callable[[Scan], Iterator[pa.RecordBatch]]
-    n_rows: int = 0
 
 
 @dataclass(frozen=True)

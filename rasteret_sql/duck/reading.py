@@ -6,7 +6,7 @@ Binding touches no pixel and, for a version of a collection that is in memory, n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -52,7 +52,6 @@ _FIRST = ("id", "datetime")
 _HIDDEN = ("assets", "bbox", "geometry")
 _TARGET = "_rasteret_target"
 _NUMBER = "_rasteret_number"
-_MANY_ARRAYS = 1_000_000
 _GEOMETRY_NAMES = ("geometry", "geom", "wkb_geometry")
 
 
@@ -392,7 +391,6 @@ def expose_read(
     own: pa.Schema,
     run: Run,
     clashing: Sequence[str] | None = None,
-    n_rows: int | None = None,
 ) -> Stream | Sql:
     """What stands for the call.
 
@@ -401,13 +399,11 @@ def expose_read(
         own: Columns of its own.
         run: Makes its batches.
         clashing: Names that columns of records give way to; default: all of ``own``.
-        n_rows: About how many rows; default: many where they hold arrays, which are better
-            not kept for a join.
     """
     schema = bound.bind(own, clashing)
     stream = Stream(schema, lambda scan: run(bound, scan))
     if bound.private is None:
-        return replace(stream, n_rows=_n_rows(own) if n_rows is None else n_rows)
+        return stream
     token = STAGE.add(bound.private)
     hidden = {_NUMBER, *([bound.geometry_column] if bound.geometry_column else _GEOMETRY_NAMES)}
     listed = ", ".join(quote_text(name) for name in sorted(hidden))
@@ -422,11 +418,6 @@ def expose_read(
         f"{', ' + areas if areas else ''} FROM _rasteret_rows AS s LEFT JOIN _rasteret_aois AS a "
         f"ON s.{_TARGET} = a.{_NUMBER})"
     )
-
-
-def _n_rows(own: pa.Schema) -> int:
-    has_arrays = any(kind in (pa.binary(), pa.binary_view()) for kind in own.types)
-    return _MANY_ARRAYS if has_arrays else 0
 
 
 def _record_columns(relation: Relation, asked: list[str] | None) -> list[str]:

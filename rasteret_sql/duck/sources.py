@@ -151,38 +151,7 @@ def _expose(source: LazySource, stream: Stream, connections: Connections, number
     cursor.execute(f"USE {catalog}")
     cursor.from_arrow(source).create_view("source")
     sql = f"SELECT *{_crs_casts(stream.schema)} FROM {catalog}.main.source"
-    return _Exposed(_with_estimate(cursor, sql, stream.n_rows), source, catalog, held=cursor)
-
-
-def _with_estimate(cursor: duckdb.DuckDBPyConnection, sql: str, n_rows: int) -> str:
-    """The same rows, which DuckDB takes for about as many as are said.
-
-    To its optimizer an Arrow source has one row (duckdb issue 25631). So rows of ``range`` are
-    added, which are counted; beside them stands a relation that is empty, which is known only
-    when it runs. They take the columns' types by a cast that the optimizer cannot foresee the
-    value of: what it knows to be empty, it removes. A source of so many rows gets a Bloom filter
-    from a join with few of them, which Arrow sources do not support ("Pushdown Filter Type
-    BLOOM_FILTER"); it is not pushed past a join on any condition, as that with nothing here, but
-    predicates are. Of 1.5 alone: in 2.0 a half-read result of
-    such a UNION ALL that is dropped keeps its connection (measured).
-    """
-    if n_rows <= 1:
-        return sql
-    found = cursor.sql(sql)
-    casts = ", ".join(
-        f"{_cast(str(kind))} AS {quote_identifier(name)}"
-        for name, kind in zip(found.columns, found.types, strict=True)
-    )
-    none = "(SELECT unnest(CASE WHEN random() > 2 THEN [1] ELSE [] END))"
-    nothing = "LEFT JOIN (SELECT 1 WHERE false) AS nothing ON random() > 2"
-    read = f"SELECT read.* FROM ({sql}) AS read {nothing}"
-    return f"{read} UNION ALL SELECT {casts} FROM range({n_rows}), {none}"
-
-
-def _cast(kind: str) -> str:
-    is_never = "UNION(" in kind or "GEOMETRY" in kind  # a number as a string: even TRY_CAST fails
-    value = "NULL" if is_never else "range::VARCHAR"
-    return f"TRY_CAST({value} AS {kind})"
+    return _Exposed(sql, source, catalog, held=cursor)
 
 
 def _crs_casts(schema: pa.Schema) -> str:

@@ -113,7 +113,7 @@ class Pipeline(Generic[D]):
         self._changed = threading.Condition()
         self._in_flight = 0
         self._room = budget_bytes
-        self._unused = 0
+        self._ready = self._unused = 0
         self._fetching = Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
         self._decoding = Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
         self._is_adaptive = max_concurrent is None
@@ -130,6 +130,7 @@ class Pipeline(Generic[D]):
         """
         groups = self._groups(plans)
         pending: deque[Group] = deque()
+        unready: deque[Group] = deque()
         undelivered: deque[int] = deque()
         ahead, n_ahead, exhausted = _FIRST_REQUESTS, 0, False
         with RUNS:
@@ -144,10 +145,11 @@ class Pipeline(Generic[D]):
                         n_ahead += started
                         undelivered.append(started)
                         pending.append(group)
+                        unready.append(group)
                     if not pending:
                         return
                     head = pending.popleft()
-                    self._adapt_room(head, pending)
+                    self._adapt_room(head, unready)
                     self._adapt_cache()
                     self._wait(head)
                     if head.error is not None:
@@ -181,19 +183,22 @@ class Pipeline(Generic[D]):
         share = self._budget // max(1, RUNS.n_active)
         return not pending or self._in_flight < min(share, self._room)
 
-    def _adapt_room(self, head: Group, pending: deque[Group]) -> None:
+    def _adapt_room(self, head: Group, unready: deque[Group]) -> None:
         """Take less memory for a consumer that is slower than the reads: more is no faster.
 
         Args:
             head: What is delivered next.
-            pending: The groups behind it.
+            unready: It and the groups behind it, without those at the front that were ready.
         """
-        if not head.is_done:
+        while unready and unready[0].is_done:
+            self._ready += unready.popleft().weight
+        if unready and unready[0] is head:
+            unready.popleft()
             self._room = min(self._room + 2 * head.weight, self._budget)
             return
+        self._ready -= head.weight
         enough = self._budget // _READY_PART
-        done = itertools.takewhile(lambda group: group.is_done, pending)
-        if any(n_bytes > enough for n_bytes in itertools.accumulate(one.weight for one in done)):
+        if self._ready > enough:
             self._room = max(self._room - head.weight, enough)
 
     def _adapt_cache(self) -> None:

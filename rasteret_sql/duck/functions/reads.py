@@ -11,7 +11,6 @@ import pyarrow as pa
 from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import flag, one_of
 from rasteret_sql.duck.declarations import Parameter, table_function, with_docs
-from rasteret_sql.duck.estimates import n_pixels
 from rasteret_sql.duck.functions.read_parameters import (
     ALL_TOUCHED,
     AREAS,
@@ -337,7 +336,7 @@ def pixels(call: Call, *, lonlat: bool, coverage: bool, **arguments: Any) -> Str
         some = None if clip == Clip() else clip
         yield from pixel_rows(read, names, records, coverage=coverage, clip=some)
 
-    return expose_read(bound, own, run, clashing=places.names, n_rows=n_pixels(bound))
+    return expose_read(bound, own, run, clashing=places.names)
 
 
 def _check_band_names(bound: BoundRead, own: Sequence[str]) -> None:
