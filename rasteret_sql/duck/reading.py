@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from rasteret_sql.collections.datetimes import Instants, parse_range
 from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.names import quote_identifier, quote_text
+from rasteret_sql.duck.record_conditions import record_conditions, record_filter
 from rasteret_sql.duck.relations import (
     Relation,
     caller_sql,
@@ -25,8 +26,6 @@ from rasteret_sql.duck.relations import (
     find_visible,
     read_table,
     reading_columns,
-    record_conditions,
-    record_filter,
     resolve,
     unreadable,
 )

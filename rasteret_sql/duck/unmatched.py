@@ -12,7 +12,8 @@ import pyarrow as pa
 from rasteret_sql.collections.datetimes import Instants, format_micros
 from rasteret_sql.duck.calls import Call
 from rasteret_sql.duck.names import quote_text
-from rasteret_sql.duck.relations import Relation, record_conditions
+from rasteret_sql.duck.record_conditions import record_conditions
+from rasteret_sql.duck.relations import Relation
 from rasteret_sql.errors import RasteretError, redact
 from rasteret_sql.units import BBox
 

@@ -112,7 +112,7 @@ class Version:
         return chosen
 
     def _meets(self, boxes: Sequence[BBox]) -> Mask:
-        """As `duck.relations.meets_box`: xmin > xmax crosses the antimeridian."""
+        """As `duck.record_conditions.meets_box`: xmin > xmax crosses the antimeridian."""
         if self._bounds is None:
             assert self.records is not None  # noqa: S101
             # `_bounds` last: connections look at it without a lock

@@ -35,7 +35,8 @@ from rasteret_sql.duck.functions.parameters import (
     URL_REWRITE,
 )
 from rasteret_sql.duck.names import quote_identifier
-from rasteret_sql.duck.relations import meets_box, resolve
+from rasteret_sql.duck.record_conditions import meets_box
+from rasteret_sql.duck.relations import resolve
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.grid.aoi import parse_aoi
 
