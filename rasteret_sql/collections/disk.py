@@ -102,5 +102,12 @@ def remove(path: Path) -> None:
     """Remove a folder with all in it, or a link or file; missing is fine."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
-    elif path.exists():
-        shutil.rmtree(path)
+    for attempts_left in (2, 1, 0):
+        if not path.exists():
+            return
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            # a reader may just have put its file of records there
+            if error.errno != errno.ENOTEMPTY or not attempts_left:
+                raise

@@ -205,10 +205,12 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
             sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
             raise _unknown(cursor, text, call.workspace, argument)
-        given, casts = sql, with_plain_types(cursor.sql(f"SELECT * FROM {sql} LIMIT 0"))
+        given, bound = sql, cursor.sql(f"SELECT * FROM {sql} LIMIT 0")
+        casts = with_plain_types(bound)
         if casts:
             sql = f"(SELECT *{casts} FROM {sql})"
-        schema = cursor.sql(f"SELECT * FROM {sql} LIMIT 0").to_arrow_table().schema
+            bound = cursor.sql(f"SELECT * FROM {sql} LIMIT 0")
+        schema = bound.to_arrow_table().schema
     except duckdb.Error as error:
         raise unreadable(f"{argument} {text!r}", error) from error
     finally:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rasteret_sql.reading.bands import BandTable
 from rasteret_sql.reading.footprints import Mask
+from rasteret_sql.reading.records_file import keep_records, load_records, state_of
 from rasteret_sql.reading.scenes import SceneTable
 from rasteret_sql.schema import bands_of, metadata_column
 from rasteret_sql.units import BBox
@@ -192,10 +193,14 @@ class Index:
             self._versions.clear()
 
     def _loaded(self, folder: str, load: Callable[[bool], pa.Table]) -> Version:
-        size = sum(entry.stat().st_size for entry in Path(folder).rglob("*.parquet"))
-        if size > _MAX_FILE_BYTES:
-            return Version(load(False).schema, None)  # noqa: FBT003 (what `load` is given)
-        table = load(True).combine_chunks()  # noqa: FBT003
+        state, n_bytes = state_of(folder)
+        schema = load(False).schema  # noqa: FBT003 (what `load` is given)
+        if n_bytes > _MAX_FILE_BYTES:
+            return Version(schema, None)
+        table = load_records(folder, state, schema)
+        if table is None:
+            table = load(True).combine_chunks()  # noqa: FBT003
+            keep_records(folder, state, table)
         batches = table.to_batches()
         if len(batches) > 1 or not _has_whole_headers(table):
             return Version(table.schema, None)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from rasteret_sql.collections.disk import remove
 from rasteret_sql.collections.layout import PartFile, write_collection
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.errors import CollectionError
@@ -316,3 +317,18 @@ def test_readers_never_see_a_mixture(
         assert other == []
         assert seen == [("a", 40), ("b", 50)]
         assert n_whole > 5
+
+
+def test_a_version_is_removed_while_a_reader_puts_its_file_there(tmp_path, monkeypatch):
+    folder = tmp_path / "1"
+    (folder / "year=2024").mkdir(parents=True)
+    rmdir, late = os.rmdir, ["_records.arrow"]
+
+    def with_a_reader(path, **options):
+        if late and Path(path).name == folder.name:
+            (folder / late.pop()).touch()
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", with_a_reader)
+    remove(folder)
+    assert not folder.exists()

@@ -9,6 +9,8 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql.duck import relations
+from rasteret_sql.reading import index
+from rasteret_sql.reading.records_file import load_records
 
 IDS = "SELECT DISTINCT id FROM rasteret_plan('{}') ORDER BY id"
 
@@ -109,3 +111,21 @@ def test_a_table_of_the_user_keeps_its_name_in_any_case(rows, built, tmp_path):
         with rasteret_sql.connect(path, workspace=tmp_path / "workspace") as con:
             assert con.execute("FROM s2").fetchall() == [(7,)]
             assert con.execute("SELECT count(*) FROM few").fetchall() == [(2,)]
+
+
+def test_the_records_of_another_process_are_those_of_duckdb(rows, built, monkeypatch):
+    query = "SELECT * FROM rasteret_plan('s2', record_columns := ['all']) ORDER BY ALL"
+    loaded = []
+
+    def counted(*arguments):
+        loaded.append(load_records(*arguments))
+        return loaded[-1]
+
+    monkeypatch.setattr(index, "load_records", counted)
+    found = []
+    for _ in range(2):
+        index.INDEX.clear()
+        found.append(rows(query))
+    assert [one is None for one in loaded] == [True, False]
+    assert found[0] == found[1]
+    assert {row[0] for row in found[0]} == {one for (one,) in built}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +34,7 @@ class Folder:
     def __init__(self, root, name="s2"):
         self.root, self.name = root, name
         self.path = str(root / name)
-        self.n_loads = 0
+        self.n_binds = self.n_reads = 0
         self.batch = None
 
     def build(self, batch, version):
@@ -48,7 +50,8 @@ class Folder:
         self.batch = batch
 
     def load(self, with_rows):
-        self.n_loads += 1
+        self.n_reads += with_rows
+        self.n_binds += not with_rows
         table = pa.Table.from_batches([self.batch])
         return table if with_rows else table.slice(0, 0)
 
@@ -66,7 +69,7 @@ def test_a_version_is_loaded_once(folder):
     assert first.is_whole
     assert first.is_current
     assert index.version(folder.path, folder.load) is first
-    assert folder.n_loads == 1
+    assert folder.n_binds == 1
 
 
 def test_connections_at_once_load_a_version_once(folder):
@@ -81,7 +84,7 @@ def test_connections_at_once_load_a_version_once(folder):
     for _, thread in started:
         thread.join(5)
     assert len({id(results[0]) for results, _ in started}) == 1
-    assert folder.n_loads == 1
+    assert folder.n_binds == 1
 
 
 def test_a_new_version_is_seen_and_the_old_one_leaves(folder):
@@ -122,7 +125,7 @@ def test_what_is_no_version_of_ours_is_not_kept(tmp_path, folder):
     index = Index()
     for path in (plain, elsewhere, tmp_path / "absent"):
         assert index.version(str(path), folder.load) is None
-    assert folder.n_loads == 0
+    assert folder.n_binds == 0
 
 
 def test_the_least_used_version_leaves_first(tmp_path):
@@ -138,10 +141,62 @@ def test_the_least_used_version_leaves_first(tmp_path):
     index.version(folders[3].path, folders[3].load)
     for one in (folders[0], folders[2], folders[3]):
         index.version(one.path, one.load)
-    assert [one.n_loads for one in folders] == [1, 1, 1, 1]
+    assert [one.n_binds for one in folders] == [1, 1, 1, 1]
     index.version(folders[1].path, folders[1].load)
-    assert folders[1].n_loads == 2
+    assert folders[1].n_binds == 2
     assert sum(one.n_bytes for one in index._versions.values()) <= 3.5 * size
+
+
+def test_a_second_process_reads_the_records_of_a_file(folder):
+    first = Index().version(folder.path, folder.load)
+    second = Index().version(folder.path, folder.load)
+    assert folder.n_reads == 1
+    assert second.schema.equals(first.schema, check_metadata=True)
+    assert second.records.equals(first.records, check_metadata=True)
+
+
+def replace_parquet(folder):
+    path = Path(folder.path, "part.parquet")
+    folder.batch = made(2, seed=1)
+    pq.write_table(pa.Table.from_batches([folder.batch]), path)
+
+
+def add_parquet(folder):
+    pq.write_table(pa.Table.from_batches([folder.batch]), Path(folder.path, "more.parquet"))
+    folder.batch = pa.concat_batches([folder.batch, folder.batch])
+
+
+def use_another_type(folder):
+    ids = folder.batch.column("id").cast(pa.large_string())
+    folder.batch = folder.batch.set_column(0, "id", ids)
+
+
+def damage(folder):
+    with Path(folder.path, "_records.arrow").open("r+b") as file:
+        file.truncate(500)
+
+
+@pytest.mark.parametrize("change", [replace_parquet, add_parquet, use_another_type, damage])
+def test_a_file_of_other_records_is_written_again(folder, change):
+    Index().version(folder.path, folder.load)
+    change(folder)
+    for _ in range(2):
+        found = Index().version(folder.path, folder.load)
+        assert found.records.equals(folder.batch)
+    assert folder.n_reads == 2
+    assert [path.name for path in Path(folder.path).glob("*arrow*")] == ["_records.arrow"]
+
+
+def test_a_folder_that_cannot_be_written_is_read(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(2):
+        assert Index().version(folder.path, folder.load).records.equals(folder.batch)
+    assert folder.n_reads == 2
+    names = {path.name for path in Path(folder.path).iterdir()}
+    assert names == {"part.parquet", "_build.json"}
 
 
 def test_a_version_larger_than_the_index_is_kept_alone(tmp_path, folder):
