@@ -91,6 +91,7 @@ class Pipeline(Generic[D]):
         stop: Ends the run; checked at least every 0.1 s.
         max_concurrent: Requests under way at once; None adapts to the latency.
         budget_bytes: Bytes in flight, shared with other runs of the process.
+        held_bytes: How much of that the consumer itself keeps meanwhile.
         store: Tiles of the process.
         counters: Filled while it runs.
     """
@@ -102,17 +103,19 @@ class Pipeline(Generic[D]):
         *,
         max_concurrent: int | None = None,
         budget_bytes: int = BUDGET_BYTES,
+        held_bytes: int = 0,
         store: TileStore = STORE,
         counters: Counters | None = None,
     ) -> None:
         self._output = output
         self._stop = stop
         self._store = store
-        self._budget = budget_bytes
+        self._held = held_bytes
+        self._budget = budget_bytes - held_bytes
         self.counters = counters or Counters()
         self._changed = threading.Condition()
         self._in_flight = 0
-        self._room = budget_bytes
+        self._room = self._budget
         self._ready = self._unused = 0
         self._fetching = Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
         self._decoding = Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
@@ -134,6 +137,7 @@ class Pipeline(Generic[D]):
         undelivered: deque[int] = deque()
         ahead, n_ahead, exhausted = _FIRST_REQUESTS, 0, False
         with RUNS:
+            self._store.reserve(self._held)
             try:
                 while True:
                     while not exhausted and n_ahead < ahead and self._has_room(pending):
@@ -427,7 +431,7 @@ class Pipeline(Generic[D]):
         with self._changed:
             self._ended = True
             left, self._in_flight = self._in_flight, 0
-        self._store.reserve(-left - self._unused)
+        self._store.reserve(-left - self._unused - self._held)
         for job in (*self._fetching.close(hangs=self._stop.is_set()), *self._decoding.close()):
             job()  # fails at once
         with self._changed:

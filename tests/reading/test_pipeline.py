@@ -158,6 +158,19 @@ def test_a_read_larger_than_the_memory_leaves_some_of_the_cache_free(files, run)
     assert free[-1] == budget / 4
 
 
+def test_what_the_consumer_holds_is_taken_from_reads_and_cache(files, run):
+    hrefs = [files.add(f"f{n}", noise(256, 256, n), (256, 256)) for n in range(30)]
+    budget, held = 8 << 20, 6 << 20
+    one = 256 * 256 * 2
+    batches = run.batches(plans_of(table_of(files, hrefs)), budget_bytes=budget, held_bytes=held)
+    rows = next(batches).to_pylist()
+    assert run.store._in_flight >= held
+    rows += [row for batch in batches for row in batch.to_pylist()]
+    assert run.output.largest_in_flight <= budget - held + 3 * one
+    assert len(rows) == 30  # and `run` checks that nothing is held at the end
+    assert_pixels(files, hrefs, rows)
+
+
 def test_a_unit_larger_than_the_budget_runs(files, run):
     hrefs = [files.add(f"f{n}", noise(256, 256, n), (64, 64)) for n in range(3)]
     rows = run.rows(plans_of(table_of(files, hrefs)), budget_bytes=1000)

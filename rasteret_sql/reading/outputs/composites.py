@@ -32,7 +32,7 @@ from rasteret_sql.reading.outputs.windows import columns_of, transform_of
 from rasteret_sql.reading.patches import Patch, used_pixels, value_dtype
 from rasteret_sql.reading.plan import TilePlan
 from rasteret_sql.reading.scenes import Grid, SceneTable
-from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
+from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import warped
 from rasteret_sql.units import Window
 
@@ -210,9 +210,9 @@ def composite_rows(
         )
 
     (rows, cols), pixel_bytes = _block_of(table, read.request.bands, options.method, periods)
-    left = BUDGET_BYTES - min(_STACK_BYTES, rows * cols * pixel_bytes)
+    held = min(_STACK_BYTES, rows * cols * pixel_bytes)
     output = _CompositeLayers(read, bands, options)
-    for layers in layers_by_place(output, planner, table, budget_bytes=left):
+    for layers in layers_by_place(output, planner, table, held_bytes=held):
         first = next(layers)
         if first.unit < 0:
             yield failed_row(read, [first, *layers])

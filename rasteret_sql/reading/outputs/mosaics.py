@@ -21,7 +21,7 @@ from rasteret_sql.reading.pipeline import Pipeline
 from rasteret_sql.reading.plan import Failure, Jobs, Lattice, TilePlan
 from rasteret_sql.reading.request import OutputGrid, ReadRequest
 from rasteret_sql.reading.scenes import Grid, SceneTable, scene_table
-from rasteret_sql.reading.tile_store import BUDGET_BYTES, Pixels
+from rasteret_sql.reading.tile_store import Pixels
 from rasteret_sql.reading.warps import WarpPlanner, output_grid
 from rasteret_sql.units import Affine, Window
 
@@ -203,11 +203,17 @@ def layers_by_place(
     planner: Callable[[], MosaicPlanner],
     table: SceneTable,
     *,
-    budget_bytes: int = BUDGET_BYTES,
+    held_bytes: int = 0,
 ) -> Iterator[Iterator[Layer]]:
     """Run the plans; the layers of each place as they come, the earliest scene first.
 
     The layers of a place are gone when the next place is asked for.
+
+    Args:
+        output: Makes the layers.
+        planner: Makes the planner, anew at each call.
+        table: All scenes.
+        held_bytes: What the caller keeps of a place.
 
     Raises:
         InputError: it would fetch more than allowed.
@@ -219,7 +225,7 @@ def layers_by_place(
         output,
         read.stop,
         max_concurrent=read.request.max_concurrent,
-        budget_bytes=budget_bytes,
+        held_bytes=held_bytes,
         counters=read.counters,
     )
 
