@@ -22,7 +22,7 @@ from rasteret_sql.reading.counters import Counters
 
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
-    from rasteret_sql.duck.table_function import Runtime
+    from rasteret_sql.duck.runtime import Runtime
     from rasteret_sql.remote.stores import Stores
 
 

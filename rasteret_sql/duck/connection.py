@@ -40,7 +40,7 @@ from rasteret_sql.errors import NotRegisteredError
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
     from rasteret_sql.duck.ctrl_c import CtrlC
-    from rasteret_sql.duck.table_function import Runtime
+    from rasteret_sql.duck.runtime import Runtime
     from rasteret_sql.remote.stores import Stores
 
 _NUMBER = "_rasteret_instance"
@@ -91,7 +91,7 @@ class Instance:
     def runtime(self) -> Runtime:
         """The engine, made by the first call: what it imports takes longer than to connect."""
         if self._engine is None:
-            from rasteret_sql.duck.table_function import Runtime
+            from rasteret_sql.duck.runtime import Runtime
 
             with self._engine_lock:
                 if self._engine is None:

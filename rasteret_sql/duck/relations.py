@@ -24,7 +24,7 @@ from rasteret_sql.duck.names import IS_DUCKDB_2, quote_identifier
 from rasteret_sql.duck.parquet_sql import parquet_sql
 from rasteret_sql.duck.plain_types import with_plain_types
 from rasteret_sql.duck.raster_stream import raster_stream
-from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.errors import (
     CollectionError,
     InputError,

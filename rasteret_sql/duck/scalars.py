@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.udfs import fallible
 from rasteret_sql.errors import RasteretError
 

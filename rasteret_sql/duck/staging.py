@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.scalars import row_batch
-from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import InputError, RasteretError
 
 ROW = "_rasteret_row"

@@ -31,7 +31,7 @@ from rasteret_sql.grid.proj_context import keep_context
 from rasteret_sql.schema import BAND_METADATA, RASTER_HEADERS, REPORT_SCHEMA
 
 if TYPE_CHECKING:
-    from rasteret_sql.duck.table_function import Runtime
+    from rasteret_sql.duck.runtime import Runtime
 
 BIND_UDF = "_rasteret_bind"
 STAGE_UDF = "_rasteret_stage"

@@ -31,8 +31,8 @@ from rasteret_sql.duck.attached import attach_read_only
 from rasteret_sql.duck.connection import connect, instance_of
 from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.duck.names import quote_text
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.scans import StopEvent
-from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.remote.waiting import until_signalled
 from rasteret_sql.serve.rules import Gate, Origins, confined, token_checker

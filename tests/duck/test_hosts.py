@@ -352,7 +352,7 @@ def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
 SLOW = """\
 import time
 import rasteret_sql
-from rasteret_sql.duck import scans, table_function, udfs
+from rasteret_sql.duck import runtime, scans, udfs
 con = rasteret_sql.connect(workspace={workspace!r})
 def slow(where, name):
     own = getattr(where, name)
@@ -369,9 +369,8 @@ con.execute({query!r}).fetchall()
 
 @pytest.mark.parametrize(
     "place",
-    [("udfs.Udf", "load"), ("table_function.Runtime", "_bind_one"),
-     ("scans.Scans", "started")],
-)  # fmt: skip
+    [("udfs.Udf", "load"), ("runtime.Runtime", "_bind_one"), ("scans.Scans", "started")],
+)
 def test_ctrl_c_before_a_read_has_begun_is_not_lost(folder, silent, place):
     check_early_ctrl_c(folder, *silent, place)
 

@@ -25,7 +25,7 @@ HEAVY = (
     "pyproj",
     "rasteret_sql.duck.calls",
     "rasteret_sql.duck.functions",
-    "rasteret_sql.duck.table_function",
+    "rasteret_sql.duck.runtime",
     "rasteret_sql.reading",
     "rasteret_sql.tiff",
     "shapely",
@@ -123,7 +123,7 @@ def test_views_of_collections_import_nothing_that_reads_pixels(tmp_path):
         "print(con.execute('SELECT count(*) FROM s2').fetchall()[0][0], "
         "*sorted(set({!r}) & set(sys.modules)))"
     )
-    heavy = ("imagecodecs", "pandas", "pyproj", "shapely", "rasteret_sql.duck.table_function")
+    heavy = ("imagecodecs", "pandas", "pyproj", "shapely", "rasteret_sql.duck.runtime")
     assert run(code.format(str(tmp_path), heavy)) == [str(n_records)]
 
 
@@ -131,7 +131,7 @@ def test_a_connection_that_called_nothing_is_interrupted_and_closed(tmp_path):
     code = (
         "import rasteret_sql, sys; con = rasteret_sql.connect(workspace={!r}); "
         "con.interrupt(); con.cursor().close(); con.close(); rasteret_sql.connect(); "
-        "print('rasteret_sql.duck.table_function' in sys.modules)"
+        "print('rasteret_sql.duck.runtime' in sys.modules)"
     )
     assert run(code.format(str(tmp_path))) == ["False"]
 

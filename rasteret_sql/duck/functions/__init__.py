@@ -22,7 +22,7 @@ from rasteret_sql.duck.functions import (
     warning_list,
     zones,
 )
-from rasteret_sql.duck.table_function import Runtime
+from rasteret_sql.duck.runtime import Runtime
 
 __all__ = [
     "builds",

@@ -36,6 +36,7 @@ from rasteret_sql.duck.functions.parameters import (
 from rasteret_sql.duck.names import IS_DUCKDB_2, quote_text
 from rasteret_sql.duck.plain_types import geometry_crs
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible, is_path
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.scalars import (
     failed,
     succeeded,
@@ -43,7 +44,6 @@ from rasteret_sql.duck.scalars import (
     without_geometry_crs,
 )
 from rasteret_sql.duck.staging import ROW, STAGE, Staged
-from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.duck.udfs import BUILD_STAGED_UDF, STAGE_UDF, fallible
 from rasteret_sql.duck.views import check_view_can_be_made, create_view
 from rasteret_sql.errors import InputError, RasteretError, redact

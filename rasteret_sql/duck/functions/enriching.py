@@ -30,6 +30,7 @@ from rasteret_sql.duck.functions.parameters import (
 from rasteret_sql.duck.names import IS_DUCKDB_2, quote_identifier, quote_text
 from rasteret_sql.duck.raster_stream import raster_stream
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.scalars import (
     failed,
     row_batch,
@@ -38,7 +39,6 @@ from rasteret_sql.duck.scalars import (
     without_geometry_crs,
 )
 from rasteret_sql.duck.staging import ROW
-from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.duck.udfs import HEADER_UDF, HEADERS_UDF, fallible
 from rasteret_sql.errors import InputError, RasteretError, redact
 from rasteret_sql.ingest.bands import RASTER_SUFFIXES

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.scalars import failed, row_batch, succeeded, without_geometry_crs
-from rasteret_sql.duck.table_function import Runtime
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.outputs.point_values import values_at

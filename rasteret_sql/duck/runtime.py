@@ -1,4 +1,4 @@
-"""Table functions written in Python, for DuckDB, which has only scalar ones.
+"""The engine of table functions written in Python, for DuckDB, which has only scalar ones.
 
 A public function is a SQL macro (written from its declaration, `duck.declarations`) over
 one private scalar UDF, ``_rasteret_bind(name, caller, arguments)``, inside ``query()``.
