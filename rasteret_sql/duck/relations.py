@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rasteret_sql.collections.folders import is_parquet_name
-from rasteret_sql.collections.footers import CollectionInfo, part_files
-from rasteret_sql.collections.geo_key import geo_of_footer
+from rasteret_sql.collections.footers import CollectionInfo
 from rasteret_sql.collections.parquet_source import ParquetSource
 from rasteret_sql.collections.workspace import Workspace
-from rasteret_sql.duck.calls import Call, Scan, Stream
+from rasteret_sql.duck.calls import Call
 from rasteret_sql.duck.names import IS_DUCKDB_2, quote_identifier
 from rasteret_sql.duck.parquet_sql import parquet_sql
 from rasteret_sql.duck.plain_types import with_plain_types
-from rasteret_sql.duck.raster_stream import raster_stream
+from rasteret_sql.duck.relation_files import (
+    geo_metadata_of,
+    is_rasters,
+    ranged_sql,
+    rasters_sql,
+    source_of,
+)
+from rasteret_sql.duck.relation_names import exists, is_path, is_plain_name, is_query, parse_name
 from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.errors import (
     CollectionError,
     InputError,
     UnknownBandError,
     UnknownCollectionError,
-    redact,
 )
-from rasteret_sql.ingest.rasters import KEPT, is_raster_name
 from rasteret_sql.reading.index import INDEX, Version
-from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import bands_of, metadata_column
 from rasteret_sql.units import BBox
 
-_QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b|--|/\*)", re.IGNORECASE)
-_NAME_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s."]+))\s*(?:\.|$)')
-_REMOTE_VIEW = re.compile(
-    r"""AS SELECT \* FROM "?rasteret"?\."?main"?\.rasteret_records\('((?:[^']|'')+)'\);?$"""
-)
-_PLAIN_NAME = re.compile(r"[^\W\d]\w*$")
 _COLLECTION_VIEW = re.compile(
     r"""^CREATE VIEW [^;]* AS SELECT \* FROM read_parquet\('((?:[^']|'')+)/\*\*/\*\.parquet'"""
     r"""(?:, \(?hive_\w+ = [^()]*(?:\([^()]*\))?\)?)*\);?$""",
@@ -61,9 +53,6 @@ _FOLDERS: weakref.WeakKeyDictionary[Runtime, dict[tuple[object, ...], str | None
 
 _MAX_VIEWS = 1024
 _BATCH_ROWS = 2048
-_MAX_FILES = 5000
-"""Rasters of one pattern whose headers are read when a statement is bound."""
-_N_LANES = 300
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ class Relation:
         """The ``geo`` key of a Parquet file, which may be the only place that names the CRS."""
         if self.source is not None:
             return self.source.geo_metadata
-        return _geo_metadata(self.label)
+        return geo_metadata_of(self.label)
 
     def renewed(self, call: Call) -> Relation:
         """The relation as it is now, where it is a version of a collection that was replaced.
@@ -123,14 +112,14 @@ class Relation:
     @property
     def is_query(self) -> bool:
         """Whether it was given as the text of a query."""
-        return _QUERY.match(self.label) is not None
+        return is_query(self.label)
 
     def near(self, call: Call, boxes: Sequence[BBox] | None) -> Relation:
         """The same without most of what lies elsewhere, where DuckDB can't see to that."""
         boxes = tuple(boxes or ())
         if self.source is None or not boxes:
             return self
-        return replace(self, sql=_ranged_sql(call, self.source, boxes), boxes=boxes)
+        return replace(self, sql=ranged_sql(call, self.source, boxes), boxes=boxes)
 
     def slim(self, call: Call) -> Relation:
         """The same with the sample type alone of each band's metadata.
@@ -140,7 +129,7 @@ class Relation:
         if self.source is None:
             return self
         source = self.source.only(dict.fromkeys(map(metadata_column, self.bands), "dtype"))
-        return replace(self, sql=_ranged_sql(call, source, self.boxes), source=source)
+        return replace(self, sql=ranged_sql(call, source, self.boxes), source=source)
 
     def batches(
         self, call: Call, columns: Sequence[str], where: Sequence[str]
@@ -191,16 +180,16 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
     version = _version(call, text)
     if version is not None:
         return _of_version(text, version)
-    if _QUERY.match(text):
+    if is_query(text):
         call.runtime.check_query(text)
     cursor = call.cursor()
     try:
-        is_rasters = _is_rasters(cursor, text)
-        source = None if is_rasters else _source(cursor, text)
+        of_rasters = is_rasters(cursor, text)
+        source = None if of_rasters else source_of(cursor, text)
         if source is not None:
-            sql: str | None = _ranged_sql(call, source)
-        elif is_rasters:
-            sql = _rasters_sql(call, text, argument)
+            sql: str | None = ranged_sql(call, source)
+        elif of_rasters:
+            sql = rasters_sql(call, text, argument)
         else:
             sql = _from_clause(cursor, text, call.workspace)
         if sql is None:
@@ -220,7 +209,7 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
 
 def _version(call: Call, text: str) -> Version | None:
     """The version of a collection that a plain name stands for, where it is in the index."""
-    if not _PLAIN_NAME.match(text):
+    if not is_plain_name(text):
         return None
     folder = _folder_of_view(call, text)
     if folder is None:
@@ -300,13 +289,13 @@ def find_visible(call: Call, text: object, argument: str) -> Relation | None:
 
 def _is_empty_folder(text: object, error: CollectionError) -> bool:
     """Whether a plain name was taken for a folder of the working directory without Parquet."""
-    is_name = isinstance(text, str) and _PLAIN_NAME.match(text) is not None
+    is_name = isinstance(text, str) and is_plain_name(text)
     return is_name and isinstance(error.__cause__, duckdb.IOException)
 
 
 def caller_sql(text: str) -> str:
     """FROM clause for the caller's own connection: a query, or a name of any kind."""
-    if _QUERY.match(text):
+    if is_query(text):
         return _subquery(text)
     return parse_name(text) or quote_identifier(text)
 
@@ -317,10 +306,10 @@ def _subquery(text: str) -> str:
 
 
 def _from_clause(cursor: duckdb.DuckDBPyConnection, text: str, workspace: Workspace) -> str | None:
-    if _QUERY.match(text):
+    if is_query(text):
         return _subquery(text)
     name = parse_name(text)
-    if name is not None and _exists(cursor, name):
+    if name is not None and exists(cursor, name):
         return name
     if is_path(text):
         return parquet_sql(text)
@@ -331,119 +320,6 @@ def _from_clause(cursor: duckdb.DuckDBPyConnection, text: str, workspace: Worksp
 def kept(workspace: Workspace, name: str) -> CollectionInfo | None:
     """The collection of this name in the workspace, None if there is none."""
     return next((info for info in workspace.collections() if info.name == name), None)
-
-
-def parse_name(text: str) -> str | None:
-    """A possibly qualified name, every part quoted; None where the text is no name.
-
-    Example:
-        >>> parse_name('lake.main."my s2"')
-        '"lake"."main"."my s2"'
-    """
-    parts, position = [], 0
-    while position < len(text):
-        match = _NAME_PART.match(text, position)
-        if match is None:
-            return None
-        quoted, plain = match.groups()
-        parts.append(quoted.replace('""', '"') if quoted else plain)
-        position = match.end()
-    return ".".join(quote_identifier(part) for part in parts) if parts else None
-
-
-def _exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
-    try:
-        cursor.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
-    except duckdb.CatalogException:
-        return False
-    except duckdb.BinderException as error:
-        if "does not exist" in str(error) or "capable of reading the file" in str(error):
-            return False
-        raise
-    return True
-
-
-def is_path(text: object) -> bool:
-    """Whether a relation argument that is no name can be a path."""
-    if not isinstance(text, str) or _QUERY.match(text):
-        return False
-    return is_parquet_name(text) or "/" in text or Path(text).is_dir()
-
-
-def _is_old_geoparquet(text: str) -> bool:
-    """Whether a local path is GeoParquet before 1.0, which DuckDB refuses to open."""
-    if _QUERY.match(text) or not is_path(text):
-        return False
-    try:
-        geo = json.loads(_geo_metadata(text) or b"{}")
-    except (ValueError, OSError):
-        return False
-    return str(geo.get("version") or geo.get("schema_version")).startswith("0.")
-
-
-def _geo_metadata(text: str) -> bytes | None:
-    """The ``geo`` key of a local Parquet file, or of the first one of a folder."""
-    path = Path(text).expanduser()
-    first = next(part_files(path), None) if path.is_dir() else path
-    if first is None or not first.is_file():
-        return None
-    try:
-        return geo_of_footer(pq.read_metadata(first))
-    except (OSError, pa.ArrowInvalid):
-        return None  # the read itself says what is wrong with the file
-
-
-def _source(cursor: duckdb.DuckDBPyConnection, text: str) -> ParquetSource | None:
-    """The files that we read ourselves: remote ones, also by the name of a view over them."""
-    if _QUERY.match(text):
-        return None
-    if is_remote(text) or _is_old_geoparquet(text):
-        return ParquetSource(text)
-    views = cursor.execute(
-        "SELECT sql FROM duckdb_views() WHERE view_name = $name AND NOT internal AND "
-        "schema_name = current_schema() AND database_name = current_database()",
-        {"name": text},
-    ).fetchall()
-    found = _REMOTE_VIEW.search(views[0][0]) if views else None
-    return ParquetSource(found[1].replace("''", "'")) if found else None
-
-
-def _is_rasters(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
-    """Whether a text is the path, URL or pattern of rasters, and no name of a relation."""
-    if _QUERY.match(text) or not is_raster_name(text):
-        return False
-    name = None if is_remote(text) else parse_name(text)
-    return name is None or not _exists(cursor, name)
-
-
-def _rasters_sql(call: Call, pattern: str, argument: str) -> str:
-    """What stands after FROM for rasters that are a collection of their own."""
-    with call.runtime.scans.stop_event(call.caller.connection) as stop:
-        files = KEPT.find(pattern, argument)
-        if len(files) > _MAX_FILES:
-            raise InputError.expected(
-                argument,
-                f"at most {_MAX_FILES} rasters",
-                f"{len(files)} for {redact(pattern)}",
-                "build a collection: rasteret_build_table(name, 'FROM rasteret_files(…)')",
-            )
-        records = KEPT.open(files, _N_LANES, stop)
-    if records.n_failed == len(files) and records.first_failure is not None:
-        raise records.first_failure
-    stream = raster_stream(records, records.bands, "report")
-    what = hashlib.sha256(repr(records.files).encode()).hexdigest()
-    return f"({call.runtime.expose(call, stream, what)})"
-
-
-def _ranged_sql(call: Call, source: ParquetSource, boxes: Sequence[BBox] = ()) -> str:
-    """What stands after FROM for Parquet that is read through our own storage."""
-
-    def run(scan: Scan) -> Iterator[pa.RecordBatch]:
-        keep = scan.take(set(source.schema.names))
-        yield from source.batches(scan.columns, keep, boxes, check=scan.check)
-
-    what = f"{source.version} {boxes}"
-    return f"({call.runtime.expose(call, Stream(source.schema, run), what)})"
 
 
 def _unknown(

@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rasteret_sql.duck.names import quote_identifier, quote_text
-from rasteret_sql.duck.relations import parse_name
+from rasteret_sql.duck.relation_names import parse_name
 from rasteret_sql.errors import InputError, UnknownBandError, UnknownCollectionError
 from rasteret_sql.ingest.rasters import is_raster_name
 from rasteret_sql.maps.connections import Connections

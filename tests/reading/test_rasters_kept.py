@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rasteret_sql.duck import relations
+from rasteret_sql.duck import relation_files
 from rasteret_sql.ingest import rasters
 from rasteret_sql.ingest.rasters import KEPT
 
@@ -95,7 +95,7 @@ def test_headers_beyond_the_limit_of_memory_are_streamed(con, tmp_path, monkeypa
 
 
 def test_too_many_rasters_are_a_collection_to_build(con, tmp_path, monkeypatch):
-    monkeypatch.setattr(relations, "_MAX_FILES", 2)
+    monkeypatch.setattr(relation_files, "_MAX_FILES", 2)
     for n in range(3):
         write(tmp_path / f"{n}.tif")
     with pytest.raises(

@@ -35,7 +35,8 @@ from rasteret_sql.duck.functions.parameters import (
 )
 from rasteret_sql.duck.names import IS_DUCKDB_2, quote_text
 from rasteret_sql.duck.plain_types import geometry_crs
-from rasteret_sql.duck.relations import Relation, caller_sql, find_visible, is_path
+from rasteret_sql.duck.relation_names import is_path
+from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
 from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.scalars import (
     failed,

@@ -27,7 +27,8 @@ from rasteret_sql.duck.functions.parameters import (
     WORKSPACE,
 )
 from rasteret_sql.duck.names import quote_text
-from rasteret_sql.duck.relations import Relation, is_path, resolve
+from rasteret_sql.duck.relation_names import is_path
+from rasteret_sql.duck.relations import Relation, resolve
 from rasteret_sql.errors import CollectionError, InputError, RasteretError
 from rasteret_sql.ingest.records import Records
 from rasteret_sql.maintenance.faults import FAULT_SCHEMA, Fault
