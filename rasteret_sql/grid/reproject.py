@@ -15,6 +15,7 @@ from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_sql.grid.crs import LONLAT, crs_of, is_same, transformer
+from rasteret_sql.grid.domains import SLIT_DEGREES, Map, cap_of, check_far_side, domain_of, map_of
 from rasteret_sql.units import BBox
 
 _WORLD = BBox(-180.0, -90.0, 180.0, 90.0)
@@ -62,16 +63,26 @@ def reproject(
         if shapely.covers(geometry, place):
             return shapely.box(*around)
         geometry = joined([shapely.intersection(geometry, place)], shapely.get_dimensions(geometry))
-    if src.is_geographic and not dst.is_geographic:
-        geometry = _wrap(geometry, _central_meridian(dst), seam=_SEAM)
-    if shapely.get_dimensions(geometry) < 2:
+    dimension = int(shapely.get_dimensions(geometry))
+    if not dst.is_geographic:
+        if not _is_direct(np.array([geometry]), src, dst):
+            geometry, src = reproject(geometry, src, crs_of(LONLAT)), crs_of(LONLAT)
+        if src.is_geographic:
+            geometry = _into_domain(geometry, dst, around)
+    if dimension < 2:
         geometry = _moved_parts(geometry, transformer(src, dst), dst)
         return fold_longitudes(geometry) if dst.is_geographic else geometry
+    cut = None
+    if dst.is_geographic and not src.is_geographic:
+        geometry, cut = _onto_map(geometry, src)
     polygons = shapely.get_parts(polygonal(geometry))
+    polygons = polygons[~shapely.is_empty(polygons)]
     if len(polygons) == 0:
         return shapely.MultiPolygon()
     same_area = np.zeros(len(polygons), np.int64)
-    moved, ring, of_polygon = _follow(polygons, same_area, transformer(src, dst), dst)
+    moved, ring, of_polygon = _follow(polygons, same_area, transformer(src, dst), dst, cut)
+    if cut is not None:
+        moved = _closed(moved, cut.meridian)
     result = _rebuild(moved, ring, of_polygon, is_lonlat=dst.is_geographic)
     return fold_longitudes(result) if dst.is_geographic else result
 
@@ -104,8 +115,8 @@ def reproject_all(
             moved_all[is_area] = reproject_all(geometries[is_area], src, dst)
         return moved_all
     if src.is_geographic and not dst.is_geographic:
-        geometries = _wrap_all(geometries, _central_meridian(dst))
-    if dst.is_geographic:  # rings may have to be cut
+        geometries = _all_into_domain(geometries, dst)
+    if dst.is_geographic or not _is_direct(geometries, src, dst):
         return np.array([reproject(one, src, dst) for one in geometries], dtype=object)
     polygons, of_area = shapely.get_parts(geometries, return_index=True)
     xy, ring, of_polygon = _follow(polygons, of_area, transformer(src, dst), dst)
@@ -123,14 +134,58 @@ def reproject_all(
     return result
 
 
-def _wrap_all(geometries: NDArray[np.object_], centre: float) -> NDArray[np.object_]:
-    bounds = shapely.bounds(geometries)
+def _into_domain(geometry: BaseGeometry, dst: pyproj.CRS, around: BBox | None) -> BaseGeometry:
+    """An area in degrees cut to where a projection is one map."""
+    domain = domain_of(dst, around)
+    if domain is None:
+        return _wrap(geometry, _central_meridian(dst), seam=_SEAM)
+    geometry = _wrap(geometry, _central_meridian(dst), seam=0.0 if cap_of(dst) else _SEAM)
+    if geometry.is_empty or shapely.covers(domain, geometry):
+        return geometry
+    if around is not None:
+        check_far_side(dst, around)
+    return joined([shapely.intersection(geometry, domain)], shapely.get_dimensions(geometry))
+
+
+def _is_direct(geometries: NDArray[np.object_], src: pyproj.CRS, dst: pyproj.CRS) -> bool:
+    """Whether areas need not be cut on the way to a projection, or are in degrees for that."""
+    domain = domain_of(dst)
+    if domain is None or src.is_geographic:
+        return True
+    around = shapely.box(*shapely.total_bounds(geometries))
+    boxes = shapely.MultiPolygon([shapely.box(*box) for box in lonlat_boxes(around, src)])
+    return bool(shapely.covers(domain, _wrap(boxes, _central_meridian(dst), seam=0.0)))
+
+
+def _onto_map(geometry: BaseGeometry, src: pyproj.CRS) -> tuple[BaseGeometry, Map | None]:
+    """The part of an area that is on its map, and the map where it had to be cut for that."""
+    earth = map_of(src)
+    if earth is None or geometry.is_empty or earth.is_inside(geometry.bounds):
+        return geometry, None
+    return shapely.intersection(geometry, earth.polygon), earth
+
+
+def _closed(lonlat: _Floats, meridian: float) -> _Floats:
+    """Places along a slit, on the meridian itself and at the poles."""
+    far = (meridian + 360.0) % 360.0 - 180.0
+    with np.errstate(invalid="ignore"):  # what does not transform is infinite
+        away = (lonlat[:, 0] - far + 180.0) % 360.0 - 180.0
+    lon = np.where(np.abs(away) < 3 * SLIT_DEGREES, far, lonlat[:, 0])
+    lat = lonlat[:, 1]
+    lat = np.where(np.abs(lat) > 90 - 30 * SLIT_DEGREES, np.copysign(90.0, lat), lat)
+    return np.column_stack([lon, lat])
+
+
+def _all_into_domain(geometries: NDArray[np.object_], dst: pyproj.CRS) -> NDArray[np.object_]:
+    bounds, centre, domain = shapely.bounds(geometries), _central_meridian(dst), domain_of(dst)
     beyond = (bounds[:, 0] < centre - 180.0) | (bounds[:, 2] > centre + 180.0)
+    if domain is not None:
+        beyond |= ~shapely.covers(domain, shapely.box(*bounds.T))
     if not beyond.any():
         return geometries
     wrapped = geometries.copy()
     for area in np.flatnonzero(beyond):
-        wrapped[area] = _wrap(geometries[area], centre, seam=_SEAM)
+        wrapped[area] = _into_domain(geometries[area], dst, None)
     return wrapped
 
 
@@ -357,6 +412,7 @@ def _follow(
     of_area: NDArray[np.int64],
     move: pyproj.Transformer,
     dst: pyproj.CRS,
+    cut: Map | None = None,
 ) -> tuple[_Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Vertices of all rings, with as many between them as the curves need.
 
@@ -365,12 +421,13 @@ def _follow(
         of_area: Area of each polygon, in order; what is a small deviation depends on its extent.
         move: From the CRS of the areas.
         dst: To that CRS.
+        cut: The map that they were cut to: its edges are not followed, their vertices are close.
 
     Returns:
         Coordinates in the target (n, 2), ring of each, polygon of each ring.
     """
     rings, of_polygon = shapely.get_rings(polygons, return_index=True)
-    return *_follow_lines(rings, of_area[of_polygon], move, dst), of_polygon
+    return *_follow_lines(rings, of_area[of_polygon], move, dst, cut), of_polygon
 
 
 def _follow_lines(
@@ -378,6 +435,7 @@ def _follow_lines(
     area_of_ring: NDArray[np.int64],
     move: pyproj.Transformer,
     dst: pyproj.CRS,
+    cut: Map | None = None,
 ) -> tuple[_Floats, NDArray[np.int64]]:
     """Vertices of rings or lines as `_follow`, and ring of each."""
     xy, ring = shapely.get_coordinates(rings, return_index=True)
@@ -398,6 +456,8 @@ def _follow_lines(
             bent = ~(np.hypot(off[:, 0], off[:, 1]) <= limit[ring[before]])
         ends = np.isfinite(moved[before]).all(axis=1) | np.isfinite(moved[before + 1]).all(axis=1)
         bent &= ends  # a border of where it transforms is searched for, its far side is not
+        if cut is not None:
+            bent[bent] = ~cut.is_edge(middle[bent])
         if not bent.any():
             break
         at = before[bent] + 1

@@ -38,6 +38,12 @@ from rasteret_sql.grid.kernels import (
 from rasteret_sql.grid.windows import EDGE_TOLERANCE, bounds_of
 from rasteret_sql.units import Affine, BBox, Window
 
+MOST_LOCATED = 1 << 32
+"""Pixels of a block from which on it has no array: such blocks are planned and not read."""
+
+_QUARTERED = 6
+"""How often a block without an array is divided, where it bends too much."""
+
 _NODES = 8
 """Exact points of a block along each axis."""
 
@@ -234,20 +240,54 @@ def plan_window(target: Grid, window: Window, source: Grid, kernel: str, scale: 
     As `source_window`, at a tenth of the time, and up to some pixels larger; no larger for
     the nearest pixels of grids that lie parallel, whose blocks may be those of the file.
     """
+    if window.height * window.width >= MOST_LOCATED:
+        return _reached_roughly(target, window, source, kernel, scale, _QUARTERED)
     if kernel == "nearest" and _is_parallel(target, source):
         at = locate(target, window, source, kernel)
         found = Window(*_holding(at.top, source.height), *_holding(at.left, source.width))
         return Window(0, 0, 0, 0) if found.is_empty else found
-    move = _mover(target, source)
+    box = _box_of(_mover(target, source), window)
+    if box is None:
+        return source_window(locate(target, window, source, kernel), source, kernel, scale)
+    return _with_reach(box, source, kernel, scale)
+
+
+def _reached_roughly(
+    target: Grid, window: Window, source: Grid, kernel: str, scale: Scale, more: int
+) -> Window:
+    """What a block needs that has too many pixels for memory; all where it is not known."""
+    box = _box_of(_mover(target, source), window)
+    if box is not None:
+        return _with_reach(box, source, kernel, scale)
+    if not more:
+        return Window(0, source.height, 0, source.width)
+    parts = [
+        _reached_roughly(target, part, source, kernel, scale, more - 1)
+        for part in _quarters(window)
+    ]
+    edges = np.array([part for part in parts if not part.is_empty] or [Window(0, 0, 0, 0)])
+    low, high = edges.min(axis=0).tolist(), edges.max(axis=0).tolist()
+    return Window(low[0], high[1], low[2], high[3])
+
+
+def _quarters(window: Window) -> list[Window]:
+    row = (window.row_start + window.row_stop) // 2
+    col = (window.col_start + window.col_stop) // 2
+    halves = (window.row_start, row), (row, window.row_stop)
+    sides = (window.col_start, col), (col, window.col_stop)
+    return [Window(*rows, *cols) for rows in halves for cols in sides]
+
+
+def _box_of(move: _Move, window: Window) -> BBox | None:
+    """The box around where a block lies in the source, by some points; None if it bends much."""
     cols = np.linspace(window.col_start, window.col_stop, 9)
     rows = np.linspace(window.row_start, window.row_stop, 9)
     x, y = move(*np.meshgrid(cols, rows))
     pads = [_bend(values) for values in (x, y)]
     if not all(np.isfinite(pad) and pad < _EXACT_SIZE for pad in pads):
-        return source_window(locate(target, window, source, kernel), source, kernel, scale)
+        return None
     pad_x, pad_y = pads
-    box = BBox(x.min() - pad_x, y.min() - pad_y, x.max() + pad_x, y.max() + pad_y)
-    return _with_reach(box, source, kernel, scale)
+    return BBox(x.min() - pad_x, y.min() - pad_y, x.max() + pad_x, y.max() + pad_y)
 
 
 def nearest_windows(target: Grid, windows: _Ints, source: Grid) -> _Ints:

@@ -43,7 +43,6 @@ from rasteret_sql.units import Affine, Window
 BLOCK = 256
 """Rows and columns of a block of an output grid, where pixels are rows."""
 
-_MOST_IN_WINDOW = 1 << 32
 _MOST_PIXELS = 1 << 31
 """Rows or columns of an output grid."""
 
@@ -80,6 +79,7 @@ class WarpPlanner(Planner):
         at_once: Tiles, about, in a plan.
         lattice: Instead of the window of a target, the whole squares that the target meets.
             They begin at multiples of the stride from the origin of the CRS.
+        makes_rows: Whether the pixels of a window become a row, so that it has a largest size.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class WarpPlanner(Planner):
         crop: bool = True,
         at_once: int = 1 << 14,
         lattice: Lattice | None = None,
+        makes_rows: bool = True,
     ) -> None:
         super().__init__(
             request, footprints, Granularity.WINDOW, bands=bands, clip=clip, crop=crop,
@@ -101,6 +102,7 @@ class WarpPlanner(Planner):
         assert request.output_grid is not None  # noqa: S101 (its callers)
         self._output_grid = request.output_grid
         self._block = block
+        self._makes_rows = makes_rows
 
     def plans(self, table: SceneTable) -> Iterator[TilePlan]:
         """Plan the scenes of a table, some at a time.
@@ -131,7 +133,8 @@ class WarpPlanner(Planner):
         windows, errors = self.windows(table, grids)
         failures += self._errors_of_grids(table, grids, errors, None)
         units = _cut(windows, self._block) if self._block else windows
-        _check_size(table, units)
+        if self._makes_rows:
+            _check_size(table, units)
         levels = {
             name: self._levels(table, name, usable[name].is_usable, grids) for name in table.bands
         }
@@ -209,6 +212,7 @@ class WarpPlanner(Planner):
         """Runs of units that need a bounded number of tiles, about."""
         window = units.window
         size = (window[:, 1] - window[:, 0]) * (window[:, 3] - window[:, 2])
+        size = np.minimum(size, warp.MOST_LOCATED)
         run = np.cumsum((1 + size / BLOCK**2) * max(len(self.bands), 1)) // self.at_once
         edges = np.flatnonzero(np.diff(run, prepend=-1, append=-1))
         yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
@@ -258,7 +262,7 @@ def _check_size(table: SceneTable, units: Jobs) -> None:
     """
     window = units.window
     height, width = window[:, 1] - window[:, 0], window[:, 3] - window[:, 2]
-    large = np.flatnonzero(height * width >= _MOST_IN_WINDOW)
+    large = np.flatnonzero(height * width >= warp.MOST_LOCATED)
     if len(large):
         first = int(large[0])
         raise InputError.expected(

@@ -4,6 +4,7 @@ import pytest
 import shapely
 from rasterio.warp import transform_bounds
 
+from rasteret_sql.errors import InputError
 from rasteret_sql.grid import reproject as module
 from rasteret_sql.grid.aoi import parse_aoi
 from rasteret_sql.grid.crs import LONLAT, crs_of, transformer
@@ -218,3 +219,106 @@ def test_what_is_surely_small_is_not_large(crs):
     large = np.array([any(map(is_large, one)) for one in boxes])
     assert not (small & large).any()
     assert small.sum() > 10
+
+
+AZIMUTHAL = {
+    "europe": ("EPSG:3035", 12.6e6),
+    "north, equal area": ("EPSG:6931", 12.7e6),
+    "south, equal area": ("EPSG:6932", 12.7e6),
+    "north, conformal": ("EPSG:3413", 1.2e7),
+    "south, conformal": ("EPSG:3031", 1.2e7),
+    "pacific": ("+proj=laea +lat_0=-40 +lon_0=170", 12.7e6),
+    "equator": ("+proj=laea +lat_0=0 +lon_0=9", 12.7e6),
+    "equidistant": ("+proj=aeqd +lat_0=90 +lon_0=0", 1.9e7),
+    "orthographic": ("+proj=ortho +lat_0=52 +lon_0=5", 6.3e6),
+}
+LARGE = {
+    "all but the north": shapely.box(-180, -90, 180, 40),
+    "all but the south": shapely.box(-180, -30, 180, 90),
+    "around the antipode of europe": shapely.box(-175, -57, -165, -47),
+    "with a corner at it": shapely.box(-170, -52, -20, 60),
+    "across 180 degrees, with a pole": shapely.box(100, -90, 250, 20),
+    "with a hole": shapely.box(-180, -80, 180, 80) - shapely.box(150, -60, 178, -20),
+    "a cross": shapely.box(-180, -20, 180, 10) | shapely.box(-100, -90, 60, 90),
+}
+
+
+def centres(bounds, side=40):
+    """Pixel centres over a box."""
+    steps = (np.arange(side) + 0.5) / side
+    x = bounds.xmin + steps * (bounds.xmax - bounds.xmin)
+    y = bounds.ymin + steps * (bounds.ymax - bounds.ymin)
+    return np.meshgrid(x, y)
+
+
+def near_edge(area, x, y, tolerance):
+    return shapely.distance(shapely.boundary(area), shapely.points(x, y)) < tolerance
+
+
+@pytest.mark.parametrize(("crs", "reach"), AZIMUTHAL.values(), ids=AZIMUTHAL)
+@pytest.mark.parametrize("area", LARGE.values(), ids=LARGE)
+def test_pixels_of_an_azimuthal_raster_lie_in_an_area_as_their_places_do(area, crs, reach):
+    aoi = parse_aoi(geometry=area)
+    xm, ym = (4_321_000, 3_210_000) if crs == "EPSG:3035" else (0, 0)
+    for size in (reach, reach / 9):
+        bounds = BBox(xm - size, ym - size, xm + size, ym + size)
+        x, y = centres(bounds)
+        lon, lat = transformer(crs, LONLAT).transform(x, y)
+        back = transformer(LONLAT, crs).transform(lon, lat)
+        with np.errstate(invalid="ignore"):
+            on_map = np.hypot(back[0] - x, back[1] - y) < 1
+        lon, lat = np.where(on_map, lon, 0), np.where(on_map, lat, 0)
+        got = aoi.to_crs(crs, bounds)
+        sure = on_map & ~near_edge(aoi.geometry, lon, lat, 1e-4)
+        inside = shapely.contains_xy(aoi.geometry, lon, lat)
+        assert sure.sum() > 500
+        np.testing.assert_array_equal(shapely.contains_xy(got, x, y)[sure], inside[sure])
+
+
+@pytest.mark.parametrize(("crs", "reach"), AZIMUTHAL.values(), ids=AZIMUTHAL)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_places_lie_in_an_area_on_an_azimuthal_map_as_on_the_map(share, crs, reach):
+    xm, ym = (4_321_000, 3_210_000) if crs == "EPSG:3035" else (0, 0)
+    hole = shapely.Point(xm + reach * share / 3, ym).buffer(reach * share / 4)
+    area = shapely.Point(xm, ym - reach * (1 - share) / 2).buffer(reach * share) - hole
+    aoi = parse_aoi(geometry=area, geometry_crs=crs)
+    bounds = BBox(-180, -90, 180, 90)
+    lon, lat = centres(bounds, 60)
+    x, y = transformer(LONLAT, crs).transform(lon, lat)
+    x, y = np.nan_to_num(x, posinf=1e12), np.nan_to_num(y, posinf=1e12)
+    got = aoi.to_crs(LONLAT, bounds)
+    sure = ~near_edge(area, x, y, 100)
+    inside = shapely.contains_xy(area, x, y)
+    assert inside.sum() > 50
+    np.testing.assert_array_equal(shapely.contains_xy(got, lon, lat)[sure], inside[sure])
+
+
+def test_a_zone_on_the_far_side_does_not_reach_a_raster():
+    zones = np.array([shapely.box(14, 50, 14.1, 50.1), shapely.box(-170, -5, -160, 5)])
+    near, far = module.reproject_all(zones, crs_of(LONLAT), crs_of(32633))
+    assert not far.intersects(shapely.box(-1e6, -9e6, 2e6, 9e6))
+    assert shapely.equals_exact(near, module.reproject(zones[0], crs_of(LONLAT), crs_of(32633)))
+    zones[1] = shapely.box(-175, -57, -165, -47)
+    near, far = module.reproject_all(zones, crs_of(LONLAT), crs_of(3035))
+    assert not far.intersects(shapely.box(1e6, 1e6, 7e6, 6e6))
+    assert near.area > 1e7
+
+
+def test_areas_of_a_map_that_are_not_cut_go_to_another_directly(monkeypatch):
+    zones = np.array([shapely.box(5e5 + n, 5.5e6, 5e5 + n + 9e2, 5.51e6) for n in (0, 1000, 2000)])
+    moved = module.reproject_all(zones, crs_of(32632), crs_of(3035))
+    monkeypatch.setattr(module, "reproject", None)
+    module.reproject_all(zones, crs_of(32632), crs_of(3035))
+    for zone, got in zip(zones, moved, strict=True):
+        expected = reference(zone, 32632, 3035, 500)
+        assert shapely.hausdorff_distance(got, expected) < 0.01
+
+
+def test_the_far_end_of_an_equidistant_map_is_refused_where_it_would_be_wrong():
+    crs, area = "+proj=aeqd +lat_0=30 +lon_0=-100", parse_aoi(bbox=[-180, -90, 180, 0])
+    with pytest.raises(InputError, match=r"keep it a degree away from 80, -30$"):
+        area.to_crs(crs, BBox(-2e7, -2e7, 2e7, 2e7))
+    bounds = BBox(-9e6, -9e6, 9e6, 9e6)
+    x, y = centres(bounds)
+    lat = transformer(crs, LONLAT).transform(x, y)[1]
+    np.testing.assert_array_equal(shapely.contains_xy(area.to_crs(crs, bounds), x, y), lat < 0)

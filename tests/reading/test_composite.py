@@ -233,6 +233,37 @@ def test_a_record_that_cannot_be_read_is_left_out_and_told(con, tmp_path):
 
 
 @pytest.mark.any_duckdb
+def test_each_file_that_cannot_be_read_is_named(con, tmp_path):
+    files = {name: tmp_path / f"{name}.tif" for name in ("good", "bad", "worse")}
+    for path in files.values():
+        with rasterio.open(
+            path, "w", driver="GTiff", count=1, height=64, width=64, dtype="uint8",
+            crs="EPSG:32643", transform=Affine(10, 0, 500_000, 0, -10, 3_000_000),
+            compress="deflate",
+        ) as file:  # fmt: skip
+            file.write(np.full((1, 64, 64), 5, "uint8"))
+    build_files(con, "each", files)
+    for name in ("bad", "worse"):
+        content = bytearray(files[name].read_bytes())
+        content[-70:] = bytes(70)
+        files[name].write_bytes(bytes(content))
+    (row,) = rows_of(con, "FROM rasteret_composite('each', on_error := 'report')")
+    for name in ("bad", "worse"):
+        assert f"record {name}: band: {files[name]}: block: expected " in row["error"]
+    assert "good" not in row["error"].replace(str(tmp_path), "")
+    with pytest.raises(duckdb.Error, match=r"record bad, band band: .*bad.tif: block: expected"):
+        con.execute("FROM rasteret_composite('each')").fetchall()
+    con.execute(
+        "CREATE TABLE bare AS SELECT * REPLACE "
+        "(CASE WHEN id = 'good' THEN band_metadata END AS band_metadata) FROM each"
+    )
+    told = [
+        r["error"] for r in rows_of(con, "FROM rasteret_composite('bare', on_error := 'report')")
+    ]
+    assert told == ["record bad: band: no header; record worse: band: no header", None]
+
+
+@pytest.mark.any_duckdb
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -186,10 +186,41 @@ def test_a_file_that_is_gone_is_one_row_of_null(con, tmp_path):
 
 
 @pytest.mark.any_duckdb
-def test_values_that_no_bins_divide_are_refused(con, made):
-    made((2**63 + np.arange(400, dtype="uint64") % 9).reshape(1, 20, 20))
-    call = "rasteret_histogram('made', bins := 7"
+@pytest.mark.parametrize("bins", [1, 2, 7, 256])
+@pytest.mark.parametrize("first", [2**53, 2**60 + 129, 2**63 - 5, 2**63, 2**64 - 10])
+@pytest.mark.parametrize("spread", [1, 9])
+def test_bins_of_integers_beyond_2_to_the_53_hold_them_exactly(con, made, first, bins, spread):
+    values = first + np.arange(400, dtype="uint64") % spread
+    made(values.reshape(1, 20, 20))
+    rows = histograms(con, "made", bins=bins)
+    edges = [row["low"] for row in rows] + [rows[-1]["high"]]
+    assert [row["high"] for row in rows[:-1]] == edges[1:-1]
+    assert (np.diff(edges) > 0).all()
+    for row in rows:
+        low, high = int(row["low"]), int(row["high"])
+        inside = [v for v in values.tolist() if low <= v < high or (v == high == edges[-1])]
+        assert row["count"] == len(inside)
+    assert sum(row["count"] for row in rows) == 400
+    (limited,) = histograms(con, "made", bins=1, value_range=[0, 2**63])
+    assert limited["count"] == sum(v <= 2**63 for v in values.tolist())
+
+
+@pytest.mark.any_duckdb
+def test_a_range_without_bins_follows_on_error(con, tmp_path):
+    huge = np.full((1, 20, 20), 1.5e308)
+    huge[0, :10] *= -1
+    write(tmp_path / "a.tif", huge)
+    write(tmp_path / "b.tif", np.ones((1, 20, 20)))
+    build_files(con, "made", {n: tmp_path / f"{n}.tif" for n in "ab"})
     with pytest.raises(duckdb.Error, match="bins of record a, band band: expected a range that"):
-        con.execute(f"FROM {call})").fetchall()
-    found = con.execute(f"SELECT sum(count) FROM {call}, value_range := [9e18, 9.3e18])")
+        histograms(con, "made", bins=2)
+    rows = histograms(con, "made", bins=2, on_error="null")
+    assert [(r["id"], r["bin"], r["count"]) for r in rows] == [
+        ("a", None, None), ("b", 0, 0), ("b", 1, 400)
+    ]  # fmt: skip
+    rows = histograms(con, "made", bins=2, on_error="report")
+    assert [(r["error"] or "")[:16] for r in rows] == ["bins of record a", "", ""]
+    found = con.execute(
+        "SELECT sum(count) FROM rasteret_histogram('made', bins := 7, value_range := [-1e300, 2])"
+    )
     assert found.fetchall() == [(400,)]

@@ -544,6 +544,31 @@ def test_what_makes_no_grid_is_refused(two, options, message):
         two.execute(f"FROM rasteret_read('two', bands := ['fine'], {options})").fetchall()
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("crs", ["EPSG:32643", "EPSG:32644", "EPSG:3413"])
+def test_a_plan_has_any_number_of_pixels(con, tmp_path, crs, kernel):
+    data, nodata = noise("uint16", 6, (220, 240))
+    affine = Affine(10, 0, 500_000, 0, -10, 3_000_000)
+    path = write(tmp_path / "a.tif", data, "EPSG:32643", affine, nodata=nodata, overviews=())
+    build_files(con, "made", {"one": path})
+    area = shapely.box(500_700, 2_998_700, 501_200, 2_999_300)
+    options = {
+        "bands": ["band"], "geometry": area, "geometry_crs": "EPSG:32643", "crs": crs,
+        "resampling": kernel,
+    }  # fmt: skip
+    found = {}
+    for resolution in (9, 4e-3, 1e-5):
+        call = call_of("rasteret_plan", "made", resolution=resolution, **options)
+        rows = con.execute(f"SELECT tile_row, tile_col FROM {call}").fetchall()
+        assert len(set(rows)) == len(rows)
+        found[resolution] = set(rows)
+    assert {(1, 1), (2, 1)} <= found[1e-5] == found[4e-3] <= found[9]
+    assert len(found[9]) < 13
+    with pytest.raises(duckdb.Error, match=r"fewer than 2.32 pixels in a row"):
+        con.execute(f"FROM {call_of('rasteret_read', 'made', resolution=4e-3, **options)}")
+
+
 def test_a_raster_without_crs_is_told(con, tmp_path):
     data, nodata = noise("uint16", 6, (90, 80))
     path = write(tmp_path / "a.tif", data, None, Affine(9, 0, 0, 0, -9, 0), nodata=nodata)

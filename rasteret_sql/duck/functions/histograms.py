@@ -48,6 +48,8 @@ from rasteret_sql.reading.outputs.histograms import histogram_rows, histogram_sc
     notes=(
         "Bins are NumPy's: each holds its lower edge, the last one its upper edge too. With",
         "value_range they are the same for all records, so that GROUP BY band, bin adds them up.",
+        "Without it, values too near each other for edges of type DOUBLE (integers beyond 2^53)",
+        "get bins as narrow as DOUBLE allows around them.",
     ),
     returns="the record's columns, the area's columns, band, bin (from 0), low, high, count. No "
     "data is not counted; without any value count is 0 and, without value_range, low and high "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rasteret_sql.errors import InputError, RasteretError
+from rasteret_sql.errors import DecodeError, InputError, RasteretError, redact
 from rasteret_sql.reading.backfill import backfill
 from rasteret_sql.reading.band_kinds import BandKind
 from rasteret_sql.reading.columns import RepeatedColumns
@@ -120,7 +120,7 @@ class Read:
             if error is not None and self.request.on_error == "error":
                 raise with_record(error, plan.table, scene, name)
             if error is not None:
-                told.append(f"{name}: {error.message}")
+                told.append(f"{name}: {message_of(error, plan.table, scene, name)}")
             elif patch.kind is None and self.kind_of(plan, scene, name) is None:
                 told.append(f"{name}: no header")
         return "; ".join(told) or None
@@ -131,9 +131,15 @@ def with_record(error: RasteretError, table: SceneTable, scene: int, band: str) 
     prefix = f"record {table.id_of(scene)}, band {band}: "
     if error.message.startswith(prefix):
         return error
-    named: Any = type(error)(prefix + error.message)
+    named: Any = type(error)(prefix + message_of(error, table, scene, band))
     named.__cause__ = error
     return named  # type: ignore[no-any-return]
+
+
+def message_of(error: RasteretError, table: SceneTable, scene: int, band: str) -> str:
+    """What to tell of an error; one of a tile's content does not know its file, so it is named."""
+    number = int(table.bands[band].file[scene]) if isinstance(error, DecodeError) else -1
+    return error.message if number < 0 else f"{redact(table.hrefs[number])}: {error.message}"
 
 
 def tables(

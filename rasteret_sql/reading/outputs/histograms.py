@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from rasteret_sql.reading.outputs.common import ERROR, Read, run
 from rasteret_sql.reading.outputs.windows import WindowOptions, WindowRows
 from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
 from rasteret_sql.reading.planner import Planner
+from rasteret_sql.reading.tile_store import Pixels
 
 FIELDS = (
     pa.field("band", pa.string()),
@@ -23,6 +25,9 @@ FIELDS = (
     pa.field("high", pa.float64()),
     pa.field("count", pa.int64()),
 )
+
+_MOST_EXACT = 2**53
+"""Float64 holds whole numbers up to it."""
 
 
 class HistogramRows(WindowRows):
@@ -55,8 +60,15 @@ class HistogramRows(WindowRows):
                 size = 0 if height is None else height * width
                 valid = row["valid"][begin : begin + size].astype(bool)
                 begin += size
-                counted = self._counted(group.plan, scene, name, row[name], valid)
-                parts.append((scene, target, name, row["error"], counted))
+                error = row["error"]
+                try:
+                    counted = self._counted(group.plan, scene, name, row[name], valid)
+                except InputError as refused:
+                    if self._read.request.on_error == "error":
+                        raise
+                    told = [one for one in (error, refused.message) if one]
+                    counted, error = self._no_bins(), "; ".join(told)
+                parts.append((scene, target, name, error, counted))
         return self._rows(group.plan, parts)
 
     def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> pa.RecordBatch:
@@ -86,17 +98,16 @@ class HistogramRows(WindowRows):
         inside = values.ravel()[valid]
         if values.dtype.kind == "f":
             inside = inside[np.isfinite(inside)].astype(np.float64)
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                count, edges = np.histogram(inside, self._bins, self._limits)
-        except ValueError:  # edges are float64: those of bins would be equal, or infinite
+        found = _binned(inside, self._bins, self._limits)
+        if found is None:
             low, high = self._limits or (inside.min(), inside.max())
             raise InputError.expected(
                 f"bins of record {plan.table.id_of(scene)}, band {name}",
                 f"a range that float64 divides into {self._bins} bins",
                 f"{low} to {high}",
-                "give a value_range, or count distinct values of rasteret_pixels in SQL",
-            ) from None
+                "give another value_range, or count distinct values of rasteret_pixels in SQL",
+            )
+        count, edges = found
         low, high = edges[:-1], edges[1:]
         if not inside.size and self._limits is None:
             low = high = np.full(self._bins, np.nan)
@@ -120,6 +131,59 @@ class HistogramRows(WindowRows):
             ]
             arrays[field.name] = pa.concat_arrays(columns or [pa.nulls(0, field.type)])
         return read.batch(arrays, sum(counts))
+
+
+def _binned(
+    values: Pixels, n_bins: int, limits: tuple[float, float] | None
+) -> tuple[Pixels, Pixels] | None:
+    """NumPy's histogram, counts and edges; of integers beyond 2^53 the exact counts.
+
+    Where edges between the least and the greatest value would be equal in float64, the range
+    is widened on both sides until each bin has a width. None where that can't be had, or the
+    limits are the user's.
+
+    Example:
+        >>> count, edges = _binned(np.full(9, 2**60), 4, None)
+        >>> count.tolist(), (edges - 2.0**60).tolist()
+        ([0, 0, 9, 0], [-512.0, -256.0, 0.0, 256.0, 512.0])
+    """
+    is_exact = values.dtype.kind == "f" or not values.size
+    is_exact = is_exact or max(-int(values.min()), int(values.max())) <= _MOST_EXACT
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            if is_exact:
+                return np.histogram(values, n_bins, limits)
+            edges = np.histogram_bin_edges(values, n_bins, limits)
+        except ValueError:  # edges are float64: those of bins would be equal, or infinite
+            edges = np.zeros(2)
+        if limits is None and not (np.diff(edges) > 0).all():
+            edges = _widened(float(values.min()), float(values.max()), n_bins)
+    if not (np.diff(edges) > 0).all():
+        return None
+    if is_exact:
+        return np.histogram(values, edges)
+    return _counted_exactly(values, edges), edges
+
+
+def _widened(low: float, high: float, n_bins: int) -> Pixels:
+    """Edges around a range as narrow as float64 allows; NaN where it has none."""
+    step = np.spacing(max(abs(low), abs(high)))
+    for width in (step, 2 * step, 4 * step):
+        half = -(-n_bins // 2) * width
+        edges: Pixels = np.linspace(low - half, high + half, n_bins + 1)
+        if np.isfinite(edges).all() and (np.diff(edges) > 0).all():
+            return edges
+    return np.full(2, np.nan)
+
+
+def _counted_exactly(values: Pixels, edges: Pixels) -> Pixels:
+    """How many integers lie in each bin, compared as integers."""
+    ordered, kind = np.sort(values), np.iinfo(values.dtype)
+    whole = [math.ceil(edge) for edge in edges[:-1].tolist()]
+    whole.append(math.floor(edges[-1]) + 1)  # the last bin holds its upper edge
+    known = np.array([min(max(edge, kind.min), kind.max) for edge in whole], values.dtype)
+    below = np.searchsorted(ordered, known)
+    return np.diff(np.where([edge > kind.max for edge in whole], len(ordered), below))
 
 
 def histogram_rows(

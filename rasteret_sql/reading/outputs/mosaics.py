@@ -188,14 +188,18 @@ class LayerOutput:
         """The layer of a unit."""
         plan, unit = group.plan, group.start
         patches = dict(zip(plan.bands, group.patches(unit), strict=True))
-        error = self.read.error_of(plan, int(plan.units.scene[unit]), patches)
+        scene = int(plan.units.scene[unit])
+        error = self.read.error_of(plan, scene, patches)
+        if error is not None:
+            error = _of_record(plan, scene, error)
         return Layer(plan, unit, self.values_of(plan, unit, patches), error)
 
     def failed(self, plan: TilePlan, failures: tuple[Failure, ...]) -> Layer | None:
         """Scenes that can't be planned are left out; where errors are reported they are told."""
         if self.read.request.on_error != "report":
             return None
-        return Layer(plan, -1, {}, "; ".join(one.error.message for one in failures))
+        told = (_of_record(plan, one.scene, one.error.message, one.band) for one in failures)
+        return Layer(plan, -1, {}, joined(told))
 
 
 def layers_by_place(
@@ -243,6 +247,16 @@ def layers_by_place(
 def joined(errors: Iterable[str | None]) -> str | None:
     """Each message once, as one text; None without any."""
     return "; ".join(dict.fromkeys(one for one in errors if one)) or None
+
+
+def _of_record(plan: TilePlan, scene: int, told: str, band: str | None = None) -> str:
+    """A message with the record that it is of: a row is of several."""
+    record = f"record {plan.table.id_of(scene)}"
+    if told.startswith((f"{record}:", f"{record},")):
+        return told
+    if band is not None and not told.startswith(f"{band}: "):
+        record = f"{record}, band {band}"
+    return f"{record}: {told}"
 
 
 def failed_row(read: Read, layers: Sequence[Layer]) -> pa.RecordBatch:

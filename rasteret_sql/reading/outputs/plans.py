@@ -46,7 +46,7 @@ def window_planner(read: Read) -> Planner:
     pixels need only the tiles that a target touches.
     """
     if read.request.output_grid is not None:
-        return WarpPlanner(read.request, read.footprints, at_once=_ROWS_AT_ONCE)
+        return WarpPlanner(read.request, read.footprints, at_once=_ROWS_AT_ONCE, makes_rows=False)
     return Planner(
         read.request,
         read.footprints,

@@ -15,7 +15,7 @@ from rasteret_sql.grid.windows import bounds_of
 from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import Ints, blobs
 from rasteret_sql.reading.groups import Group
-from rasteret_sql.reading.outputs.common import ERROR, Read, Records, run, with_record
+from rasteret_sql.reading.outputs.common import ERROR, Read, Records, message_of, run, with_record
 from rasteret_sql.reading.patches import fill_value, pixels_of, valid_pixels
 from rasteret_sql.reading.plan import Failure, Granularity, Needs, TilePlan, Units
 from rasteret_sql.reading.planner import Planner
@@ -142,7 +142,9 @@ class TileRows:
         if error is not None or patch.kind is None:
             if error is not None and request.on_error == "error":
                 raise with_record(error, plan.table, scene, name)
-            return {"error": "no header" if error is None else error.message}
+            if error is None:
+                return {"error": "no header"}
+            return {"error": message_of(error, plan.table, scene, name)}
         values = pixels_of(patch)
         valid = valid_pixels(patch, values) if request.masked else None
         if valid is None:

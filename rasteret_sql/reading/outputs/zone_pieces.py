@@ -17,7 +17,7 @@ from rasteret_sql.reading.blocks import slab_rows
 from rasteret_sql.reading.columns import Ints
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.groups import Group
-from rasteret_sql.reading.outputs.common import Read, with_record
+from rasteret_sql.reading.outputs.common import Read, message_of, with_record
 from rasteret_sql.reading.outputs.zone_partials import Partial
 from rasteret_sql.reading.outputs.zone_pixels import Floats, Rasterizer, ZoneOptions, ZonePixels
 from rasteret_sql.reading.patches import Patch, Piece, pixels_of, used_pixels, valid_pixels
@@ -352,9 +352,11 @@ class Gatherer:
         """
         if self._read.request.on_error == "error":
             raise error if band is None else with_record(error, plan.table, scene, band)
+        told = error.message
+        if band is not None:
+            told = f"{band}: {message_of(error, plan.table, scene, band)}"
         for one in local.tolist():
             for number in bands:
-                told = error.message if band is None else f"{band}: {error.message}"
                 partial.errors.setdefault((int(partial.pairs[one]), number), told)
 
     def _missing_area(
