@@ -69,11 +69,15 @@ def opened(
 ) -> duckdb.DuckDBPyConnection:
     """A connection with the functions.
 
+    That the workspace is not there is left to what the command looks for in it.
+
     Raises:
         InputError: DuckDB cannot open the file.
     """
     try:
-        return connect(database, workspace, read_only=read_only)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RasteretWarning)
+            return connect(database, workspace, read_only=read_only)
     except duckdb.IOException as error:
         if database == ":memory:":
             raise
