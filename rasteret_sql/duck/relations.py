@@ -43,6 +43,7 @@ _NAME_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\s."]+))\s*(?:\.|$)')
 _REMOTE_VIEW = re.compile(
     r"""AS SELECT \* FROM "?rasteret"?\."?main"?\.rasteret_records\('((?:[^']|'')+)'\);?$"""
 )
+_NO_PARQUET = re.compile(r'No files found that match the pattern "(.*?)/\*\*/\*\.parquet"')
 _PLAIN_NAME = re.compile(r"[^\W\d]\w*$")
 _COLLECTION_VIEW = re.compile(
     r"""^CREATE VIEW [^;]* AS SELECT \* FROM read_parquet\('((?:[^']|'')+)/\*\*/\*\.parquet'"""
@@ -468,8 +469,10 @@ def _unknown(
 
 def unreadable(label: str, error: duckdb.Error) -> CollectionError:
     """DuckDB's error about a relation, without the line of the statement that it marks."""
-    text = str(error).partition("\n\nLINE ")[0]
-    return CollectionError(f"{label}: {' '.join(text.split())}")
+    text = " ".join(str(error).partition("\n\nLINE ")[0].split())
+    folder = _NO_PARQUET.search(text)
+    todo = f"; rasters in it are named by a pattern: '{folder[1]}/**/*.tif'" if folder else ""
+    return CollectionError(f"{label}: {text}{todo}")
 
 
 def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:

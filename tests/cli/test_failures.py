@@ -60,6 +60,16 @@ def test_what_looks_like_a_secret_is_not_repeated(command, built, sql, told):
     assert ("hunter2" in done.stderr) is ("size" in sql)
 
 
+def test_a_folder_of_rasters_is_told_how_it_is_named(command, items, tmp_path):
+    folder = items.parent
+    done = command("query", f"FROM rasteret_pixels('{folder}/')", "--workspace-dir", tmp_path)
+    pattern = f"{folder}/**/*.tif"
+    assert done.stderr.endswith(f"; rasters in it are named by a pattern: '{pattern}'\n")
+    sql = f"SELECT count(DISTINCT id) AS n FROM rasteret_plan('{pattern}')"
+    done = command("query", sql, "--workspace-dir", tmp_path, "--format", "csv")
+    assert done.stdout == "n\n18\n"
+
+
 def test_a_table_that_is_not_there_is_told_with_the_collections_of_the_workspace(
     command, built, tmp_path
 ):
