@@ -111,7 +111,7 @@ $(VENV)/.user: pyproject.toml
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -U pip
-	$(BIN)/python -m pip install -q -e '.[dbt]' --group dev 'duckdb==2.0.0'
+	$(BIN)/python -m pip install -q -e '.[dbt]' --group dev --group frames 'duckdb==2.0.0'
 	touch $@ $(VENV)/.user
 
 $(VENV15)/.dev: pyproject.toml

@@ -53,7 +53,7 @@ def main() -> None:
     numbers = itertools.count()
     with tempfile.TemporaryDirectory() as made:
         items = write_scenes(Path(made) / "scenes")
-        con = rasteret_sql.connect(workspace=Path(made) / "workspace")
+        con = rasteret_sql.connect(workspace=made)
         con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [str(items)]).fetchall()
         con.execute("SET threads = 1")  # as `rasteret-sql map` does
         print("| tile | made: median ms | p95 | kept: median ms | p95 |\n| --- |" + " --- |" * 4)

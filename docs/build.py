@@ -44,7 +44,7 @@ END = "<!-- end of functions -->"
 
 def manual() -> list[tuple[str, str, str, str, str]]:
     """Name, kind, signature, description and manual text of every public function."""
-    con = rasteret_sql.connect(workspace="/nonexistent")
+    con = rasteret_sql.connect()
     rows = con.execute(
         "SELECT name, kind, signature, description, manual FROM rasteret_functions() "
         "ORDER BY kind DESC, name"

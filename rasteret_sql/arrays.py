@@ -1,4 +1,4 @@
-"""Results of `rasteret_read` and `rasteret_chips` as NumPy arrays, xarray and GeoPandas.
+"""Results as NumPy arrays, xarray and GeoPandas.
 
 BLOBs become arrays that lie where Arrow has them: read-only, and not copied unless rows
 that Arrow keeps apart are stacked. xarray and GeoPandas are imported when they are used.
@@ -17,12 +17,19 @@ import shapely
 from numpy.typing import NDArray
 
 from rasteret_sql.errors import InputError, RasteretError
-from rasteret_sql.grid.crs import LONLAT, crs_of
+from rasteret_sql.grid.crs import LONLAT
 from rasteret_sql.grid.outlines import outline
-from rasteret_sql.grid.windows import pixel_centres
 from rasteret_sql.reading.columns import common_type
 from rasteret_sql.reading.patches import value_dtype
-from rasteret_sql.units import Affine, Window
+from rasteret_sql.rows import (
+    are_pixels,
+    cube_of,
+    geometries_of,
+    is_wkb,
+    labels_of,
+    storage,
+)
+from rasteret_sql.units import Affine
 
 if TYPE_CHECKING:
     import geopandas
@@ -91,12 +98,15 @@ def to_numpy(
     return {name: windows.listed(name) for name in windows.names}
 
 
-def to_xarray(relation: ArrowStream) -> xarray.DataArray:
-    """The windows of a time series as one labelled array.
+def to_xarray(relation: ArrowStream, *, bands: Sequence[str] | None = None) -> xarray.DataArray:
+    """The windows of a time series, or its pixels, as one labelled array.
 
     Args:
         relation: As in `to_numpy`, its rows on one grid: one area, scenes of one CRS. With
-            its columns transform and datetime, and the CRS in ``crs`` or ``"proj:epsg"``.
+            its columns transform and datetime, and the CRS in ``crs`` or ``"proj:epsg"``. Or
+            rows of `rasteret_pixels`, with their columns x and y.
+        bands: Of pixels, the columns that are bands; default: all columns of numbers but those
+            of place and time and those with a colon in the name.
 
     Returns:
         Shape (time, band, y, x), a row of the result for each time, in the order of rows.
@@ -107,12 +117,22 @@ def to_xarray(relation: ArrowStream) -> xarray.DataArray:
         ``valid := true``, and ``spatial_ref``, the grid mapping of the CF conventions.
         The nodata value that all bands share is the attribute ``_FillValue``.
 
+        Of pixels a time is a record, in the order of time and id; their values are floats with
+        NaN where a pixel is not there or holds no data, and in their own type where each does.
+        This copies: `rasteret_read` is for large areas.
+
     Raises:
         InputError: as of `to_numpy`; or rows on unlike grids.
         RasteretError: xarray is not installed.
     """
     labelled = _imported("xarray").DataArray
-    windows = _Windows(relation)
+    dims = ("time", "band", "y", "x")
+    table = _table_of(relation)
+    if "dtypes" not in table.column_names and are_pixels(table.schema):
+        values, coords, attributes = cube_of(table, bands)
+        pixels: xarray.DataArray = labelled(values, coords, dims, name="pixels", attrs=attributes)
+        return pixels
+    windows = _Windows(table)
     windows.check_one_grid()
     stacks = [windows.stacked(band) for band in windows.bands]
     kinds = {str(one.dtype) for one in stacks}
@@ -123,8 +143,7 @@ def to_xarray(relation: ArrowStream) -> xarray.DataArray:
     values = stacks[0][:, np.newaxis] if len(stacks) == 1 else np.stack(stacks, axis=1)
     coords, attributes = windows.coordinates(values.shape[2], values.shape[3])
     if "valid" in windows.names:
-        coords["valid"] = (("time", "band", "y", "x"), windows.stacked("valid"))
-    dims = ("time", "band", "y", "x")
+        coords["valid"] = (dims, windows.stacked("valid"))
     found: xarray.DataArray = labelled(values, coords, dims, name="pixels", attrs=attributes)
     return found
 
@@ -133,7 +152,9 @@ def to_geopandas(relation: ArrowStream) -> geopandas.GeoDataFrame:
     """The rows as a GeoDataFrame: footprints on the map, an array in each cell of a band.
 
     Args:
-        relation: As in `to_numpy`; windows may be of any size.
+        relation: As in `to_numpy`; windows may be of any size. Or rows with a column of
+            geometries, as those of a collection or of zones; or with ``lon`` and ``lat``,
+            ``point_x`` and ``point_y``, or ``x`` and ``y``, which become points.
 
     Returns:
         A row per row of the result and all its columns. Cells of a band hold arrays of
@@ -146,9 +167,11 @@ def to_geopandas(relation: ArrowStream) -> geopandas.GeoDataFrame:
         RasteretError: GeoPandas is not installed.
     """
     geopandas = _imported("geopandas")
-    windows = _Windows(relation)
-    table = windows.table
-    plain = [f.name for f in table.schema if f.name not in windows.names and not _is_wkb(f)]
+    table = _table_of(relation)
+    if not set(_FACTS) <= set(table.column_names):
+        return _located(table, geopandas)
+    windows = _Windows(table)
+    plain = [f.name for f in table.schema if f.name not in windows.names and not is_wkb(f)]
     frame = table.select(plain).to_pandas()
     for name in table.column_names:
         if name in windows.names:
@@ -157,13 +180,24 @@ def to_geopandas(relation: ArrowStream) -> geopandas.GeoDataFrame:
                 cells[row] = array
             frame[name] = cells
         elif name not in plain:
-            shapes = shapely.from_wkb(windows.storage(name).to_pylist())
+            shapes = shapely.from_wkb(storage(table, name).to_pylist())
             frame[name] = geopandas.GeoSeries(shapes, index=frame.index, crs=LONLAT)
     if "geometry" not in frame.columns:
         outlines = geopandas.GeoSeries(windows.outlines(), index=frame.index, crs=LONLAT)
         frame["geometry"] = outlines
     ordered = [*(n for n in table.column_names if n != "geometry"), "geometry"]
     return geopandas.GeoDataFrame(frame[ordered], geometry="geometry", crs=LONLAT)
+
+
+def _located(table: pa.Table, geopandas: Any) -> geopandas.GeoDataFrame:  # noqa: ANN401
+    """Rows that are no windows, with their geometries."""
+    found = geometries_of(table)
+    frame = table.select([n for n in table.column_names if n not in found]).to_pandas()
+    for name, (shapes, crs) in found.items():
+        frame[name] = geopandas.GeoSeries(shapes, index=frame.index, crs=crs)
+    active = "geometry" if "geometry" in found else next(iter(found))
+    ordered = [*(n for n in table.column_names if n != active), active]
+    return geopandas.GeoDataFrame(frame[ordered], geometry=active)
 
 
 class _Windows:
@@ -180,7 +214,7 @@ class _Windows:
                 f"no {', '.join(missing)}",
                 "select them too",
             )
-        blobs = [f.name for f in schema if _is_blob(f.type) and not _is_wkb(f)]
+        blobs = [f.name for f in schema if _is_blob(f.type) and not is_wkb(f)]
         self.bands = [name for name in blobs if name != "valid"]
         self.names = [*self.bands, *(["valid"] if "valid" in blobs else [])]
         self._dtypes: list[list[str | None]] = self.table["dtypes"].to_pylist()
@@ -188,14 +222,6 @@ class _Windows:
             raise InputError.expected(
                 "relation", "BLOB columns of bands", "none", "read with format := 'blob'"
             )
-
-    def storage(self, name: str) -> pa.ChunkedArray:
-        """A column without its extension type."""
-        column = self.table[name]
-        if isinstance(column.type, pa.BaseExtensionType):
-            chunks = [chunk.storage for chunk in column.chunks]
-            return pa.chunked_array(chunks, column.type.storage_type)
-        return column
 
     @cached_property
     def _sizes(self) -> list[tuple[Any, Any]]:
@@ -340,25 +366,9 @@ class _Windows:
         if len(values) == 1 and None not in values:
             attributes["_FillValue"] = values.pop()
         six = next(iter(self._transforms), None)
-        if six is None:
-            return coords, attributes
-        affine = Affine(*six)
-        crs = crs_of(self._crs[0]) if self._crs[0] else None
-        reference = crs.to_cf() if crs is not None else {}
-        a, b, c, d, e, f = affine
-        reference["GeoTransform"] = " ".join(map(repr, (c, a, b, f, d, e)))
-        coords["spatial_ref"] = ((), 0, reference)
-        attributes["grid_mapping"] = "spatial_ref"
-        axes = {axis["axis"]: axis for axis in (crs.cs_to_cf() if crs is not None else [])}
-        x, y = pixel_centres(affine, Window(0, height, 0, width))
-        if affine.is_rectilinear:
-            coords["x"] = ("x", x, axes.get("X", {}))
-            coords["y"] = ("y", y, axes.get("Y", {}))
-        else:  # no axis of the map: auxiliary coordinates of two dimensions
-            for name, grid in (("xc", x), ("yc", y)):
-                plain = {k: v for k, v in axes.get(name[0].upper(), {}).items() if k != "axis"}
-                coords[name] = (("y", "x"), grid, plain)
-        return coords, attributes
+        affine = None if six is None else Affine(*six)
+        labels, told = labels_of(affine, next(iter(self._crs), None), height, width)
+        return coords | labels, attributes | told
 
 
 def _table_of(relation: ArrowStream) -> pa.Table:
@@ -425,11 +435,6 @@ def _is_blob(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or kind == pa.binary_view()
     )
-
-
-def _is_wkb(field: pa.Field) -> bool:
-    name = (field.metadata or {}).get(b"ARROW:extension:name", b"")
-    return name == b"geoarrow.wkb" or getattr(field.type, "extension_name", "") == "geoarrow.wkb"
 
 
 def _imported(name: str) -> Any:  # noqa: ANN401 (a module)

@@ -170,8 +170,9 @@ CREATE OR REPLACE MACRO rasteret_grid_cell(lon, lat, km := 10) AS (
 );
 
 COMMENT ON MACRO rasteret_grid_cell IS $doc$
-The Major TOM grid cell that holds a point: rows up and down from the equator, columns to the
-right and left of the meridian. Source: Francis and Czerkawski 2024, "Major TOM", section 3.
+The Major TOM grid cell that holds a point.
+Rows are counted up and down from the equator, columns right and left of the meridian. Source:
+Francis and Czerkawski 2024, "Major TOM", section 3.
 
 lon       DOUBLE   longitude in degrees
 lat       DOUBLE   latitude in degrees
@@ -228,8 +229,9 @@ CREATE OR REPLACE MACRO rasteret_values(pixels, dtype) AS (
 );
 
 COMMENT ON MACRO rasteret_values IS $doc$
-The values of an array column, row by row from the upper left: those of rasteret_read,
-rasteret_read_tiles, rasteret_chips and rasteret_composite with format := 'blob'.
+The values of an array column as a list, row by row from the upper left.
+Array columns are those of rasteret_read, rasteret_read_tiles, rasteret_chips and
+rasteret_composite with format := 'blob'.
 
 pixels    BLOB      values one after another, little-endian
 dtype     VARCHAR   NumPy name of their type, as in the columns dtype and dtypes

@@ -23,8 +23,9 @@ CREATE OR REPLACE MACRO rasteret_value(record, band, point) AS
     )[1];
 
 COMMENT ON MACRO rasteret_value IS $doc$
-The value of a band of a record at a point: for joins on any condition. For all points and all
-records that hold them use rasteret_sample_points, which reads each tile once.
+The value of a band of a record at a point, for joins on any condition.
+For all points and all records that hold them use rasteret_sample_points, which reads each tile
+once.
 
 record    STRUCT     a row of a collection: the name or alias of the table
 band      VARCHAR    a constant

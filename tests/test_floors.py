@@ -26,6 +26,7 @@ FLOORS = {
     "ingest": 4,
     "maintenance": 5,
     "arrays": 6,
+    "rows": 6,
     "duck": 6,
     "demo": 7,
     "serve": 7,
@@ -39,8 +40,8 @@ NEIGHBOURS_APART = {
     ("grid", "tiff"),
     *permutations(("collections", "datasets", "reading"), 2),
     *product(("ingest", "maintenance"), ("datasets", "reading")),
-    ("arrays", "duck"),
-    ("duck", "arrays"),
+    *permutations(("arrays", "duck"), 2),
+    *permutations(("rows", "duck"), 2),
 }
 OUTSIDE = {
     "obstore": {"remote"},
@@ -60,6 +61,7 @@ OUTSIDE = {
         "ingest",
         "maintenance",
         "arrays",
+        "rows",
         "duck",
         "cli",
     },

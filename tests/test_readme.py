@@ -9,11 +9,15 @@ import inspect
 import io
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
+from processes import heeding_ctrl_c
 
 import rasteret_sql
 from rasteret_sql.remote.config import StorageOptions
@@ -53,8 +57,31 @@ def shell(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run.folder = tmp_path / "empty"
+    run.folder, run.environment = tmp_path / "empty", paths
     return run
+
+
+def page_of_the_map(shell, command):
+    """What a browser gets at the address that a command of the README prints; Ctrl-C ends it."""
+    name, *arguments = shlex.split(command)
+    assert name == "rasteret-sql"
+    server = subprocess.Popen(
+        heeding_ctrl_c("-m", "rasteret_sql", *arguments, "--port", "0"),
+        cwd=shell.folder,
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = server.stdout.readline().strip()
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(address, timeout=30) as answer:
+            page = answer.read().decode()
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=20)
+    assert server.returncode == 0
+    return page
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of rasterio's affine
@@ -63,9 +90,13 @@ def test_what_a_reader_types_in_an_empty_folder_gives_what_stands_below_it(shell
     names: dict = {}
     found, checked = None, 0
     install, *fences = FENCE.findall((ROOT / "README.md").read_text())
-    assert install == ("sh", "pip install .\n")  # `make wheel` does that
+    assert install[0] == "sh"
+    assert install[1].endswith("pip install .\n")  # `make wheel` does that
     for kind, text in fences:
-        if kind == "sh":
+        if kind == "sh" and text.startswith("rasteret-sql map "):
+            assert "<title>rasteret map</title>" in page_of_the_map(shell, text)
+            checked += 1
+        elif kind == "sh":
             assert shell(text)
         elif kind == "python":
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -77,7 +108,7 @@ def test_what_a_reader_types_in_an_empty_folder_gives_what_stands_below_it(shell
             assert found.strip() == text.strip()
             checked += 1
     names["con"].close()
-    assert checked == 6
+    assert checked == 7
 
 
 def test_rasterio_and_sql_give_the_same_numbers():

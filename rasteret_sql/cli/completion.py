@@ -10,8 +10,11 @@ from typing import NamedTuple
 import duckdb
 
 from rasteret_sql.duck import functions  # noqa: F401 (declares them)
-from rasteret_sql.duck.declarations import FUNCTIONS
-from rasteret_sql.duck.names import quote_identifier
+from rasteret_sql.duck.checks import OneOf
+from rasteret_sql.duck.declarations import FUNCTIONS, Parameter
+from rasteret_sql.duck.names import quote_identifier, quote_text
+from rasteret_sql.grid.zonal import STATISTICS
+from rasteret_sql.pictures import CLASSES, RAMPS
 
 DOT_COMMANDS = {
     ".help": "this list, or the manual of a function: .help rasteret_pixels",
@@ -38,6 +41,14 @@ _ARGUMENT = re.compile(r'(?:"?(\w+)"?\s*:=\s*)?[\[\s]*(?:\'[^\']*\'\s*,\s*)*$')
 _USED = re.compile(r'"?(\w+)"?\s*:=')
 _AFTER_FROM = re.compile(r"\b(?:from|join|describe|summarize|into|table)\s+$", re.IGNORECASE)
 _QUOTED = re.compile(r"'([\w.-]+)'")
+_WORDS = {
+    "stats": (*STATISTICS, "area_m2", "p05", "p50", "p95"),
+    "colormap": (*RAMPS, *CLASSES),
+}
+"""Of arguments that take other values too."""
+_VALUE = re.compile(r'"?(\w+)"?\s*:=\s*$')
+_BARE = {"exit": ".quit", "quit": ".quit", "help": ".help"}
+"""What other shells understand, to the command that it is here."""
 _RELATIONS = ("collection", "points", "zones", "aois", "source", "name")
 """Arguments that name one."""
 
@@ -92,6 +103,24 @@ class Catalog:
         return [name.removesuffix(_METADATA) for name in columns if name.endswith(_METADATA)]
 
 
+def words_of(parameter: Parameter) -> tuple[str, ...]:
+    """The words that a parameter takes, as far as they are known."""
+    if isinstance(parameter.check, OneOf):
+        return parameter.check.choices
+    return _WORDS.get(parameter.name, ())
+
+
+def as_command(line: str) -> str | None:
+    """The dot command that a line holds, also where it is written as elsewhere; None: it is SQL.
+
+    Example:
+        >>> as_command(" .help rasteret_ndvi"), as_command("exit;"), as_command("FROM s2;")
+        ('.help rasteret_ndvi', '.quit', None)
+    """
+    text = line.strip()
+    return text if text.startswith(".") else _BARE.get(text.rstrip("; ").lower())
+
+
 def candidates(text: str, catalog: Catalog) -> Iterator[Candidate]:
     """What may follow a text, the likeliest first.
 
@@ -126,7 +155,7 @@ def is_complete(text: str) -> bool:
         >>> is_complete("SELECT ';"), is_complete("SELECT ';' ; -- end"), is_complete(".help")
         (False, True, True)
     """
-    if not text.strip() or text.lstrip().startswith("."):
+    if not text.strip() or as_command(text) is not None:
         return True
     plain = _LITERAL.sub(" ", f"{text}\n")
     return not _OPENING.search(plain) and plain.rstrip().endswith(";")
@@ -204,18 +233,21 @@ def _texts(before: str, catalog: Catalog) -> Iterator[tuple[str, str]]:
         columns = catalog.relations.get(collection[1] if collection else "", ())
         yield from ((one, "column") for one in columns)
     else:
-        yield from ((one, name) for one in _QUOTED.findall(function.parameter(name).doc))
+        parameter = function.parameter(name)
+        words = words_of(parameter) or _QUOTED.findall(parameter.doc)
+        yield from ((one, name) for one in words)
 
 
 def _names(before: str, word: str, catalog: Catalog) -> Iterator[tuple[str, str]]:
     """Names that may stand outside of literals."""
     call = _open_call(before)
-    if call is not None and call[0].startswith("rasteret_"):
-        function, written = call
-        used = set(_USED.findall(written))
-        parameters = catalog.functions.get(function, ())
-        if function in FUNCTIONS and before.rstrip().endswith((",", "(")):
-            yield from ((f"{one} := ", "argument") for one in parameters if one not in used)
+    if call is not None and call[0] in FUNCTIONS:
+        plain = _LITERAL.sub("_", call[1])
+        if plain.count("[") > plain.count("]"):
+            yield from ((quote_text(one), what) for one, what in _texts(before, catalog))
+        else:
+            yield from _arguments(*call, catalog)
+        return
     if _AFTER_FROM.search(before):
         yield from ((_identifier(one), "collection or table") for one in catalog.relations)
         yield from ((f"{name}(", "function") for name in FUNCTIONS if name in catalog.functions)
@@ -231,6 +263,23 @@ def _names(before: str, word: str, catalog: Catalog) -> Iterator[tuple[str, str]
     yield from ((f"{name}(", "function") for name in ours)
     yield from ((one, "keyword") for one in catalog.keywords)
     yield from ((f"{name}(", "function") for name in catalog.functions)
+
+
+def _arguments(function: str, written: str, catalog: Catalog) -> Iterator[tuple[str, str]]:
+    """What may stand where an argument of a table function begins: constants, no columns."""
+    declared = FUNCTIONS[function]
+    named = _VALUE.search(written)
+    if named is None:
+        n_before = _LITERAL.sub("_", written).count(",")
+        required = [one.name for one in declared.parameters if not one.default]
+        if n_before < len(required) and required[n_before] in _RELATIONS:
+            yield from ((quote_text(one), "collection or table") for one in catalog.relations)
+        used = set(_USED.findall(written))
+        parameters = catalog.functions.get(function, ())
+        yield from ((f"{one} := ", "argument") for one in parameters if one not in used)
+    elif any(one.name == named[1] and one.sql_type == "BOOLEAN" for one in declared.parameters):
+        yield from (("true", "constant"), ("false", "constant"))
+    yield "getvariable('", "constant"
 
 
 def _identifier(name: str) -> str:

@@ -13,8 +13,8 @@ The JSON form is an object with these keys, to which later versions only add:
 
 from __future__ import annotations
 
-import os
 import platform
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,10 +25,10 @@ from typing import Any
 import click
 import duckdb
 
-from rasteret_sql import __version__, connect
+from rasteret_sql import __version__
 from rasteret_sql.cli import text
 from rasteret_sql.cli.failures import FAILED, one_line
-from rasteret_sql.cli.session import json_option, to_json, workspace_option
+from rasteret_sql.cli.session import json_option, opened, to_json, workspace_option
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.datasets.registry import datasets
 from rasteret_sql.errors import redact
@@ -159,15 +159,23 @@ def _workspace(workspace: Workspace, faults: _Faults) -> dict[str, Any]:
 
 
 def _is_writable(root: Path) -> bool:
-    """Whether a build could write there, the folder itself or where it would be made."""
+    """Whether a build could write there, the folder itself or where it would be made.
+
+    A file without a name is made: what root may do, and /proc or a full disk refuses, no
+    permission tells.
+    """
     there = next(path for path in (root, *root.parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return True
+    except OSError:
+        return False
 
 
 def _functions(workspace: Workspace, faults: _Faults) -> None:
     """Run SQL, Python under SQL, and PROJ."""
     with _checked("functions", faults):
-        con = connect(workspace=workspace.root)
+        con = opened(":memory:", workspace.root)
         try:
             con.execute("SELECT count(*) FROM rasteret_collections()").fetchall()
         finally:

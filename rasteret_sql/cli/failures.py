@@ -12,12 +12,15 @@ import click
 import duckdb
 
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError, redact
+from rasteret_sql.secrets import is_secret
 
 FAILED = 1
 INTERRUPTED = 130
 _SENTENCE = 200
 
 _URL = re.compile(r"\w+://[^\s'\"]+")
+_PAIR = re.compile(r"([\w.-]+)=([^\s'\",;&]+)")
+_BEARER = re.compile(r"\b(Bearer|Basic) [^\s'\"]+", re.IGNORECASE)
 _POSITION = re.compile(r"^(LINE \d+:|\s*\^|At:|Traceback )", re.MULTILINE)
 
 
@@ -74,6 +77,16 @@ class Commands(Group):
         return result
 
 
+def _without_pairs(text: str) -> str:
+    """A text without secrets that stand in no address, as ``sig=…`` and ``Bearer …``."""
+    return _BEARER.sub(r"\1 …", _PAIR.sub(_hidden, text))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    """A pair of a name and a value, without the value if its name says that it is a secret."""
+    return f"{found[1]}=…" if is_secret(found[1]) else found[0]
+
+
 def _leave_stdout() -> None:
     """The reader has what it wants, as `head`; nothing may fail when Python flushes at its end."""
     with contextlib.suppress(OSError, ValueError):  # a stdout that is no file
@@ -96,16 +109,20 @@ def is_interrupt(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    r"""The text of an error on one line, without the query, stack traces or secrets of URLs.
+    r"""The text of an error on one line, without the query, stack traces or secrets.
+
+    Secrets are those of addresses, and what looks like one in a literal that DuckDB repeats.
 
     Example:
         >>> one_line(ValueError("a:\n  no 'http://me:pw@host/a.tif?sig=1'"))
         "a: no 'http://host/a.tif'"
+        >>> one_line(duckdb.Error("Could not convert string 'sig=abc' to INT32"))
+        "Could not convert string 'sig=…' to INT32"
         >>> one_line(FileNotFoundError(2, "No such file or directory", "a.sql"))
         "a.sql: expected a path that can be used, got 'No such file or directory'; check it"
     """
     if isinstance(error, RasteretError):
-        return error.message
+        return _without_pairs(error.message)
     if isinstance(error, OSError) and isinstance(error.filename, str) and error.strerror:
         return InputError.expected(
             error.filename, "a path that can be used", error.strerror, "check it"
@@ -115,6 +132,7 @@ def one_line(error: Exception) -> str:
     if position:
         text = text[: position.start()]
     text = _URL.sub(lambda found: redact(found[0]), " ".join(text.split()))
+    text = _without_pairs(text)
     if isinstance(error, (duckdb.Error, OSError, ValueError)):
         return text
     return f"{type(error).__name__}: {text}; this is a bug, run again with --debug to see where"

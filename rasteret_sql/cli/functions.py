@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 import click
@@ -10,6 +11,8 @@ from rasteret_sql.cli import tab_completion
 from rasteret_sql.cli.session import call, session
 from rasteret_sql.duck.declarations import FUNCTIONS
 from rasteret_sql.errors import InputError
+
+_PREFIX = "rasteret_"
 
 
 @click.command()
@@ -25,7 +28,7 @@ def functions(name: str | None) -> None:
     if name is None:
         click.echo(summary(rows))
         return
-    click.echo(manual(rows, name))
+    click.echo(manual(rows, name, where="'rasteret-sql functions'"))
 
 
 def summary(rows: Sequence[Mapping[str, str]]) -> str:
@@ -34,18 +37,23 @@ def summary(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"{row['name']:<{width}}  {row['description']}" for row in rows)
 
 
-def manual(rows: Sequence[Mapping[str, str]], name: str) -> str:
+def manual(rows: Sequence[Mapping[str, str]], name: str, *, where: str) -> str:
     """The manual of a function, its prefix may be left out.
 
     Args:
         rows: Of rasteret_functions().
         name: Of the function.
+        where: The command that lists all functions, for the error.
 
     Raises:
         InputError: there is none of this name.
     """
-    found = [row for row in rows if row["name"] in (name, f"rasteret_{name}")]
+    wanted = name.lower().removeprefix(_PREFIX)
+    known = [row["name"].removeprefix(_PREFIX) for row in rows]
+    found = [row for row in rows if row["name"].removeprefix(_PREFIX) == wanted]
     if not found:
-        todo = "'rasteret-sql functions' lists them"
+        near = [one for one in known if wanted and wanted in one]
+        near = near or difflib.get_close_matches(wanted, known, n=1)
+        todo = f"did you mean {_PREFIX}{near[0]}?" if near else f"{where} lists them"
         raise InputError.expected("name", "a SQL function", name, todo)
     return f"{found[0]['signature']}\n\n{found[0]['manual'].strip()}"

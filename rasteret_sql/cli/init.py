@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 import duckdb
 
+from rasteret_sql import register
 from rasteret_sql.cli.failures import Failure
 from rasteret_sql.cli.session import not_opened, workspace_option
 from rasteret_sql.collections.folders import workspace_folder
@@ -20,6 +22,9 @@ from rasteret_sql.errors import InputError
 _ATTACHED = "SELECT path FROM duckdb_databases() WHERE database_name = 'file'"
 _STORAGE_VERSION = "v1.0.0"
 """Of a new file: DuckDB 2.0 would write one that 1.5 can't open."""
+_LISTS = "CREATE OR REPLACE MACRO rasteret_functions() AS TABLE"
+_ELSEWHERE = "Not in this file: run rasteret-sql shell, or ask a server (rasteret-sql serve). "
+"""In front of what a function does that needs Python."""
 
 
 @click.command()
@@ -33,9 +38,10 @@ def init(database: Path | None, workspace_dir: Path | None, *, as_sql: bool, for
     """Make or renew a DuckDB file DATABASE that shows the collections without Python.
 
     It gets a view for each collection of the workspace, and the functions that are plain SQL,
-    as rasteret_ndvi; FROM rasteret_functions() lists them. What else the file holds stays as it
-    is. Views name the files where they are: run it again after a build under a new name, and
-    with --force when the workspace has moved.
+    as rasteret_ndvi. FROM rasteret_functions() lists them, then those that need Python, with
+    their manuals: rasteret-sql shell has them, and a server that rasteret-sql serve starts.
+    What else the file holds stays as it is. Views name the files where they are: run it again
+    after a build under a new name, and with --force when the workspace has moved.
 
         rasteret-sql init my.duckdb && duckdb my.duckdb "FROM s2"
     """
@@ -57,7 +63,41 @@ def init(database: Path | None, workspace_dir: Path | None, *, as_sql: bool, for
 def _print(collections: list[CollectionInfo]) -> None:
     views = [view_statement(info.name, str(info.path)) for info in collections]
     click.echo("-- Written by `rasteret-sql init --sql`.\n")
-    click.echo(";\n\n".join((*plain_statements(), *views)) + ";")
+    click.echo(";\n\n".join((*_macros(), *views)) + ";")
+
+
+def _macros() -> list[str]:
+    """The functions that are plain SQL, the last of which lists the others too."""
+    with duckdb.connect() as con:
+        register(con)
+        rows = con.execute(
+            "SELECT name, signature, description, example, manual FROM rasteret_functions()"
+        ).fetchall()
+    listed = ",\n        ".join(f"({', '.join(map(quote_text, row))})" for row in rows)
+    return [
+        _listing(statement.removeprefix(_LISTS), listed)
+        if statement.startswith(_LISTS)
+        else statement
+        for statement in plain_statements()
+    ]
+
+
+def _listing(here: str, listed: str) -> str:
+    """The macro that lists functions: those that are here, then those that are not."""
+    return f"""{_LISTS}
+    WITH here AS ({here}
+    ), listed AS (
+        FROM (VALUES
+        {listed}
+        ) AS _(name, signature, description, example, manual)
+    )
+    SELECT * EXCLUDE is_here FROM (
+        SELECT *, true AS is_here FROM here
+        UNION ALL BY NAME
+        SELECT name, 'needs Python' AS kind, signature, {quote_text(_ELSEWHERE)} || description
+            AS description, example, manual, false AS is_here
+        FROM listed ANTI JOIN here USING (name)
+    ) ORDER BY is_here DESC, name"""  # noqa: S608 (of our own texts)
 
 
 def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> None:
@@ -79,7 +119,7 @@ def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> Non
             )
         con.execute("USE file")
         con.execute("BEGIN")
-        for statement in plain_statements():
+        for statement in _macros():
             con.execute(statement)
         for info in collections:
             try:
@@ -95,4 +135,9 @@ def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> Non
             "SELECT count(DISTINCT function_name) FROM duckdb_functions() WHERE "
             "database_name = 'file' AND starts_with(function_name, 'rasteret_')"
         ).fetchall()[0]
-    click.echo(f"{path}: {len(collections)} views, {n_functions} functions")
+    views = "1 view" if len(collections) == 1 else f"{len(collections)} views"
+    click.echo(f"{path}: {views}, {n_functions} functions")
+    click.echo(
+        f"what reads pixels needs Python: rasteret-sql shell {shlex.quote(str(path))}, or a server "
+        "(rasteret-sql serve)"
+    )

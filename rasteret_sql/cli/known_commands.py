@@ -83,6 +83,7 @@ def _fields(parameter: click.Parameter) -> dict[str, Any]:
     completer = vars(parameter).get("_custom_shell_complete")  # click tells it in no other way
     if isinstance(completer, Words):
         found |= {"choices": completer.choices, "prefix": completer.prefix}
+        found |= {"are_listed": completer.are_listed}
     elif completer is not None:
         found["completer"] = completer.__name__
     elif isinstance(parameter.type, click.Choice):
@@ -135,7 +136,8 @@ def _parameter(given: dict[str, Any]) -> click.Parameter:
 
 def _completer(given: dict[str, Any]) -> Completer | None:
     if "choices" in given:
-        return Words(tuple(given["choices"]), given.get("prefix", ""))
+        are_listed = given.get("are_listed", False)
+        return Words(tuple(given["choices"]), given.get("prefix", ""), are_listed)
     name = given.get("completer")
     return None if name is None else getattr(tab_completion, name)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rasteret_sql.cli import tab_completion
-from rasteret_sql.cli.session import database_option, workspace_option
+from rasteret_sql.cli.session import database_option, warnings_on_stderr, workspace_option
 
 
 @click.command("map")
@@ -54,4 +54,5 @@ def map_(collections: tuple[str, ...], workspace_dir: Path | None, **options: An
     """
     from rasteret_sql.maps import serve_map  # only here: no other command needs it
 
-    serve_map(collections, workspace=workspace_dir, **options)
+    with warnings_on_stderr():
+        serve_map(collections, workspace=workspace_dir, **options)

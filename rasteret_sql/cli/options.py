@@ -13,8 +13,8 @@ from typing import Any, TypeVar, cast
 import click
 
 from rasteret_sql.cli import tab_completion, values
+from rasteret_sql.cli.completion import words_of
 from rasteret_sql.duck import functions  # noqa: F401 (declares them)
-from rasteret_sql.duck.checks import OneOf
 from rasteret_sql.duck.declarations import FUNCTIONS, Parameter
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -123,8 +123,9 @@ def of(function: str, name: str, **how: Any) -> Option:  # noqa: ANN401 (what cl
 
 def _completer(parameter: Parameter) -> tab_completion.Completer | None:
     """What Tab offers for a parameter; None: what click itself does."""
-    if isinstance(parameter.check, OneOf):
-        return tab_completion.Words(tuple(parameter.check.choices))
+    words = words_of(parameter)
+    if words:
+        return tab_completion.Words(words, are_listed=parameter.sql_type.endswith("[]"))
     return _COMPLETERS.get(parameter.name)
 
 

@@ -35,9 +35,8 @@ def query(
     """
     format_ = results.chosen(format_, output)
     text = sys.stdin.read() if sql == "-" else sql
-    with session(workspace_dir, database, read_only=read_only) as con:
-        with translated(con, text):
-            result = con.sql(text)
+    with session(workspace_dir, database, read_only=read_only) as con, translated(con, text):
+        result = con.sql(text)
         if result is None or not result.columns or is_success(result):
             return
         results.put(con, result, format_, output, label="running")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rasteret_sql.cli.session import workspace_option
+from rasteret_sql.cli.session import warnings_on_stderr, workspace_option
 
 
 def _tokens(
@@ -64,4 +64,5 @@ def serve(workspace_dir: Path | None, **options: Any) -> None:  # noqa: ANN401
     """
     from rasteret_sql import serve as server  # only here: no other command needs it
 
-    server.serve(workspace=workspace_dir, **options)
+    with warnings_on_stderr():
+        server.serve(workspace=workspace_dir, **options)

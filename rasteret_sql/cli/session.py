@@ -41,6 +41,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 _SWITCH = re.compile(r"\b(force|enrich|allow_local) := true\b")
 _WORD = re.compile(r"\b(on_error|weights) := '(\w+)'")
+_ARGUMENT = re.compile(r"\b([a-z]+(?:_[a-z]+)*) := (?=['\[\d])")
 _COLUMN = re.compile(r"\b(geometry_column|href_column) := '(.*?)'")
 _COLUMN_MAP = re.compile(r"(?:column_map := )?MAP \{'(.*?)': '(.*?)'\}")
 _NO_TABLE = re.compile(r"Table with name (.+?) does not exist!")
@@ -69,11 +70,15 @@ def opened(
 ) -> duckdb.DuckDBPyConnection:
     """A connection with the functions.
 
+    That the workspace is not there is left to what the command looks for in it.
+
     Raises:
         InputError: DuckDB cannot open the file.
     """
     try:
-        return connect(database, workspace, read_only=read_only)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RasteretWarning)
+            return connect(database, workspace, read_only=read_only)
     except duckdb.IOException as error:
         if database == ":memory:":
             raise
@@ -209,11 +214,14 @@ def _with_options(message: str) -> str:
         'band B04: expected a header, got NULL; pass --on-error null'
         >>> _with_options("id: got 'columns a'; give column_map := MAP {'<column>': 'id'}")
         "id: got 'columns a'; give --column-map '<column>=id'"
+        >>> _with_options("expected a column for match := 'latest', got NULL")
+        "expected a column for --match 'latest', got NULL"
     """
     message = message.replace("see rasteret_datasets()", "see rasteret-sql datasets list")
     message = _COLUMN_MAP.sub(r"--column-map '\1=\2'", message)
     message = _COLUMN.sub(lambda found: f"--{found[1].replace('_', '-')} '{found[2]}'", message)
     message = _WORD.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2]}", message)
+    message = _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')} ", message)
     return _SWITCH.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
 
 

@@ -15,7 +15,7 @@ import duckdb
 
 from rasteret_sql import __version__
 from rasteret_sql.cli import output as results
-from rasteret_sql.cli.completion import DOT_COMMANDS, MODES, Catalog, is_complete
+from rasteret_sql.cli.completion import DOT_COMMANDS, MODES, Catalog, as_command, is_complete
 from rasteret_sql.cli.failures import Failure, is_interrupt, one_line
 from rasteret_sql.cli.functions import manual, summary
 from rasteret_sql.cli.session import (
@@ -95,8 +95,9 @@ class Shell:
         """
         written = ""
         for line in text.splitlines(keepends=True):
-            if not written.strip() and line.lstrip().startswith("."):
-                self._command(line.strip())
+            command = None if written.strip() else as_command(line)
+            if command is not None:
+                self._command(command)
                 continue
             written += line
             if ";" in line and is_complete(written):
@@ -166,7 +167,7 @@ class Shell:
         if name in (".quit", ".exit"):
             raise EOFError
         if name == ".help" and word:
-            click.echo(manual(self._functions(), word))
+            click.echo(manual(self._functions(), word.rstrip(";("), where=".functions"))
         elif name == ".help":
             width = max(map(len, DOT_COMMANDS))
             for command, told in DOT_COMMANDS.items():

@@ -92,10 +92,7 @@ def bands(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> l
         known = Workspace(ctx.params.get("workspace_dir")).find(name).bands
     except RasteretError:
         return []
-    before, comma, last = incomplete.rpartition(",")
-    taken = before.split(",")
-    rest = (band for band in known if band not in taken)
-    return [CompletionItem(before + comma + one.value) for one in _matching(rest, last)]
+    return _next_of(known, incomplete)
 
 
 def dataset_ids(
@@ -114,6 +111,7 @@ class Words:
     Attributes:
         choices: The words.
         prefix: Of all of them; it may be left out.
+        are_listed: Several may be given, with commas between them.
 
     Example:
         >>> functions = Words(("rasteret_read", "rasteret_plan"), prefix="rasteret_")
@@ -125,11 +123,14 @@ class Words:
 
     choices: tuple[str, ...]
     prefix: str = ""
+    are_listed: bool = False
 
     def __call__(
         self, _ctx: click.Context | None, _parameter: click.Parameter | None, incomplete: str
     ) -> list[CompletionItem]:
         """Those that begin with what is typed."""
+        if self.are_listed:
+            return _next_of(self.choices, incomplete)
         is_whole = self.prefix and incomplete and self.prefix.startswith(incomplete)
         prefix = "" if is_whole or incomplete.startswith(self.prefix) else self.prefix
         return _matching((one.removeprefix(prefix) for one in self.choices), incomplete)
@@ -145,6 +146,14 @@ def files(
 def _matching(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     found = sorted({name for name in names if name.startswith(incomplete)})
     return [CompletionItem(name) for name in found if _PLAIN.fullmatch(name)]
+
+
+def _next_of(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Those that may stand behind the last comma: names that do not stand before it."""
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    rest = (name for name in names if name not in taken)
+    return [CompletionItem(before + comma + one.value) for one in _matching(rest, last)]
 
 
 def _kept(ctx: click.Context) -> list[str]:

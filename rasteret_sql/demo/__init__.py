@@ -26,7 +26,9 @@ def run(folder: Path, show: Callable[[str], None], *, live: bool = False) -> Non
         RasteretError: from a statement.
     """
     # one thread adds up in one order, so that each run prints the same digits
-    con = connect(workspace=folder / "workspace", config={"threads": 1})
+    workspace = folder / "workspace"
+    workspace.mkdir(parents=True, exist_ok=True)
+    con = connect(workspace=workspace, config={"threads": 1})
     try:
         con.execute("SET enable_progress_bar = false")
         if not live:

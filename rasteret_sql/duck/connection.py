@@ -24,6 +24,7 @@ import functools
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -35,7 +36,7 @@ from rasteret_sql.collections.folders import collection_folders, workspace_folde
 from rasteret_sql.duck import macro_cache, macros
 from rasteret_sql.duck.names import CATALOG, quote_identifier, quote_text
 from rasteret_sql.duck.udfs import UDFS, create_udf
-from rasteret_sql.errors import NotRegisteredError
+from rasteret_sql.errors import NotRegisteredError, RasteretWarning, shorten
 
 if TYPE_CHECKING:
     from rasteret_sql.collections.workspace import Workspace
@@ -273,7 +274,8 @@ def connect(
     Args:
         database: Path of a DuckDB file, or ``':memory:'``.
         workspace: Folder of collections; default ``$RASTERET_WORKSPACE``, else
-            ``~/rasteret_workspace``.
+            ``~/rasteret_workspace``. The first build makes it; until then a folder that is
+            named here and not there is a `RasteretWarning`, as its name may be misspelt.
         read_only: Open the file without writing to it; views are then TEMP.
         config: DuckDB settings.
         signals: As in `register`.
@@ -288,6 +290,13 @@ def connect(
     con = duckdb.connect(str(database), read_only=read_only, config=config or {})
     _resize_cache(tile_cache_bytes)
     instance, _ = _registered(con, workspace, signals=signals)
+    if workspace is not None and not instance.folder.is_dir():
+        warnings.warn(
+            f"workspace: expected a folder, got {shorten(str(instance.folder))}, which is not "
+            "there; check its name, or build a collection, which makes it",
+            RasteretWarning,
+            stacklevel=2,
+        )
     if instance.has_collections():
         from rasteret_sql.duck.views import create_workspace_views
 

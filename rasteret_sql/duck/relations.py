@@ -36,6 +36,7 @@ from rasteret_sql.reading.index import INDEX, Version
 from rasteret_sql.schema import bands_of, metadata_column
 from rasteret_sql.units import BBox
 
+_NO_PARQUET = re.compile(r'No files found that match the pattern "(.*?)/\*\*/\*\.parquet"')
 _COLLECTION_VIEW = re.compile(
     r"""^CREATE VIEW [^;]* AS SELECT \* FROM read_parquet\('((?:[^']|'')+)/\*\*/\*\.parquet'"""
     r"""(?:, \(?hive_\w+ = [^()]*(?:\([^()]*\))?\)?)*\);?$""",
@@ -346,8 +347,10 @@ def _unknown(
 
 def unreadable(label: str, error: duckdb.Error) -> CollectionError:
     """DuckDB's error about a relation, without the line of the statement that it marks."""
-    text = str(error).partition("\n\nLINE ")[0]
-    return CollectionError(f"{label}: {' '.join(text.split())}")
+    text = " ".join(str(error).partition("\n\nLINE ")[0].split())
+    folder = _NO_PARQUET.search(text)
+    todo = f"; rasters in it are named by a pattern: '{folder[1]}/**/*.tif'" if folder else ""
+    return CollectionError(f"{label}: {text}{todo}")
 
 
 def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:

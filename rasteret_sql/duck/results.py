@@ -23,6 +23,8 @@ _BY_NAME = re.compile(r"'(?:[^']|'')*'|(?<![\w.])(\w+)\s*(?::=|=>)")
 _AT_COLON = 'syntax error at or near ":"'
 _WITH_COLON = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\b([a-z_]\w*:[a-z_]\w*)""", re.IGNORECASE)
 """Text and quoted names, which may hold anything, or a name as of STAC."""
+_NO_COLUMN = re.compile(r'Referenced column "(.*?)" not found')
+_OVERFLOW = re.compile(r"Overflow in (\w+ of U?\w*INT\d*) \((.*?)\)")
 _SUBQUERY_ARGUMENT = "Table function cannot contain subqueries"
 _NO_ROWS = "SELECT NULL::BIGINT AS Count LIMIT 0"
 
@@ -105,8 +107,10 @@ class translated:  # noqa: N801 (used as a with-statement, like contextlib's)
         if isinstance(error, duckdb.BinderException):
             _explain_column(error, self._query)
             _explain_arguments(error, self._query)
-        if isinstance(error, duckdb.ParserException):
+        if isinstance(error, (duckdb.BinderException, duckdb.ParserException)):
             _explain_colon(error, self._query)
+        if isinstance(error, duckdb.OutOfRangeException):
+            _explain_overflow(error, self._query)
 
 
 def _explain_column(error: duckdb.BinderException, query: str) -> None:
@@ -126,17 +130,37 @@ def _explain_column(error: duckdb.BinderException, query: str) -> None:
     ) from error
 
 
-def _explain_colon(error: duckdb.ParserException, query: str) -> None:
+def _explain_colon(error: duckdb.Error, query: str) -> None:
     """Say that a name of STAC, as eo:cloud_cover, needs quotes.
+
+    In a list of columns DuckDB takes what stands before the colon for an alias.
 
     Raises:
         InputError: there is one without.
     """
-    names = (found[1] for found in _WITH_COLON.finditer(query) if found[1])
-    name = next(names, None) if _AT_COLON in str(error) else None
-    if name is not None:
+    missing = _NO_COLUMN.search(str(error))
+    names = [found[1] for found in _WITH_COLON.finditer(query) if found[1]]
+    if missing is not None:
+        names = [name for name in names if name.partition(":")[2] == missing[1]]
+    elif _AT_COLON not in str(error):
+        return
+    for name in names[:1]:
         raise InputError(
             f'column: expected a name with a colon in double quotes, got {name}; write "{name}"'
+        ) from error
+
+
+def _explain_overflow(error: duckdb.OutOfRangeException, query: str) -> None:
+    """Say what to write where bands of integers are subtracted, added or multiplied.
+
+    Raises:
+        InputError: they were.
+    """
+    found = _OVERFLOW.search(str(error))
+    if found is not None and "rasteret_" in query:
+        raise InputError(
+            f"{found[1]}: expected a result that its type holds, got an overflow ({found[2]}); "
+            "bands have the type of their files: write B08::DOUBLE - B04, or scaled := true"
         ) from error
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from rasteret_sql.duck.connection import instance_of
 from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.duck.relation_names import parse_name
 from rasteret_sql.errors import InputError, UnknownBandError, UnknownCollectionError
@@ -30,6 +31,7 @@ _QUERY = re.compile(r"^\s*(\(|SELECT\b|FROM\b|WITH\b|VALUES\b)", re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 _HIDDEN: Final = ("BLOB", "STRUCT", "MAP", "GEOMETRY", "UNION", "VARIANT")
 _KEPT_FILTERS = 64
+_SHOWN_NAMES = 8
 _IS_INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
 
 
@@ -222,13 +224,19 @@ def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> So
     Raises:
         UnknownCollectionError: it names none, or what has no scenes or bands.
     """
-    name, argument, relation, folder = _named(con, text)
+    known = dict(con.sql("SELECT name, path FROM rasteret_collections()").fetchall())
+    name, argument, relation, folder = _named(con, text, known)
     try:
         schema = con.sql(f"SELECT * FROM {relation} LIMIT 0").to_arrow_table().schema
         described = con.sql(f"DESCRIBE SELECT * FROM {relation}").fetchall()
     except duckdb.CatalogException:
+        here = instance_of(con).folder
+        listed = ", ".join(sorted(known)[:_SHOWN_NAMES]) + ", …" * (len(known) > _SHOWN_NAMES)
         raise UnknownCollectionError.expected(
-            "collection", "one of the workspace, a table, SELECT text or a path", text, "check it"
+            "collection",
+            f"a collection of {here} ({listed or 'none'}), a table, SELECT text or a path",
+            text,
+            "check its name",
         ) from None
     bands = bands_of(schema)
     if not bands or not {"id", "geometry"} <= set(schema.names):
@@ -253,8 +261,10 @@ def source_of(con: duckdb.DuckDBPyConnection, run: Connections, text: str) -> So
     )
 
 
-def _named(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str, str, str | None]:
-    """Name, argument, relation and folder of a collection."""
+def _named(
+    con: duckdb.DuckDBPyConnection, text: str, folders: Mapping[str, str]
+) -> tuple[str, str, str, str | None]:
+    """Name, argument, relation and folder of a collection; `folders` are those there are."""
     if _QUERY.match(text):
         query = text.strip().rstrip(";")
         return "query", query, f"({query})", None
@@ -267,7 +277,6 @@ def _named(con: duckdb.DuckDBPyConnection, text: str) -> tuple[str, str, str, st
     if not is_quoted and ("/" in text or text.endswith(".parquet")):
         stem = re.sub(r"\W+", "_", text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet"))
         return stem, text, f"rasteret_records({quote_text(text)})", None
-    folders = dict(con.sql("SELECT name, path FROM rasteret_collections()").fetchall())
     full = quote_identifier(text) if text in folders else parse_name(text)
     if full is None:
         raise UnknownCollectionError.expected("collection", "a name", text, "quote its parts")

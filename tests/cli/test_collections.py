@@ -102,7 +102,7 @@ def test_a_build_that_stands_is_kept_and_force_replaces_it(command, items, tmp_p
     other = command(*build, "--bands", "B04")
     assert other.exit_code == 1
     assert other.stderr.startswith("error: rasteret_build_stac: name: expected a new name")
-    assert re.search(r', got "\w+, built from [^{}]*stac_api := ', other.stderr)
+    assert re.search(r', got "\w+, built from --enrich, --stac-api ', other.stderr)
     forced = command(*build, "--bands", "B04", "--force", "--json")
     assert json.loads(forced.stdout)["bands"] == ["B04"]
 
@@ -113,6 +113,11 @@ def test_the_text_of_a_build_names_counts_and_folder(command, items, tmp_path):
     first, second = done.stdout.splitlines()
     assert first.startswith("s2: 6 records, B04, B08, SCL, 18 of 18 headers, ")
     assert second == str(tmp_path / "s2_stac")
+    again = command("collections", "build", "s2", "--stac-api", items, "--workspace-dir", tmp_path)
+    told = "it was there already, built with these options; --force builds it anew"
+    assert again.stdout.splitlines()[1:] == [second, told]
+    forced = ("--stac-api", items, "--force", "--workspace-dir", tmp_path)
+    assert told not in command("collections", "build", "s2", *forced).stdout
 
 
 def test_import_takes_a_table_with_other_names(command, built, tmp_path):

@@ -70,11 +70,22 @@ def test_it_makes_no_workspace(ask, tmp_path):
 
 
 @pytest.mark.any_duckdb
-def test_a_workspace_that_can_not_be_made_is_a_fault(ask, tmp_path):
+@pytest.mark.parametrize("place", ["file/workspace", "/proc/workspace"])
+def test_a_workspace_that_can_not_be_made_is_a_fault(ask, tmp_path, place):
+    """Root may write in /proc as far as permissions go; nobody can."""
     (tmp_path / "file").write_text("")
-    code, report = ask("--workspace-dir", tmp_path / "file" / "workspace")
+    code, report = ask("--workspace-dir", tmp_path / place)
+    assert report["workspace"]["writable"] is False
     assert (code, report["ok"]) == (1, False)
     assert [fault["subject"] for fault in report["faults"]] == ["workspace"]
+
+
+@pytest.mark.any_duckdb
+def test_to_look_whether_it_can_write_leaves_nothing(ask, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert ask("--workspace-dir", folder)[1]["workspace"]["writable"] is True
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.any_duckdb
@@ -152,10 +163,10 @@ def test_a_bad_storage_file_is_a_fault(ask, tmp_path, monkeypatch):
 def test_a_missing_extension_and_a_failing_connection_are_faults(ask, tmp_path, monkeypatch):
     doctor = importlib.import_module("rasteret_sql.cli.doctor")
 
-    def fail(**_options):
+    def fail(*_arguments):
         raise duckdb.Error("no such macro")
 
-    monkeypatch.setattr(doctor, "connect", fail)
+    monkeypatch.setattr(doctor, "opened", fail)
     monkeypatch.setattr(doctor, "_ESSENTIAL", ("icu", "no_such_extension"))
     code, report = ask("--workspace-dir", tmp_path)
     assert code == 1

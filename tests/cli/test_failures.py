@@ -27,6 +27,12 @@ CHECKOUT = Path(__file__).parents[2]
         ("SELECT nowhere('x')", "Catalog Error: Scalar Function with name nowhere does not exist"),
         ("FROM rasteret_plan('s2', bands := ['b4'])", "bands: expected one of B04, B08, SCL"),
         ("FROM rasteret_pixels('s3')", "collection: expected a collection (known: s2), got 's3'"),
+        ("SELECT eo:cloud_cover FROM s2", 'got eo:cloud_cover; write "eo:cloud_cover"'),
+        ("FROM s2 WHERE eo:cloud_cover < 9", 'got eo:cloud_cover; write "eo:cloud_cover"'),
+        (
+            "SELECT B04 - B08 FROM rasteret_pixels('s2')",
+            "bands have the type of their files: write B08::DOUBLE - B04, or scaled := true",
+        ),
     ],
 )
 def test_an_error_is_exit_code_1_and_one_line(command, built, sql, text):
@@ -34,6 +40,34 @@ def test_an_error_is_exit_code_1_and_one_line(command, built, sql, text):
     assert (done.exit_code, done.stdout) == (1, "")
     assert text in done.stderr
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT 'sig=hunter2'::INTEGER", "'sig=…'"),
+        ("SELECT 1 FROMM 'api_key=hunter2'", "'api_key=…'"),
+        ("SELECT 'Authorization: Bearer hunter2'::INTEGER", "Bearer …"),
+        ("FROM rasteret_pixels('token=hunter2')", "'token=…'"),
+        ("SELECT 'size=hunter2'::INTEGER", "size=hunter2"),
+    ],
+)
+def test_what_looks_like_a_secret_is_not_repeated(command, built, sql, told):
+    """A literal without an address around it, as one that an address is put together from."""
+    done = command("query", sql, "--workspace-dir", built)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert told in done.stderr
+    assert ("hunter2" in done.stderr) is ("size" in sql)
+
+
+def test_a_folder_of_rasters_is_told_how_it_is_named(command, items, tmp_path):
+    folder = items.parent
+    done = command("query", f"FROM rasteret_pixels('{folder}/')", "--workspace-dir", tmp_path)
+    pattern = f"{folder}/**/*.tif"
+    assert done.stderr.endswith(f"; rasters in it are named by a pattern: '{pattern}'\n")
+    sql = f"SELECT count(DISTINCT id) AS n FROM rasteret_plan('{pattern}')"
+    done = command("query", sql, "--workspace-dir", tmp_path, "--format", "csv")
+    assert done.stdout == "n\n18\n"
 
 
 def test_a_table_that_is_not_there_is_told_with_the_collections_of_the_workspace(

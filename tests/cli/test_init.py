@@ -66,7 +66,10 @@ def made(command, built, tmp_path):
     path = tmp_path / "my.duckdb"
     done = command("init", path, "--workspace-dir", built)
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{path}: 1 views, {len(HELPERS)} functions\n"
+    first, second = done.stdout.splitlines()
+    assert first == f"{path}: 1 view, {len(HELPERS)} functions"
+    assert "rasteret-sql shell" in second
+    assert "rasteret-sql serve" in second
     return path
 
 
@@ -84,8 +87,32 @@ def test_the_stock_shell_shows_collections_and_has_the_helpers(shell, made):
     assert (n_scenes, n_tiles, ndvi) == ("6", "16", "0.5")
     assert 0 < int(n_near) <= 6
     assert kind.startswith("GEOMETRY")
-    _, *listed = shell(made, "SELECT name FROM rasteret_functions();")
+    _, *listed = shell(made, "SELECT name FROM rasteret_functions() WHERE kind <> 'needs Python';")
     assert {name for (name,) in listed} == HELPERS
+
+
+def test_the_stock_shell_is_told_where_functions_that_read_pixels_are(shell, made):
+    """Of each of them DuckDB says 'Did you mean "rasteret_functions"?'."""
+    sql = "SELECT name, kind, description, manual FROM rasteret_functions();"
+    _, *rows = shell(made, sql)
+    here, there = rows[: len(HELPERS)], rows[len(HELPERS) :]
+    assert [row[0] for row in here] == sorted(HELPERS)
+    with rasteret_sql.connect() as con:
+        known = con.execute("SELECT name, description, manual FROM rasteret_functions()").fetchall()
+    manuals = {name: (description, manual) for name, description, manual in known}
+    assert {row[0] for row in there} == manuals.keys() - HELPERS
+    for name, kind, description, manual in there:
+        assert kind == "needs Python"
+        where, _, what = description.partition("(rasteret-sql serve). ")
+        assert where.startswith("Not in this file: run rasteret-sql shell, or ask a server ")
+        assert (what, manual.strip()) == (manuals[name][0], manuals[name][1].strip())
+
+
+def test_with_python_the_file_lists_them_as_its_own(made, built):
+    with rasteret_sql.connect(made, workspace=built) as con:
+        for one in (con, con.cursor()):
+            kinds = one.execute("SELECT DISTINCT kind FROM rasteret_functions() ORDER BY 1")
+            assert kinds.fetchall() == [("scalar",), ("table",)]
 
 
 def test_every_helper_gives_what_its_manual_says_in_the_stock_shell(shell, made):

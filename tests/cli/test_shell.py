@@ -200,6 +200,30 @@ def test_history_is_kept_without_secrets(terminal, tmp_path):
         assert shell.end() == 0
 
 
+def test_words_of_other_shells_are_understood(terminal, command, built):
+    """Without a dot and a semicolon they began a statement that never ended."""
+    with terminal() as shell:
+        shell.expect(PROMPT)
+        shell.type("help\r")
+        shell.expect(".timer")
+        shell.expect(PROMPT)
+        shell.type("exit\r")
+        assert shell.process.wait(timeout=20) == 0
+    done = run(command, built, "SELECT 1 AS a;\nquit;\nFROM nowhere;\n")
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_a_manual_that_is_not_there_is_told_with_one_that_is(command, built):
+    done = run(command, built, ".help pixel\n")
+    told = "error: name: expected a SQL function, got 'pixel'; did you mean rasteret_pixels?\n"
+    assert (done.exit_code, done.stderr) == (1, told)
+    done = run(command, built, ".help nothing_like_it\n")
+    assert done.stderr.endswith("got 'nothing_like_it'; .functions lists them\n")
+    assert command("functions", "pixel").stderr == told
+    assert "'rasteret-sql functions' lists them" in command("functions", "nothing_like_it").stderr
+    assert run(command, built, ".help rasteret_pixels\n").stdout.startswith("rasteret_pixels(")
+
+
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colours_show_where_they_are_wanted(terminal, no_color):
@@ -295,6 +319,12 @@ KNOWN = Catalog(
         ("FROM rasteret_pixels('s2', bands := ['B04'], b", ["bbox := "]),
         ("FROM rasteret_pixels('s2', bands := ['", ["B04", "B08"]),
         ("FROM rasteret_pixels('s2', bands := ['B04', 'B0", ["B04", "B08"]),
+        ("FROM rasteret_pixels('s2', bands := [", ["'B04'", "'B08'"]),
+        ("FROM rasteret_pixels('s2', bands := ['B04', ", ["'B04'", "'B08'"]),
+        ("FROM rasteret_pixels(", ["'s2'", "'fields'"]),
+        ("FROM rasteret_pixels('s2', lonlat := ", ["true", "false"]),
+        ("FROM rasteret_zonal_stats('s2', 'fields', stats := ['me", ["mean", "median"]),
+        ("FROM rasteret_preview('s2', colormap := 'vi", ["viridis"]),
         ("FROM rasteret_zonal_stats('s2', 'fi", ["fields"]),
         ("FROM rasteret_zonal_stats('s2', 'fields', weights := '", ["center", "touched"]),
         ("FROM s2 WHERE eo", ['"eo:cloud_cover"']),
@@ -313,6 +343,20 @@ def test_completion(text, first):
         assert found == []
     for one in found:
         assert text.endswith(text[len(text) - one.length :])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("FROM rasteret_pixels('s2', ", {"argument", "constant"}),
+        ("FROM rasteret_pixels('s2', b", {"argument"}),
+        ("FROM rasteret_pixels('s2', bands := ['B04'], ", {"argument", "constant"}),
+        ("SELECT rasteret_ndvi(B", {"s2", "band"}),
+    ],
+)
+def test_columns_and_words_are_no_arguments_of_table_functions(text, what):
+    """They are refused there; a scalar function takes them."""
+    assert {one.what for one in candidates(text, KNOWN)} == what
 
 
 def test_completion_knows_what_the_connection_has(built):
@@ -346,6 +390,10 @@ def test_completion_knows_what_the_connection_has(built):
         ("SELECT /* ; ", False),
         ("", True),
         (".tables", True),
+        ("exit", True),
+        ("Quit;", True),
+        ("help", True),
+        ("exits", False),
     ],
 )
 def test_a_statement_ends_with_a_semicolon(text, is_whole):

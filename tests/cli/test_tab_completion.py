@@ -88,6 +88,8 @@ def offered(built):
         (("sample", "s2", "--bands", "B08,"), ["plain,B08,B04", "plain,B08,SCL"]),
         (("sample", "s2", "--bands", "SCL,B"), ["plain,SCL,B04", "plain,SCL,B08"]),
         (("zonal", "s2", "--on-error", ""), ["plain,error", "plain,null", "plain,report"]),
+        (("zonal", "s2", "--stats", "mean,me"), ["plain,mean,median"]),
+        (("preview", "s2", "out", "--colormap", "vi"), ["plain,viridis"]),
         (("query", "SELECT 1", "--format", "par"), ["plain,parquet"]),
         (("query", "SELECT 1", "--output", "o"), ["file,o"]),
         (("map", "--workspace-dir", "w"), ["dir,w"]),

@@ -29,7 +29,7 @@ FENCE = re.compile(
 )
 FRAME = ("┌", "├", "└", "+-", "|-", "---")
 OPTIONAL = frozenset(
-    ("polars", "ibis", "sqlalchemy", "duckdb_engine", "torch", "odc", "rasteret", "xarray")
+    ("polars", "ibis", "sqlalchemy", "duckdb_engine", "torch", "odc", "rasteret", "xarray", "h3")
 )
 """Packages that only documents use. All other imports have to be there."""
 

@@ -62,6 +62,15 @@ def test_every_link_and_anchor_resolves(page):
         assert not anchor or anchor in anchors(file), target
 
 
+def test_a_link_of_a_page_stays_on_the_site():
+    """Files of the repository are named, not linked: on the site they are not there."""
+    for page in DOCS.glob("*.md"):
+        for target in LINK.findall(prose(page)):
+            path = target.partition("#")[0]
+            if path and not re.match(r"[a-z]+:", target):
+                assert (page.parent / path).resolve().is_relative_to(DOCS), f"{page.name}: {target}"
+
+
 def test_a_page_has_one_title():
     for page in DOCS.glob("*.md"):
         assert len(re.findall(r"^# ", prose(page), re.MULTILINE)) == 1, page.name

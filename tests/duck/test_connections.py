@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import duckdb
 import pytest
 
@@ -20,6 +22,26 @@ def read_only(tmp_path):
     con = rasteret_sql.connect(path, tmp_path / "new", read_only=True)
     yield con
     con.close()
+
+
+def test_a_workspace_that_is_named_and_not_there_is_a_warning(tmp_path, monkeypatch):
+    """The likeliest slip: its name is misspelt, and all collections seem gone."""
+    folder = tmp_path / "typo"
+    with pytest.warns(errors.RasteretWarning) as told:
+        rasteret_sql.connect(workspace=folder).close()
+    (one,) = told
+    assert str(one.message) == (
+        f"workspace: expected a folder, got '{folder}', which is not there; "
+        "check its name, or build a collection, which makes it"
+    )
+    assert one.filename == __file__
+    assert not folder.exists()
+    folder.mkdir()
+    monkeypatch.setenv("RASTERET_WORKSPACE", str(tmp_path / "later"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rasteret_sql.connect(workspace=folder).close()
+        rasteret_sql.connect().close()
 
 
 @pytest.mark.parametrize(

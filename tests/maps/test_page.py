@@ -117,6 +117,22 @@ def test_a_click_draws_values_over_time(page):
     assert page.run("document.getElementById('chart').hidden")
 
 
+def test_the_page_says_what_a_click_does(page):
+    hint = "document.getElementById('hint')"
+    assert text(page, "#hint") == "Click the map for values over time"
+    assert not page.run(f"{hint}.hidden")
+    page.run("document.getElementById('draw').click()")
+    assert text(page, "#hint").startswith("Click the corners, double-click the last one")
+    assert box(page, "#hint")["right"] < box(page, ".maplibregl-ctrl-top-right")["left"]
+    page.run("dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))")
+    assert text(page, "#hint") == "Click the map for values over time"
+    page.click(800, 400)
+    page.wait("document.querySelector('#plot canvas')")
+    assert page.run(f"{hint}.hidden")
+    page.run("document.getElementById('chart-close').click()")
+    assert not page.run(f"{hint}.hidden")
+
+
 def test_a_polygon_is_drawn_and_its_sql_is_shown(page, client):
     show_ndvi(page)
     page.run("document.getElementById('draw').click()")

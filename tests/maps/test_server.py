@@ -378,7 +378,7 @@ def test_faults_of_the_start_are_told(tmp_path, workspace):
     ):
         pass
     with (
-        pytest.raises(UnknownCollectionError, match="got 'nope'"),
+        pytest.raises(UnknownCollectionError, match=r"\(none\), .*got 'nope'"),
         serving(con, ["nope"], tokens=[]),
     ):
         pass

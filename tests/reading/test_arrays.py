@@ -317,3 +317,100 @@ def test_a_column_of_geometries_comes_along(s2, scenes):
     assert len(frame) == 6
     assert frame.crs.to_string() == "OGC:CRS84"
     assert list(frame.columns[-1:]) == ["geometry"]
+
+
+PIXELS = '"proj:epsg" = 32643'
+
+
+def pixels(con, columns="*", where=PIXELS, **options):
+    call = call_of("rasteret_pixels", "s2", **{"bands": ["B04", "B08"], "bbox": BBOX} | options)
+    return con.sql(f"SELECT {columns} FROM {call} WHERE {where}")
+
+
+def test_pixels_become_the_cube_that_windows_are(s2):
+    pytest.importorskip("xarray")
+    windows = rasteret_sql.to_xarray(reading(s2, masked=False))
+    where = f"{PIXELS} ORDER BY random()"
+    found = rasteret_sql.to_xarray(pixels(s2, where=where, masked=False), bands=["B04", "B08"])
+    assert found.dims == windows.dims
+    assert found.dtype == np.float32  # corners of the box lie outside of it in UTM
+    assert found.id.values.tolist() == windows.id.values.tolist()
+    for label in ("time", "band"):
+        np.testing.assert_array_equal(found[label], windows[label])
+    inner = windows.sel(x=found.x, y=found.y, method="nearest", tolerance=1e-6)
+    is_there = found.notnull().values
+    assert 0.9 < is_there.mean() < 1
+    np.testing.assert_array_equal(found.values[is_there], inner.values[is_there])
+    mapping = found.spatial_ref.attrs
+    assert pyproj.CRS.from_cf(mapping).to_epsg() == 32643
+    left, width, _, top, _, height = map(float, mapping["GeoTransform"].split())
+    assert (left + width / 2, top + height / 2) == (found.x.values[0], found.y.values[0])
+    assert (width, height) == (10, -10)
+
+
+def test_pixels_that_fill_their_box_keep_their_type(s2):
+    pytest.importorskip("xarray")
+    inside = "x BETWEEN 824000 AND 824200 AND y BETWEEN 1439700 AND 1439900"
+    columns = 'id, datetime, x, y, B04, B08, "eo:cloud_cover", crs'
+    rows = pixels(s2, columns, f"{PIXELS} AND {inside}", masked=False)
+    found = rasteret_sql.to_xarray(rows)
+    assert (found.shape, found.dtype) == ((3, 2, 20, 20), np.uint16)
+    assert found.band.values.tolist() == ["B04", "B08"]
+    without = rasteret_sql.to_xarray(pixels(s2, "x, y, B04", f"{PIXELS} AND month = 1"))
+    assert without.sizes["time"] == 1
+    assert "time" not in without.coords
+    assert "GeoTransform" in without.spatial_ref.attrs
+
+
+def test_pixels_without_a_common_grid_are_refused(s2):
+    pytest.importorskip("xarray")
+    with pytest.raises(InputError, match=r"column crs: expected one CRS, got .*EPSG:32644"):
+        rasteret_sql.to_xarray(pixels(s2, where="true", bbox=[77.99, 13.01, 78.005, 13.02]))
+    with pytest.raises(InputError, match="expected each pixel of a record once"):
+        rasteret_sql.to_xarray(pixels(s2, "x, y, B04"))
+    with pytest.raises(InputError, match="expected columns of bands"):
+        rasteret_sql.to_xarray(pixels(s2, "x, y, id"))
+    with pytest.raises(InputError, match=r"bands: expected one of .*B04.*, got 'B05'"):
+        rasteret_sql.to_xarray(pixels(s2), bands=["B05"])
+    turned = pa.table({"x": [0.0, 1.0, 1.3], "y": [0.0, 1.0, 2.0], "v": [1, 2, 3]})
+    with pytest.raises(InputError, match="column x: expected pixels of one grid"):
+        rasteret_sql.to_xarray(turned)
+    far = pa.table({"x": np.arange(3000.0), "y": np.arange(3000.0), "v": np.arange(3000)})
+    with pytest.raises(InputError, match="3000 in 3000 x 3000 places"):
+        rasteret_sql.to_xarray(far)
+
+
+def test_rows_of_a_collection_become_footprints(s2, scenes):
+    pytest.importorskip("geopandas")
+    frame = rasteret_sql.to_geopandas(s2.sql('SELECT geometry, id, "eo:cloud_cover" FROM s2'))
+    items = json.loads((scenes[0] / "items.json").read_text(encoding="utf-8"))["features"]
+    wanted = {item["id"]: shapely.geometry.shape(item["geometry"]) for item in items}
+    assert {*frame["id"]} == wanted.keys()
+    for name, own in zip(frame["id"], frame.geometry, strict=True):
+        assert own.normalize().equals_exact(wanted[name].normalize(), 1e-12)
+    assert frame.crs.to_string() == "OGC:CRS84"
+    assert frame.columns.tolist() == ["id", "eo:cloud_cover", "geometry"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "crs", "first"),
+    [
+        ("id, B04, lon, lat", "OGC:CRS84", "lon, lat"),
+        ("id, B04, x, y, crs", "EPSG:32643", "x, y"),
+        ("id, x, y, crs, 'POINT(77.9 13.1)' AS geom", "OGC:CRS84", "77.9, 13.1"),
+    ],
+)
+def test_rows_with_coordinates_become_points(s2, columns, crs, first):
+    pytest.importorskip("geopandas")
+    rows = pixels(s2, f"{columns} ", f"{PIXELS} AND month = 1 LIMIT 5", lonlat=True)
+    frame = rasteret_sql.to_geopandas(rows)
+    assert (len(frame), frame.crs.to_string()) == (5, crs)
+    wanted = rows.project(first).fetchall()[0]
+    own = frame.geometry.iloc[0]
+    assert (own.x, own.y) == tuple(map(float, wanted))
+
+
+def test_rows_without_a_place_are_refused(s2):
+    pytest.importorskip("geopandas")
+    with pytest.raises(InputError, match="a column geometry, or lon and lat, or x and y, got 'id'"):
+        rasteret_sql.to_geopandas(s2.sql("SELECT id FROM s2"))

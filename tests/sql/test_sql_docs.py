@@ -72,6 +72,13 @@ def test_every_function_has_a_line_for_each_parameter(manual, name):
         assert field(comment, part), f"{name}: no line for {part}"
 
 
+@pytest.mark.parametrize("name", names())
+def test_the_first_line_is_a_sentence(manual, name):
+    """It stands alone in lists of functions."""
+    first = manual[0][name][2].strip().splitlines()[0]
+    assert first.endswith("."), first
+
+
 def test_every_example_runs_and_scalars_give_their_result(manual):
     functions, con = manual
     middle = [n for n in names() if n not in (*ORDER, "rasteret_drop")]

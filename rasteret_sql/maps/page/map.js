@@ -510,10 +510,19 @@ function closeChart() {
   delete state.sql.series;
   map.getSource('drawing').setData(NOTHING);
   $('clear').hidden = true;
+  hint();
   if (!$('sql').hidden) showSql();
 }
 
 // -- drawing -------------------------------------------------------------------------------
+
+/** What a click on the map does, as long as nobody can know it. */
+function hint() {
+  $('hint').hidden = Boolean(state.series) && !state.corners;
+  $('hint').textContent = state.corners
+    ? 'Click the corners, double-click the last one. Esc gives up.'
+    : 'Click the map for values over time';
+}
 
 function clickMap({ lngLat }) {
   if (state.corners) {
@@ -525,6 +534,7 @@ function clickMap({ lngLat }) {
   state.series = { kind: 'point', lon, lat, label: `${lon.toFixed(5)}, ${lat.toFixed(5)}` };
   map.getSource('drawing').setData({ type: 'Feature', properties: {}, geometry: { type: 'Point', coordinates: [lon, lat] } });
   $('clear').hidden = false;
+  hint();
   showSeries();
 }
 
@@ -542,6 +552,7 @@ function startDrawing() {
   $('draw').setAttribute('aria-pressed', 'true');
   $('map').classList.add('is-drawing');
   map.doubleClickZoom.disable();
+  hint();
   return undefined;
 }
 
@@ -550,6 +561,7 @@ function stopDrawing() {
   $('draw').setAttribute('aria-pressed', 'false');
   $('map').classList.remove('is-drawing');
   map.getSource('drawing').setData(NOTHING);
+  hint();
   setTimeout(() => map.doubleClickZoom.enable(), 300);
 }
 
@@ -561,6 +573,7 @@ function finishDrawing() {
   map.getSource('drawing').setData({ type: 'Feature', properties: {}, geometry });
   state.series = { kind: 'zone', geometry, label: 'polygon' };
   $('clear').hidden = false;
+  hint();
   showSeries();
   return undefined;
 }
@@ -935,6 +948,7 @@ async function start() {
     await map.once('load');
     $('collection').replaceChildren(...names.map((name) => new Option(name, name)));
     listen();
+    hint();
     graticule();
     drawCountries().catch((error) => complain(error.message));
     await choose(names[0]);
