@@ -288,12 +288,16 @@ def test_readers_never_see_a_mixture(
 ) -> None:
     """Two versions with other ids, partitions and counts; a query sees one of them, whole."""
     one, two = make_records(40), make_records(50, seed=0 if overlap else 1)
-    versions = [
-        table.set_column(
-            0, table.schema.field("id"), pa.array([f"{letter}{i}" for i in range(len(table))])
-        )
-        for letter, table in (("a", one), ("b", two))
-    ]
+    versions = []
+    for letter, table in (("a", one), ("b", two)):
+        numbers = range(len(table))
+        months = [datetime(2023, 1 + i % 5, 1) if i % 10 < 9 else None for i in numbers]
+        columns = {"id": [f"{letter}{i}" for i in numbers], "datetime": months}
+        for name, values in columns.items():
+            field = table.schema.field(name)
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, field, pa.array(values, field.type))
+        versions.append(table)
     if not overlap:
         versions[1] = versions[1].set_column(
             1, "datetime", pc.add(versions[1]["datetime"], pa.scalar(timedelta(days=3000)))
@@ -308,7 +312,7 @@ def test_readers_never_see_a_mixture(
             stack.callback(popen.kill)
             assert popen.stdout is not None
             assert popen.stdout.readline() == "ready\n"
-        for n_builds in range(6):
+        for n_builds in range(8):
             build_into(workspace, "s2", versions[(n_builds + 1) % 2])
         (workspace.root / "stop").touch()
         results = [ast.literal_eval(popen.communicate()[0]) for popen in readers]
