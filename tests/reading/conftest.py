@@ -65,23 +65,28 @@ def scenes(server, tmp_path_factory):
     return folder, workspace
 
 
+MADE = """
+SELECT 'DETACH', database_name, '' FROM duckdb_databases() WHERE NOT internal
+UNION ALL SELECT 'DROP SCHEMA', schema_name, 'CASCADE' FROM duckdb_schemas()
+    WHERE NOT internal AND database_name = current_database()
+UNION ALL SELECT 'DROP TABLE', table_name, '' FROM duckdb_tables()
+    WHERE schema_name = 'main' AND database_name = current_database()
+UNION ALL SELECT 'DROP VIEW', view_name, '' FROM duckdb_views()
+    WHERE NOT internal AND schema_name = 'main' AND database_name = current_database()
+"""
+
+
 @contextlib.contextmanager
 def cursor_of(con):
-    """A cursor for one test; what it makes in the schema is dropped in the end.
+    """A cursor for one test; what that makes in the database is dropped in the end.
 
     To connect costs more than most of the tests do.
     """
     kept = set(con.execute(MADE).fetchall())
     with con.cursor() as cursor:
         yield cursor
-    for kind, name in set(con.execute(MADE).fetchall()) - kept:
-        con.execute(f'DROP {kind} "{name}"')
-
-
-MADE = (
-    "SELECT 'TABLE', table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary "
-    "UNION ALL SELECT 'VIEW', view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary"
-)
+    for drop, name, rest in set(con.execute(MADE).fetchall()) - kept:
+        con.execute(f'{drop} "{name}" {rest}')
 
 
 @pytest.fixture(scope="module")
