@@ -52,7 +52,7 @@ test-duckdb15: $(VENV15)/.dev
 
 test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite $(TOOLS)/.chromium
 	$(BIN)/python -m pytest --doctest-modules rasteret_sql
-	$(BIN)/python $(PYTEST) -n $$((2 * $(WORKERS))) tests | tee .test-summary.all; \
+	$(BIN)/python $(PYTEST) -n $$((2 * $(WORKERS) + 1)) tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
 
 # The built wheel, in an environment of its own, without the checkout.
