@@ -16,6 +16,19 @@ VARIABLE = "_RASTERET_SQL_COMPLETE"
 """Set by a shell that asks what may stand at the cursor."""
 
 
+class _WithoutPandas:
+    """An import hook by which pandas is not installed.
+
+    pyarrow imports it with its first array wherever it is, which takes a third of the time of a
+    short command; no command uses it. The library must not do so: its caller may use pandas.
+    """
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        """Refuse pandas, leave all other modules to the next hook."""
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'", name=name)
+
+
 def run() -> None:
     """Do what the arguments of this process say; a question of Tab needs few imports."""
     instruction = os.environ.get(VARIABLE, "")
@@ -23,6 +36,7 @@ def run() -> None:
         from rasteret_sql.cli.known_commands import answer
 
         sys.exit(answer(instruction))
+    sys.meta_path.insert(0, _WithoutPandas())
     try:
         from rasteret_sql.cli.program import main
     except KeyboardInterrupt:

@@ -54,6 +54,22 @@ def test_every_format_round_trips(command, tmp_path, format_, to):
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_read_imports_no_pandas(built):
+    """pyarrow would, with its first array."""
+    code = (
+        "import atexit, sys; from rasteret_sql.cli import run\n"
+        "atexit.register(lambda: print('pandas' in sys.modules, file=sys.stderr))\n"
+        "run()"
+    )
+    query = "SELECT count(B04) AS n FROM rasteret_pixels('s2') WHERE id <> ''"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "query", query, "--workspace-dir", built, "--format", "csv"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == "False\n"
+    assert int(done.stdout.splitlines()[1]) > 0
+
+
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("name", ["query", "sample", "zonal"])
 def test_json_is_short_for_its_format(command, built, name):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -30,13 +30,14 @@ pytestmark = pytest.mark.any_duckdb
 MakeRecords = Callable[..., pa.Table]
 BuildInto = Callable[[Workspace, str, pa.Table], list[PartFile]]
 
-# Counts calls that touch the disk, and dies before the one whose number it is given.
+# Counts calls that touch the disk, and dies before the one whose number it is given. Each number
+# is for a process that is forked from one that has imported all; the exit code is printed.
 DYING_BUILDER = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
 
-    root, source, die_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    root, source = sys.argv[1:]
     WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink",
                "shutil.rmtree", "pyarrow", "ctypes.dlsym"}
     count = 0
@@ -54,6 +55,13 @@ DYING_BUILDER = textwrap.dedent(
     import rasteret_sql.collections.layout as layout
     from rasteret_sql.collections.workspace import Workspace
 
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            die_at = int(line)
+            break
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    else:
+        sys.exit()
     records = pq.read_table(source)
     write_groups = layout._Writer._write_groups
 
@@ -68,14 +76,58 @@ DYING_BUILDER = textwrap.dedent(
         layout.write_collection(records.schema, iter(records.to_batches(100)), build.folder,
                                 info={}, first_part=build.first_part)
         build.commit({})
-    print(count)
+    print(count, flush=True)
     """
 )
 
 
-def run_builder(root: Path, source: Path, die_at: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", DYING_BUILDER, str(root), str(source), str(die_at)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+class Builders:
+    """Builders of one collection, each in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def steps(self) -> int:
+        """Let one finish; how many steps it took."""
+        n_steps = int(self._ask(0))
+        assert self._answer() == "0"
+        return n_steps
+
+    def die_at(self, step: int) -> None:
+        """Let one die before a step."""
+        assert self._ask(step) == str(-signal.SIGKILL)
+
+    def _ask(self, step: int) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{step}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextmanager
+def builders(root: Path, source: Path) -> Iterator[Builders]:
+    with subprocess.Popen(
+        [sys.executable, "-c", DYING_BUILDER, str(root), str(source)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        yield Builders(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def run_builder(root: Path, source: Path) -> subprocess.CompletedProcess[str]:
+    """One builder that finishes or fails."""
+    command = [sys.executable, "-c", DYING_BUILDER, str(root), str(source)]
+    return subprocess.run(
+        command, input="0\n", capture_output=True, text=True, check=False, env=environment()
+    )
 
 
 def environment() -> dict[str, str]:
@@ -100,27 +152,25 @@ def test_a_killed_builder_leaves_the_old_collection_or_the_new_one(
         shutil.rmtree(workspace.root)
         shutil.copytree(tmp_path / "old", workspace.root, symlinks=True)
 
-    whole = run_builder(workspace.root, source, 0)
-    assert whole.returncode == 0, whole.stderr
-    n_steps = int(whole.stdout)
-    assert n_steps > 30
-    # Every step around the switch, and a few of the many writes before it.
-    early = {2, 4, n_steps // 3, n_steps // 2} if old == "version" else set()
-    points = sorted({*early, *range(n_steps - 6, n_steps + 1)})
-    start_over()
-    seen = []
-    for point in points:
-        died = run_builder(workspace.root, source, point)
-        assert died.returncode == -signal.SIGKILL, died.stderr
-        visible = Workspace(workspace.root)
-        (info,) = visible.collections()
-        assert visible.problems == {}
-        pattern = f"{info.path}/**/*.parquet"
-        rows = duckdb.execute("SELECT count(DISTINCT id), count(*) FROM read_parquet(?)", [pattern])
-        assert rows.fetchall()[0] in {(500, 500), (len(new), len(new))}
-        seen.append(info.records)
-        if point > n_steps // 2:
-            start_over()
+    with builders(workspace.root, source) as started:
+        n_steps = started.steps()
+        assert n_steps > 30
+        # Every step around the switch, and a few of the many writes before it.
+        early = {2, 4, n_steps // 3, n_steps // 2} if old == "version" else set()
+        points = sorted({*early, *range(n_steps - 6, n_steps + 1)})
+        start_over()
+        seen = []
+        for point in points:
+            started.die_at(point)
+            visible = Workspace(workspace.root)
+            (info,) = visible.collections()
+            assert visible.problems == {}
+            query = "SELECT count(DISTINCT id), count(*) FROM read_parquet(?)"
+            rows = duckdb.execute(query, [f"{info.path}/**/*.parquet"])
+            assert rows.fetchall()[0] in {(500, 500), (len(new), len(new))}
+            seen.append(info.records)
+            if point > n_steps // 2:
+                start_over()
     assert set(seen) == {500, len(new)}
     build_into(workspace, "s2", records.slice(0, 7))
     assert workspace.find("s2").records == 7
@@ -249,12 +299,13 @@ def test_of_two_building_processes_one_is_refused(
     source = tmp_path / "new.parquet"
     pq.write_table(records, source)
     with workspace.build("s2", "stac") as build:
-        second = run_builder(workspace.root, source, 0)
+        second = run_builder(workspace.root, source)
+        assert second.stdout == "1\n"
         assert f"one running (pid {os.getpid()})" in second.stderr
         write_collection(records.schema, iter(records.to_batches()), build.folder, info={})
         build.commit({})
     assert workspace.find("s2").records == 500
-    assert run_builder(workspace.root, source, 0).returncode == 0
+    assert run_builder(workspace.root, source).stdout.endswith("\n0\n")
 
 
 READER = textwrap.dedent(
@@ -289,12 +340,16 @@ def test_readers_never_see_a_mixture(
 ) -> None:
     """Two versions with other ids, partitions and counts; a query sees one of them, whole."""
     one, two = make_records(40), make_records(50, seed=0 if overlap else 1)
-    versions = [
-        table.set_column(
-            0, table.schema.field("id"), pa.array([f"{letter}{i}" for i in range(len(table))])
-        )
-        for letter, table in (("a", one), ("b", two))
-    ]
+    versions = []
+    for letter, table in (("a", one), ("b", two)):
+        numbers = range(len(table))
+        months = [datetime(2023, 1 + i % 5, 1) if i % 10 < 9 else None for i in numbers]
+        columns = {"id": [f"{letter}{i}" for i in numbers], "datetime": months}
+        for name, values in columns.items():
+            field = table.schema.field(name)
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, field, pa.array(values, field.type))
+        versions.append(table)
     if not overlap:
         versions[1] = versions[1].set_column(
             1, "datetime", pc.add(versions[1]["datetime"], pa.scalar(timedelta(days=3000)))
@@ -309,7 +364,7 @@ def test_readers_never_see_a_mixture(
             stack.callback(popen.kill)
             assert popen.stdout is not None
             assert popen.stdout.readline() == "ready\n"
-        for n_builds in range(6):
+        for n_builds in range(8):
             build_into(workspace, "s2", versions[(n_builds + 1) % 2])
         (workspace.root / "stop").touch()
         results = [ast.literal_eval(popen.communicate()[0]) for popen in readers]

@@ -15,18 +15,17 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
+from docs.pages import block, run, with_command
 from pyproj import Transformer
 from scenes import ROOT, is_installed
 from servers.range_server import RangeServer
 
 import rasteret_sql
-from rasteret_sql.demo import write_scenes
 
 pytestmark = pytest.mark.skipif(
     not is_installed("dbt-core", "dbt-duckdb"), reason="dbt-core and dbt-duckdb are not installed"
 )
 
-DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--no-use-colors")
 OURS = re.compile(r"Traceback|File \"|nanobind|leaked|rasteret_sql/(?!dbt/package)")
 SCENE = "S2A_43PHQ_20240310_L2A"
 """A scene of the last date, which comes between the second and the third run."""
@@ -40,29 +39,33 @@ class Project:
 
     folder: Path
     environment: dict[str, str]
-    items: str
+    forked: subprocess.Popen
     output: str = ""
     results: dict[str, dict] = field(default_factory=dict)
 
     def run(self, *arguments: str) -> int:
-        """Run a command; `results` are its nodes and tests by name."""
-        wanted = () if arguments == ("deps",) else ("--vars", json.dumps({"items": self.items}))
+        """Run a command in a process of its own; `results` are its nodes and tests by name."""
+        (self.folder / "target" / "run_results.json").unlink(missing_ok=True)
+        printed = self.folder / "printed.txt"
+        call = {
+            "arguments": ["--no-use-colors", *arguments],
+            "folder": str(self.folder),
+            "environment": self.environment,
+            "output": str(printed),
+        }
+        self.forked.stdin.write(json.dumps(call) + "\n")
+        self.forked.stdin.flush()
+        code = int(self.forked.stdout.readline())
+        self.finished(printed.read_text())
+        return code
+
+    def finished(self, output: str) -> None:
+        """Take what a command said and left."""
+        self.output, self.results = output, {}
         results = self.folder / "target" / "run_results.json"
-        results.unlink(missing_ok=True)
-        done = subprocess.run(
-            [*DBT, *arguments, "--profiles-dir", ".", *wanted],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        self.output = done.stdout + done.stderr
-        self.results = {}
         if results.exists():
             for result in json.loads(results.read_text())["results"]:
                 self.results[result["unique_id"].split(".")[2]] = result
-        return done.returncode
 
     def manifest(self) -> dict:
         return json.loads((self.folder / "target" / "manifest.json").read_text())
@@ -99,45 +102,77 @@ class Story:
     runs: list[Run]
 
 
-def build(project: Project, server: RangeServer) -> Run:
-    server.reset()
-    assert project.run("build") == 0, project.output
+def built(project: Project, requests: list[dict]) -> Run:
     tables = {
         name: project.rows(f"SELECT * FROM {name} ORDER BY ALL")
         for name in ("parcel_scenes", "parcel_ndvi", "training_samples")
     }
     statuses = {name: result["status"] for name, result in project.results.items()}
-    return Run(statuses, project.output, server.requests(), tables)
+    return Run(statuses, project.output, requests, tables)
+
+
+def build(project: Project, server: RangeServer) -> Run:
+    server.reset()
+    assert project.run("build") == 0, project.output
+    return built(project, server.requests())
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, environment):
-    folder = tmp_path_factory.mktemp("fields")
+def forked():
+    """A process from which commands of dbt are forked."""
+    command = [sys.executable, str(Path(__file__).with_name("forked.py"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        yield running
+        running.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, environment, forked):
+    """The first run is that of the page, as it stands there, over four scenes on a server."""
+    checkout = tmp_path_factory.mktemp("checkout")
     ours = shutil.ignore_patterns("demo", "workspace", "target", "logs", "dbt_packages", "*.duckdb")
-    shutil.copytree(ROOT / "examples" / "dbt", folder / "dbt", ignore=ours)
-    package = ROOT / "rasteret_sql" / "dbt" / "package"
-    items = write_scenes(folder / "scenes")
+    shutil.copytree(ROOT / "examples" / "dbt", checkout / "examples" / "dbt", ignore=ours)
+    environment = with_command(checkout / "bin", environment)
+    commands = block("dbt.md", "export RASTERET_DBT_PACKAGE").splitlines()
+    (demo,) = (command for command in commands if command.startswith("rasteret-sql demo"))
+    run(demo, checkout, environment)
+    scenes = checkout / "examples" / "dbt" / "demo" / "scenes"
+    items = scenes / "items.json"
     whole = json.loads(items.read_text())
-    earlier = [i for i in whole["features"] if i["properties"]["datetime"] < "2024-03"]
-    with RangeServer(scenes=folder / "scenes") as server:
-        project = Project(
-            folder / "dbt",
-            environment | {"RASTERET_DBT_PACKAGE": str(package)},
-            server.url("scenes", items.name),
-        )
-        assert project.run("deps") == 0, project.output
+    with RangeServer(scenes=scenes) as server:
+        for item in whole["features"]:
+            for asset in item["assets"].values():
+                asset["href"] = server.url("scenes", asset["href"].removeprefix("./"))
+        earlier = [i for i in whole["features"] if i["properties"]["datetime"] < "2024-03"]
         items.write_text(json.dumps(whole | {"features": earlier}))
-        runs = [build(project, server), build(project, server)]
+        package = str(ROOT / "rasteret_sql" / "dbt" / "package")
+        project = Project(
+            checkout / "examples" / "dbt", environment | {"RASTERET_DBT_PACKAGE": package}, forked
+        )
+        rest = [command for command in commands if command != demo]
+        assert rest[-1] == "dbt build"
+        project.finished(run("\n".join(rest), checkout, environment | {"NO_COLOR": "1"}))
+        runs = [built(project, server.requests()), build(project, server)]
         items.write_text(json.dumps(whole))
         runs.append(build(project, server))
-        yield Story(project, folder / "scenes", runs)
+        yield Story(project, scenes, runs)
 
 
 def test_every_model_and_test_passes_and_nothing_of_ours_is_printed(story):
-    for run in story.runs:
-        assert set(run.statuses.values()) == {"success", "pass", "no-op"}
-        assert len(run.statuses) == 37
-        assert not OURS.search(run.output)
+    for each in story.runs:
+        assert set(each.statuses.values()) == {"success", "pass", "no-op"}
+        assert len(each.statuses) == 37
+        assert "WARN=0 ERROR=0 SKIP=0" in each.output
+        assert not OURS.search(each.output)
+
+
+def test_the_query_of_the_page_gives_the_index_of_each_parcel(story):
+    query = re.search(r'-c "(.*)"', block("dbt.md", "duckdb fields.duckdb"))[1]
+    rows = story.project.rows(query)
+    assert len(rows) == 8
+    assert [str(row[1]) for row in rows[:2]] == ["2024-01-10", "2024-03-10"]
 
 
 def test_the_collection_is_built_and_then_refreshed(story):
@@ -329,7 +364,7 @@ def tested(story) -> Project:
     )
     assert story.project.run("test", "--select", "source:faulty", "wrong") == 1
     output, results = story.project.output, story.project.results
-    return Project(story.project.folder, {}, "", output, results)
+    return Project(story.project.folder, {}, story.project.forked, output, results)
 
 
 @pytest.mark.any_duckdb
@@ -371,7 +406,7 @@ def copied(story: Story, folder: Path) -> Project:
     shutil.copytree(story.project.folder, folder, dirs_exist_ok=True, symlinks=True)
     (folder / "models" / "faulty.yml").unlink(missing_ok=True)
     (folder / "tests" / "wrong.sql").unlink(missing_ok=True)
-    return Project(folder, story.project.environment, story.project.items)
+    return Project(folder, story.project.environment, story.project.forked)
 
 
 @pytest.mark.any_duckdb

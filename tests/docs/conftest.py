@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.pages import Session
+from docs.pages import Session, with_command
 from scenes import ROOT
 
 import rasteret_sql
@@ -30,19 +30,11 @@ def reader(demo, tmp_path, monkeypatch):
     """A session in a folder with the demo in it, and with a command `rasteret-sql`."""
     folder = tmp_path / "folder"
     shutil.copytree(demo, folder, symlinks=True)
-    command = tmp_path / "bin" / "rasteret-sql"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
-    command.chmod(0o755)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RASTERET_DATASETS", str(tmp_path / "datasets.json"))
-    paths = {
-        "PYTHONPATH": str(ROOT),
-        "PATH": os.pathsep.join(
-            [str(command.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
-        ),
-    }
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path}
     monkeypatch.chdir(folder)
-    session = Session(folder, os.environ | paths)
+    session = Session(folder, with_command(tmp_path / "bin", environment))
     yield session
     session.close()

@@ -17,12 +17,15 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+ROOT = Path(__file__).parents[2]
+INDENTED = re.compile(r"(?:^ {4}.*\n|^\n(?= {4}))+", re.MULTILINE)
 FENCE = re.compile(
     r"(?P<mark>^<!-- not run: .*? -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -55,7 +58,7 @@ class Session:
             AssertionError: a command failed, or a fence of a kind that is not known.
         """
         if kind == "sh":
-            return self._command(text)
+            return run(text, self.folder, self.environment)
         if kind == "python":
             if self._needs_what_is_not_there(text):
                 return None
@@ -84,22 +87,52 @@ class Session:
         else:
             subprocess.run(["bash", "-n", "-c", text], check=True, timeout=20)
 
-    def _command(self, text: str) -> str:
-        done = subprocess.run(
-            ["bash", "-e", "-c", text],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
     def close(self) -> None:
         """Close the session's connection."""
         if "con" in self.names:
             self.names["con"].close()
+
+
+def run(script: str, folder: Path, environment: dict[str, str]) -> str:
+    """Type commands in a folder; what they print.
+
+    Raises:
+        AssertionError: one of them failed.
+    """
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def with_command(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The environment with a command ``rasteret-sql`` in this folder, as after an installation."""
+    folder.mkdir(parents=True)
+    command = folder / "rasteret-sql"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
+    command.chmod(0o755)
+    return environment | {"PATH": f"{folder}:{environment['PATH']}"}
+
+
+def page_text(page: str) -> str:
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page, in order."""
+    return [textwrap.dedent(block).strip() for block in INDENTED.findall(page_text(page))]
+
+
+def block(page: str, start: str) -> str:
+    """The one block that begins so."""
+    (found,) = [text for text in blocks(page) if text.startswith(start)]
+    return found
 
 
 def imported(code: str) -> set[str]:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 import signal
 import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import duckdb
 import pytest
+from docs.pages import block, blocks, page_text, run, with_command
 from docs.test_pages import PAGES
 from scenes import ROOT, is_installed
 from serve.test_serve import Shell, free_port, with_quack
 
 import rasteret_sql
 
-INDENTED = re.compile(r"(?:^ {4}.*\n|^\n(?= {4}))+", re.MULTILINE)
 FENCED = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAME = ("┌", "├", "└")
@@ -34,67 +31,19 @@ with_dbt = pytest.mark.skipif(
 )
 
 
-def page_text(page: str) -> str:
-    return (ROOT / "docs" / page).read_text(encoding="utf-8")
-
-
-def blocks(page: str) -> list[str]:
-    """The indented blocks of a page, in order."""
-    return [textwrap.dedent(block).strip() for block in INDENTED.findall(page_text(page))]
-
-
-def block(page: str, start: str) -> str:
-    """The one block that begins so."""
-    (found,) = [text for text in blocks(page) if text.startswith(start)]
-    return found
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A folder with the examples and a command `rasteret-sql`, as after an installation."""
-    folder = tmp_path_factory.mktemp("checkout")
-    ours = shutil.ignore_patterns("demo", "workspace", "target", "logs", "dbt_packages", "*.duckdb")
-    shutil.copytree(ROOT / "examples", folder / "examples", ignore=ours)
-    command = folder / "bin" / "rasteret-sql"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
-    command.chmod(0o755)
-    return folder
+    """A folder with a command `rasteret-sql`, as after an installation."""
+    return tmp_path_factory.mktemp("checkout")
 
 
 @pytest.fixture(scope="module")
 def at_home(checkout, environment) -> dict[str, str]:
     """The environment, with that command and a home of its own."""
-    path = f"{checkout / 'bin'}:{environment['PATH']}"
-    return environment | {"PATH": path, "HOME": str(checkout)}
-
-
-def run(script: str, folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        ["bash", "-e", "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return with_command(checkout / "bin", environment) | {"HOME": str(checkout)}
 
 
 DBT_FILE = re.compile(r"(?:--|#) ([\w/]+\.(?:sql|yml))\n")
-
-
-@pytest.mark.any_duckdb
-@with_dbt
-def test_the_example_of_dbt_md(checkout, at_home):
-    output = run(block("dbt.md", "export RASTERET_DBT_PACKAGE"), checkout, at_home)
-    assert re.search(r"WARN=0 ERROR=0 SKIP=0", output)
-    query = re.search(r'-c "(.*)"', block("dbt.md", "duckdb fields.duckdb"))[1]
-    with duckdb.connect(str(checkout / "examples/dbt/fields.duckdb"), read_only=True) as con:
-        rows = con.execute(query).fetchall()
-    assert len(rows) == 8
-    assert [str(row[1]) for row in rows[:2]] == ["2024-01-10", "2024-03-10"]
 
 
 @pytest.mark.any_duckdb

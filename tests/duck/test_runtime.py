@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from examples import examples
+from rasteret_sql.duck import sources as kept_sources
 from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import at_least, texts
 from rasteret_sql.duck.connection import Instance
@@ -156,10 +157,12 @@ def test_prepared_statements_with_and_without_parameters(con):
     assert rows(con, "EXECUTE q") == rows(con, "EXECUTE q") == [(4,)]
 
 
-def test_a_prepared_statement_outlives_many_other_calls(con):
+def test_a_prepared_statement_outlives_many_other_calls(con, toy, monkeypatch):
+    monkeypatch.setattr(kept_sources, "_KEPT_BYTES", 4 << 20)
     rows(con, "PREPARE q AS SELECT count(*) FROM toy(2, bands := ['kept'])")
-    for number in range(1200):
+    for number in range(220):
         rows(con, f"DESCRIBE FROM toy(1, bands := ['b{number}'])")
+    assert len(toy.instance.runtime.sources._kept) < 200
     assert rows(con, "EXECUTE q") == [(4,)]
 
 
@@ -262,7 +265,7 @@ def test_thousands_of_calls_leave_nothing_behind(con, toy):
     repeat(300)
     gc.collect()
     before = resident()
-    n_calls = examples(3000, 10_000)
+    n_calls = examples(2000, 10_000)
     repeat(n_calls)
     gc.collect()
     assert resident() - before < 6000 * n_calls
@@ -273,7 +276,7 @@ def test_thousands_of_calls_leave_nothing_behind(con, toy):
 
 def test_what_is_kept_of_statements_is_bounded_by_bytes(con, toy):
     held = []
-    for number in range(150):
+    for number in range(100):
         name = f"b{number}" + "x" * 100_000
         rows(con, "SELECT count(*) FROM toy(1, bands := [$name])", {"name": name})
         held.append(sum(len(source.source.schema.names[1]) for source in sources(toy)))

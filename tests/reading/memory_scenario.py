@@ -1,4 +1,4 @@
-"""Peak memory of a read of about 1 GB of pixels, in a process of its own; see `test_memory`.
+"""Peak memory of a read of 640 MiB of pixels, in a process of its own; see `test_memory`.
 
     python memory_scenario.py FOLDER QUERY
 
@@ -17,7 +17,7 @@ import tifffile
 import rasteret_sql
 from rasteret_sql.reading.tile_store import STORE
 
-SIDE, N_SCENES = 4096, 32
+SIDE, N_SCENES = 4096, 20
 
 
 def status_mib(field: str) -> float:

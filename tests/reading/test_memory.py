@@ -1,4 +1,4 @@
-"""Peak memory of reads that decode four times the budget."""
+"""Peak memory of reads that decode two and a half times the budget."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def test_peak_memory_stays_near_the_budget(tmp_path, query):
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts["decoded_mib"] >= 1000
+    assert facts["decoded_mib"] >= 2.5 * BUDGET_BYTES / 2**20
     assert facts["peak_mib"] <= ALLOWED_MIB, facts

@@ -16,7 +16,7 @@ from affine import Affine
 from reading.read_oracle import build_files, call_of, make_areas, random_polygon
 
 import rasteret_sql
-from examples import examples
+from examples import examples, in_turns
 from rasteret_sql.errors import RasteretError
 from rasteret_sql.reading.outputs import chip_stacks, composites
 from rasteret_sql.reading.tile_store import STORE
@@ -174,22 +174,22 @@ def total(requests):
     return sum((stop - start) * n for (_, start, stop), n in requests.items())
 
 
+SEVERAL = (
+    {"ids": ["S2A_43PHQ_20240110_L2A"]},
+    {"date_range": ["2024-02-01", "2024-02-28"]},
+    {"bbox": [77.984, 13.004, 77.99, 13.01]},
+    {"bbox": [77.97, 13.0, 78.03, 13.03], "level": 1},
+    {"geometry": "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"},
+    {"aois": "fields"},
+    {"aois": "SELECT * FROM fields WHERE area <> '3'", "level": 2},
+    {"aois": "fields", "date_range": [None, "2024-01-31"]},
+)
+
+
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"ids": ["S2A_43PHQ_20240110_L2A"]},
-        {"date_range": ["2024-02-01", "2024-02-28"]},
-        {"bbox": [77.984, 13.004, 77.99, 13.01]},
-        {"bbox": [77.97, 13.0, 78.03, 13.03], "level": 1},
-        {"geometry": "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"},
-        {"aois": "fields"},
-        {"aois": "SELECT * FROM fields WHERE area <> '3'", "level": 2},
-        {"aois": "fields", "date_range": [None, "2024-01-31"]},
-    ],
-    ids=str,
+    ("options", "bands"), in_turns(SEVERAL, (["B04"], ["B08", "SCL"], None)), ids=str
 )
-@pytest.mark.parametrize("bands", [["B04"], ["B08", "SCL"], None])
 def test_a_read_of_several_scenes_requests_its_plan(s2, server, options, bands):
     rng = np.random.default_rng(5)
     areas = {
@@ -236,8 +236,7 @@ MOSAICS = {
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("case", list(MOSAICS))
-@pytest.mark.parametrize("bands", [["B04"], ["B08", "B04"]])
+@pytest.mark.parametrize(("case", "bands"), in_turns(MOSAICS, (["B04"], ["B08", "B04"])))
 def test_composites_and_stacks_request_their_plan(s2, server, monkeypatch, case, bands):
     """Each range once, though blocks and squares share tiles."""
     if len(bands) == 1:

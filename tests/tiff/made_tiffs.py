@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
 import warnings
@@ -245,8 +246,8 @@ def sizes() -> Iterator[bytes | None]:
         yield by_gdal(pixels, compress=codec, webp_lossless="YES", interleave="pixel", **layout)
 
 
-def all_files() -> Iterator[bytes]:
-    """Every file that could be made."""
-    for data in itertools.chain(lossless(), odd_bits(), images(), ycbcr(), sizes()):
-        if data is not None:
-            yield data
+@functools.cache
+def all_files() -> tuple[bytes, ...]:
+    """Every file that could be made; it takes some seconds, and several files of tests ask."""
+    made = itertools.chain(lossless(), odd_bits(), images(), ycbcr(), sizes())
+    return tuple(data for data in made if data is not None)
