@@ -248,4 +248,5 @@ def test_every_fenced_statement_runs_or_binds_where_it_needs_the_network(
 ):
     con = before_a_build if "rasteret_build" in statement else after_a_build
     verb = "EXPLAIN " if "://" in statement else ""
-    con.execute(verb + statement.replace("'s3://bucket/index.parquet'", "'scenes_table'")).fetchall()
+    text = statement.replace("'s3://bucket/index.parquet'", "'scenes_table'")
+    con.execute(verb + text).fetchall()
