@@ -61,7 +61,7 @@ def dataset_of(
     listed = ", ".join(one.id for one in found) or "none fits"
     raise InputError.expected(
         "collection",
-        "one of a known data set",
+        "a collection of a data set that is known",
         f"{data_source or 'no data source'} ({listed})",
         "say which with dataset_id :=",
     )

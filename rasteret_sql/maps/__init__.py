@@ -161,6 +161,8 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+        run.stop()
+        server.end_answers()
 
 
 def _all(con: duckdb.DuckDBPyConnection, run: Connections, database: str | None) -> list[Source]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import duckdb
 
 from rasteret_sql.duck.results import translated
 from rasteret_sql.errors import InputError, InterruptedReadError, RasteretError
+
+_STOP_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 
 class Connections:
@@ -30,6 +34,9 @@ class Connections:
         self._limit = time_limit_seconds
         self._free: queue.LifoQueue[duckdb.DuckDBPyConnection | None] = queue.LifoQueue()
         self._lock = threading.Lock()
+        self._n_workers = n_workers
+        self._in_use: set[duckdb.DuckDBPyConnection] = set()
+        self._is_stopped = False
         for _ in range(n_workers):
             self._free.put(None)
 
@@ -71,15 +78,44 @@ class Connections:
             finally:
                 timer.cancel()
 
+    def stop(self) -> None:
+        """Interrupt what runs and wait until it has ended; later statements are refused.
+
+        The interpreter must not end while a thread of the server is inside DuckDB.
+        """
+        self._is_stopped = True
+        deadline = time.monotonic() + _STOP_SECONDS
+        n_ended = 0
+        while n_ended < self._n_workers and time.monotonic() < deadline:
+            for cursor in tuple(self._in_use):
+                cursor.interrupt()
+            with suppress(queue.Empty):
+                self._free.get(timeout=_LOOK_SECONDS)
+                n_ended += 1
+
+    def _next(self) -> duckdb.DuckDBPyConnection | None:
+        """The cursor of a worker that is free; None: it has none yet.
+
+        Raises:
+            InterruptedReadError: the server has ended meanwhile.
+        """
+        while not self._is_stopped:
+            with suppress(queue.Empty):
+                return self._free.get(timeout=_LOOK_SECONDS)
+        raise InterruptedReadError("request: expected a server, got none; it has ended")
+
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        cursor = self._free.get()
+        cursor = self._next()
         try:
             if cursor is None:
                 with self._lock:
                     cursor = self._con.cursor()
+            self._in_use.add(cursor)
             yield cursor
         finally:
+            if cursor is not None:
+                self._in_use.discard(cursor)
             self._free.put(cursor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -9,12 +10,14 @@ import re
 import selectors
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from rasteret_sql.errors import (
@@ -176,6 +179,7 @@ class MapServer(ThreadingHTTPServer):
         self.app, self.tokens = app, tuple(tokens)
         self._names = {*LOCAL_NAMES, host.lower()}
         self._is_public = is_public
+        self._answering: dict[threading.Thread, socket.socket] = {}
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -185,6 +189,26 @@ class MapServer(ThreadingHTTPServer):
             raise InputError.expected(
                 "port", f"a free one of {host}, not {port}", got, "choose another"
             ) from error
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer a client, in a thread of its own; `end_answers` knows of it."""
+        thread = threading.current_thread()
+        self._answering[thread] = request
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._answering.pop(thread, None)
+
+    def end_answers(self, seconds: float = 10) -> None:
+        """Take no more requests of clients that are there, and wait for their threads.
+
+        The interpreter must not end while one of them is inside DuckDB.
+        """
+        deadline = time.monotonic() + seconds
+        for thread, request in list(self._answering.items()):
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RD)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def port(self) -> int:

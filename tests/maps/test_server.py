@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import re
 import signal
 import subprocess
+import threading
+import time
+import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
 import rasterio
-from maps.conftest import TOKEN, Client
+from maps.conftest import TOKEN, Client, tile_at
 from processes import heeding_ctrl_c
 from rasterio.features import geometry_mask
 from rasterio.warp import transform, transform_geom
@@ -427,3 +432,32 @@ def test_several_files_and_queries_have_names_of_their_own(tmp_path, scenes):
         assert sorted(found) == ["files_2", "files_3", "query", "query_2"]
     assert con.execute("FROM files").fetchall() == [(1,)]
     con.close()
+
+
+def test_a_server_that_is_stopped_while_it_answers_ends_quietly(workspace):
+    """DuckDB 1.5 aborted, and 2.0 printed what leaks, where a thread was inside of it."""
+    program = subprocess.Popen(
+        heeding_ctrl_c(
+            "-m", "rasteret_sql", "map", "s2", "--workspace-dir", str(workspace), "--port", "0"
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address, token = program.stdout.readline().strip().split("/?token=")
+    tile = tile_at(78.0, 13.015, 14)[0]
+
+    def ask(number):
+        query = urlencode({"expression": f"B08 + {number}", "rescale": "0,5000", "token": token})
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            urllib.request.urlopen(f"{address}/tiles/s2/{tile}.png?{query}", timeout=20).read()
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(40)]
+    for client in clients:
+        client.start()
+    time.sleep(0.5)
+    program.send_signal(signal.SIGTERM)
+    _, errors = program.communicate(timeout=40)
+    for client in clients:
+        client.join()
+    assert (program.returncode, errors) == (0, "")
