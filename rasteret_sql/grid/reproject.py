@@ -481,6 +481,10 @@ def _moved_parts(geometry: BaseGeometry, move: pyproj.Transformer, dst: pyproj.C
     if shapely.get_dimensions(geometry) < 1:
         xy = _move(shapely.get_coordinates(parts), move)
         return joined(list(shapely.points(xy[np.isfinite(xy).all(axis=1)])), 0)
+    has_length = shapely.length(parts) > 0
+    dots = [shapely.transform(dot, lambda xy: _move(xy, move)) for dot in parts[~has_length]]
+    dots = [dot for dot in dots if np.isfinite(shapely.get_coordinates(dot)).all()]
+    parts = parts[has_length]
     xy, line = _follow_lines(parts, np.zeros(len(parts), np.int64), move, dst)
     known = np.isfinite(xy).all(axis=1)
     run = np.cumsum((np.diff(line, prepend=-1) != 0) | (np.diff(known, prepend=False) != 0))
@@ -488,7 +492,7 @@ def _moved_parts(geometry: BaseGeometry, move: pyproj.Transformer, dst: pyproj.C
     lines = np.split(xy, np.flatnonzero(np.diff(run)) + 1) if len(xy) else []
     if dst.is_geographic:
         lines = [np.column_stack([np.unwrap(a[:, 0], period=360), a[:, 1]]) for a in lines]
-    return joined([shapely.LineString(a) for a in lines if len(a) > 1], 1)
+    return joined([*(shapely.LineString(a) for a in lines if len(a) > 1), *dots], 1)
 
 
 def _extents(xy: _Floats, ring: NDArray[np.int64], of_area: NDArray[np.int64]) -> _Floats:
