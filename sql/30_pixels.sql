@@ -162,6 +162,8 @@ Histograms: one row per record, area, band and bin.
 
 Bins are NumPy's: each holds its lower edge, the last one its upper edge too. With
 value_range they are the same for all records, so that GROUP BY band, bin adds them up.
+Without it, values too near each other for edges of type DOUBLE (integers beyond 2^53)
+get bins as narrow as DOUBLE allows around them.
 
 collection       VARCHAR    name of a collection, view or table; SELECT text; Parquet path; or rasters: a path, URL or pattern that ends in .tif or .tiff
 bands            VARCHAR[]  bands to read, in this order; default: all
