@@ -240,7 +240,7 @@ def area_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
 def zone_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
     """The polygons of a geometry as `area_of`; where it has none its lines, else its points.
 
-    A line without length is a point.
+    A line without length is a point, or a part of a line with others.
 
     Raises:
         InputError: it has nothing of these, or coordinates are no numbers or no degrees.
@@ -249,8 +249,9 @@ def zone_of(shape: BaseGeometry, crs: pyproj.CRS | None) -> BaseGeometry:
     zone = polygonal(shape)
     if zone.is_empty:
         lines = shapely.get_parts(joined([shape], 1))
-        zone = joined([one for one in lines if one.length > 0], 1)
-        if zone.is_empty:
+        if any(one.length > 0 for one in lines):  # a part without length burns a pixel too
+            zone = joined(list(lines), 1)
+        else:
             zone = joined([shape, *(shapely.Point(one.coords[0]) for one in lines)], 0)
     if zone.is_empty or shapely.get_dimensions(zone) == 2:
         return area_of(shape, crs)

@@ -149,12 +149,17 @@ def _into_domain(geometry: BaseGeometry, dst: pyproj.CRS, around: BBox | None) -
 
 def _is_direct(geometries: NDArray[np.object_], src: pyproj.CRS, dst: pyproj.CRS) -> bool:
     """Whether areas need not be cut on the way to a projection, or are in degrees for that."""
-    domain = domain_of(dst)
-    if domain is None or src.is_geographic:
+    if src.is_geographic:
         return True
+    domain, centre = domain_of(dst), _central_meridian(dst)
     around = shapely.box(*shapely.total_bounds(geometries))
-    boxes = shapely.MultiPolygon([shapely.box(*box) for box in lonlat_boxes(around, src)])
-    return bool(shapely.covers(domain, _wrap(boxes, _central_meridian(dst), seam=0.0)))
+    boxes = lonlat_boxes(around, src)
+    if domain is None:
+        seam = (centre + 360.0) % 360.0 - 180.0
+        is_cut = seam == -180.0 and len(boxes) > 1
+        return not is_cut and not any(box.xmin < seam < box.xmax for box in boxes)
+    on_earth = shapely.MultiPolygon([shapely.box(*box) for box in boxes])
+    return bool(shapely.covers(domain, _wrap(on_earth, centre, seam=0.0)))
 
 
 def _onto_map(geometry: BaseGeometry, src: pyproj.CRS) -> tuple[BaseGeometry, Map | None]:
@@ -476,7 +481,10 @@ def _moved_parts(geometry: BaseGeometry, move: pyproj.Transformer, dst: pyproj.C
     if shapely.get_dimensions(geometry) < 1:
         xy = _move(shapely.get_coordinates(parts), move)
         return joined(list(shapely.points(xy[np.isfinite(xy).all(axis=1)])), 0)
-    parts = parts[shapely.length(parts) > 0]
+    has_length = shapely.length(parts) > 0
+    dots = [shapely.transform(dot, lambda xy: _move(xy, move)) for dot in parts[~has_length]]
+    dots = [dot for dot in dots if np.isfinite(shapely.get_coordinates(dot)).all()]
+    parts = parts[has_length]
     xy, line = _follow_lines(parts, np.zeros(len(parts), np.int64), move, dst)
     known = np.isfinite(xy).all(axis=1)
     run = np.cumsum((np.diff(line, prepend=-1) != 0) | (np.diff(known, prepend=False) != 0))
@@ -484,7 +492,7 @@ def _moved_parts(geometry: BaseGeometry, move: pyproj.Transformer, dst: pyproj.C
     lines = np.split(xy, np.flatnonzero(np.diff(run)) + 1) if len(xy) else []
     if dst.is_geographic:
         lines = [np.column_stack([np.unwrap(a[:, 0], period=360), a[:, 1]]) for a in lines]
-    return joined([shapely.LineString(a) for a in lines if len(a) > 1], 1)
+    return joined([*(shapely.LineString(a) for a in lines if len(a) > 1), *dots], 1)
 
 
 def _extents(xy: _Floats, ring: NDArray[np.int64], of_area: NDArray[np.int64]) -> _Floats:

@@ -322,3 +322,25 @@ def test_the_far_end_of_an_equidistant_map_is_refused_where_it_would_be_wrong():
     x, y = centres(bounds)
     lat = transformer(crs, LONLAT).transform(x, y)[1]
     np.testing.assert_array_equal(shapely.contains_xy(area.to_crs(crs, bounds), x, y), lat < 0)
+
+
+@pytest.mark.parametrize("dst", [6933, 3857, SINUSOIDAL])
+@pytest.mark.parametrize("src", [32601, 32660, 3413])
+def test_a_projected_area_across_the_seam_of_another_projection_is_cut_there(src, dst):
+    x, y = transformer(LONLAT, src).transform(180, 60)
+    zones = np.array([shapely.box(x - 1e5, y - 1e5, x + 1e5, y + 1e5)])
+    for got in (
+        module.reproject(zones[0], crs_of(src), crs_of(dst)),
+        module.reproject_all(zones, crs_of(src), crs_of(dst))[0],
+    ):
+        assert len(got.geoms) == 2
+        assert got.area < 2e11
+        lon, lat = centres(BBox(-180, 58, 180, 62), 400)
+        lon = np.concatenate([lon, 180 - np.abs(lon) % 0.02 * 100, np.abs(lon) % 0.02 * 100 - 180])
+        lat = np.tile(lat, (3, 1))
+        sx, sy = transformer(LONLAT, src).transform(lon, lat)
+        inside = shapely.contains_xy(zones[0], sx, sy)
+        dx, dy = transformer(LONLAT, dst).transform(lon, lat)
+        assert inside.sum() > 100
+        sure = ~near_edge(zones[0], sx, sy, 100)
+        np.testing.assert_array_equal(shapely.contains_xy(got, dx, dy)[sure], inside[sure])

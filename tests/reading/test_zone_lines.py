@@ -273,3 +273,26 @@ def test_what_lines_and_points_lack_is_refused(con, tmp_path, shape, arguments, 
     )
     with pytest.raises(InputError, match=f"zones: expected {told}"):
         rasteret_sql.sql(con, f"FROM {call}").fetchall()
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("weights", ["center", "touched"])
+@pytest.mark.parametrize("crs", ["EPSG:32643", "EPSG:4326"])
+def test_a_part_without_length_burns_its_pixel(con, tmp_path, weights, crs):
+    transform = TRANSFORMS["north-up"]
+    path = made(con, tmp_path, transform)
+    line, dot = [(3.3, 40.7), (17.2, 61.1)], [(80.4, 9.3), (80.4, 9.3)]
+    zones = {
+        "with": shapely.MultiLineString([line, dot]), "without": shapely.LineString(line)
+    }  # fmt: skip
+    zones = {name: to_map(zone, transform) for name, zone in zones.items()}
+    values, valid, mask = burnt(path, zones["with"], touched=weights == "touched")
+    if crs != "EPSG:32643":
+        zones = {k: reproject(z, crs_of("EPSG:32643"), crs_of(crs)) for k, z in zones.items()}
+    rows = stats_of(con, zones, weights=weights, geometry_crs=crs)
+    assert mask[9, 80]
+    assert rows["with"]["pixel_count"] == rows["without"]["pixel_count"] + 1
+    assert rows["with"]["sum"] == rows["without"]["sum"] + values[9, 80]
+    if crs == "EPSG:32643":
+        assert rows["with"]["pixel_count"] == mask.sum()
+        assert rows["with"]["sum"] == values[mask & valid].sum()
