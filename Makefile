@@ -36,10 +36,10 @@ DUCKDB_TESTS := tests/duck tests/sql tests/reading tests/collections tests/datas
 demo: $(VENV)/.user
 	$(BIN)/rasteret-sql demo
 
-# The parts run two at a time; the closing line of pytest comes last.
+# Both runs of tests, and the other parts beside them; the closing line of pytest comes last.
 test:
 	@rm -f .test-summary
-	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-O) \
+	@$(MAKE) --no-print-directory -j3 $(if $(filter output-sync,$(.FEATURES)),-O) \
 	  test-duckdb15 test-duckdb2 check wheel
 	@cat .test-summary
 
