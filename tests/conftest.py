@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from cursors import cursor_of
 from scenes import ROOT, build_workspace
 from servers.range_server import RangeServer
 
@@ -36,6 +38,28 @@ def con(tmp_path):
     con = rasteret_sql.connect(workspace=tmp_path / "workspace", config={"threads": 2})
     yield con
     con.close()
+
+
+@pytest.fixture(scope="module")
+def _connected(tmp_path_factory):
+    """A connection for a file of tests, and the folder of its workspace."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    con = rasteret_sql.connect(workspace=workspace, config={"threads": 2})
+    yield con, workspace
+    con.close()
+
+
+@pytest.fixture
+def cursor(_connected):
+    """A cursor of that connection; the workspace is empty."""
+    con, workspace = _connected
+    with cursor_of(con) as cursor:
+        yield cursor
+    for path in workspace.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @pytest.fixture

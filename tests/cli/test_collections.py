@@ -274,7 +274,7 @@ def test_progress_shows_on_a_terminal_only_and_clears_its_line(monkeypatch, term
     monkeypatch.setattr(display, "_PERIOD_S", 0.001)
     with display.shown("building s2"):
         while terminal and screen.text.count("building s2") < 3:
-            pass
+            time.sleep(0.001)
     assert ("building s2 0 s" in screen.text) == terminal
     assert screen.text.endswith("\r\x1b[K" if terminal else "")
 

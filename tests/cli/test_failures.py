@@ -269,6 +269,7 @@ def test_ctrl_c_ends_a_long_read_within_two_seconds_with_130(command, server, tm
         while not any(request["path"].startswith(f"/{format_}/") for request in server.requests()):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
+            time.sleep(0.02)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)

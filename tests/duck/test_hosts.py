@@ -254,7 +254,7 @@ def test_a_kernel_restarts_in_the_middle_of_a_read(kernel, silent):
 
 
 SESSION = """
-import threading
+import threading, time
 import pytest, rasteret_sql
 from rasteret_sql.duck.stream import n_pulling
 
@@ -269,7 +269,7 @@ def read(query):
 def test_fails_while_another_thread_reads():
     threading.Thread(target=read, args=({query!r},), daemon=True).start()
     while not n_pulling(lambda _owner: True):
-        pass
+        time.sleep(0.001)
     assert con is None
 
 def test_fails_with_a_half_read_result():

@@ -20,6 +20,12 @@ PIXELS = "SELECT id, count(B04), sum(B04) FROM rasteret_pixels('{}') GROUP BY id
 CANONICAL = ["assets", "proj:epsg", "crs", "bbox"]
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def names_of(rows, query, parameters=None):
     return [row[0] for row in rows(f"DESCRIBE FROM {query}", parameters)]
 

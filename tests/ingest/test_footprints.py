@@ -21,6 +21,12 @@ from rasteret_sql.units import BBox
 SIDE = 64
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def write_tiff(path, epsg=32643, left=600000, top=1450000, pixel=100):
     with rasterio.open(
         path,

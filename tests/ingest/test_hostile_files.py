@@ -16,6 +16,12 @@ pytestmark = pytest.mark.any_duckdb
 ENTRIES = [(256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (273, 4, 1, 400), (279, 4, 1, 4096)]
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def tiff(*entries, tail=b""):
     body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
     data = b"II*\0" + struct.pack("<I", 8) + body + bytes(4)

@@ -24,6 +24,12 @@ from rasteret_sql.ingest.table.tables import records_from_table
 pytestmark = pytest.mark.any_duckdb
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def item(name="i", properties=None, assets=None, **extra):
     red = {"href": "https://h/red.tif", "type": "image/tiff"}
     return {

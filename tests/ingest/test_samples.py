@@ -20,6 +20,12 @@ pytestmark = pytest.mark.any_duckdb
 UTM = Affine(10, 0, 500000, 0, -10, 1500000)
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def write_tiff(path, n_samples, descriptions=(), alpha=False, epsg=32643, transform=UTM):
     """A raster whose pixels differ between samples, written by GDAL."""
     values = np.arange(n_samples * 8 * 8, dtype="uint16").reshape(n_samples, 8, 8)

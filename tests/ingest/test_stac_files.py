@@ -99,6 +99,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def no_network(url: str) -> bytes:
     raise CollectionError(_NO_NETWORK)
 

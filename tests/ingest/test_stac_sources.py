@@ -18,6 +18,12 @@ import rasteret_sql
 
 
 @pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
+@pytest.fixture
 def paths(items, scenes):
     """The items with absolute hrefs."""
     for item in items["features"]:

@@ -16,6 +16,12 @@ UTM = (780_000.0, 1_430_000.0, 790_000.0, 1_440_000.0)
 
 
 @pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
+@pytest.fixture
 def paths(scenes):
     """Paths of two bands of one scene."""
     folder = min(path for path in scenes.iterdir() if path.is_dir())

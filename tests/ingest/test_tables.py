@@ -27,6 +27,12 @@ BOX = shapely.box(1, 2, 3, 4)
 UTM = pyproj.CRS(32631)
 
 
+@pytest.fixture
+def con(cursor):
+    """A cursor on an empty workspace."""
+    return cursor
+
+
 def records_of(table, **options):
     if isinstance(table, dict):
         table = pa.table(table)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-
 import pytest
 import tifffile
+from cursors import cursor_of
 from reading.made import Files, Run, until
 from reading.rasters import write
 from reading.read_oracle import build_files
@@ -65,50 +63,10 @@ def scenes(server, tmp_path_factory):
     return folder, workspace
 
 
-MADE = """
-SELECT 'DETACH', database_name, '' FROM duckdb_databases() WHERE NOT internal
-UNION ALL SELECT 'DROP SCHEMA', schema_name, 'CASCADE' FROM duckdb_schemas()
-    WHERE NOT internal AND database_name = current_database()
-UNION ALL SELECT 'DROP TABLE', table_name, '' FROM duckdb_tables()
-    WHERE schema_name = 'main' AND database_name = current_database()
-UNION ALL SELECT 'DROP VIEW', view_name, '' FROM duckdb_views()
-    WHERE NOT internal AND schema_name = 'main' AND database_name = current_database()
-"""
-
-
-@contextlib.contextmanager
-def cursor_of(con):
-    """A cursor for one test; what that makes in the database is dropped in the end.
-
-    To connect costs more than most of the tests do.
-    """
-    kept = set(con.execute(MADE).fetchall())
-    with con.cursor() as cursor:
-        yield cursor
-    for drop, name, rest in set(con.execute(MADE).fetchall()) - kept:
-        con.execute(f'{drop} "{name}" {rest}')
-
-
-@pytest.fixture(scope="module")
-def _connected(tmp_path_factory):
-    """A connection with a workspace of its own, and the folder of that."""
-    workspace = tmp_path_factory.mktemp("workspace")
-    con = rasteret_sql.connect(workspace=workspace, config={"threads": 2})
-    yield con, workspace
-    con.close()
-
-
 @pytest.fixture
-def con(_connected):
+def con(cursor):
     """A cursor on an empty workspace."""
-    con, workspace = _connected
-    with cursor_of(con) as cursor:
-        yield cursor
-    for path in workspace.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    return cursor
 
 
 @pytest.fixture(scope="module")
