@@ -16,6 +16,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.geo_key import with_declared_crs
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.grid.crs import LONLAT
 from rasteret_sql.grid.outlines import outline
@@ -371,10 +372,13 @@ class _Windows:
         return coords | labels, attributes | told
 
 
-def _table_of(relation: ArrowStream) -> pa.Table:
+def _table_of(relation: Any) -> pa.Table:  # noqa: ANN401 (what else it may be is refused)
     reader = getattr(relation, "to_arrow_reader", None)
     if reader is not None:
-        return reader(_ROWS_AT_ONCE).read_all()
+        table = reader(_ROWS_AT_ONCE).read_all()
+        kinds = getattr(relation, "types", None) or [one[1] for one in relation.description]
+        schema = with_declared_crs(table.schema, kinds)
+        return pa.Table.from_arrays(table.columns, schema=schema)
     if not hasattr(relation, "__arrow_c_stream__"):
         raise InputError.expected(
             "relation",

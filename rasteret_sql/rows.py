@@ -200,7 +200,9 @@ def _crs_of(field: pa.Field) -> Any:  # noqa: ANN401 (a CRS, or its name)
     """The CRS that a column of GEOMETRY names; longitude and latitude where it names none."""
     told = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}").get("crs")
     named = told.get("id", {}) if isinstance(told, dict) else {}
-    if not told or (named.get("authority"), named.get("code")) == tuple(LONLAT.split(":")):
+    if told in (None, LONLAT) or (named.get("authority"), named.get("code")) == tuple(
+        LONLAT.split(":")
+    ):
         return LONLAT
     return crs_of(told if isinstance(told, str) else json.dumps(told))
 

@@ -6,8 +6,6 @@ HUGEINT as DECIMAL(38, 0) unchecked: 2.0 closes the whole database over one that
 
 from __future__ import annotations
 
-import re
-
 import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
@@ -21,7 +19,6 @@ _INSTEAD = {
     "bignum": "VARCHAR",
     "variant": "VARCHAR",
 }
-_GEOMETRY = re.compile(r"GEOMETRY\('(.*)'\)", re.DOTALL)
 _NESTED = ("list", "array", "map", "struct", "union", "tuple")
 
 
@@ -38,21 +35,6 @@ def with_plain_types(relation: duckdb.DuckDBPyRelation) -> str:
         if _is_changed(kind)
     ]
     return f" REPLACE ({', '.join(casts)})" if casts else ""
-
-
-def geometry_crs(relation: duckdb.DuckDBPyRelation) -> dict[str, str]:
-    """The CRS of each GEOMETRY column that declares one; DuckDB 1.5 leaves it out of Arrow.
-
-    Example:
-        >>> geometry_crs(duckdb.sql("SELECT 'POINT (1 2)'::GEOMETRY('OGC:CRS84') AS g, 1 AS a"))
-        {'g': 'OGC:CRS84'}
-    """
-    found = {}
-    for name, kind in zip(relation.columns, relation.types, strict=True):
-        match = _GEOMETRY.fullmatch(str(kind))
-        if match:
-            found[name] = match[1].replace("''", "'")
-    return found
 
 
 def _parts(kind: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:

@@ -24,7 +24,6 @@ from rasteret_sql.duck.relations import (
     caller_sql,
     check_bands,
     find_visible,
-    read_table,
     reading_columns,
     resolve,
     unreadable,
@@ -218,7 +217,7 @@ class BoundRead:
                 table = self.private.wait(scan.check)
             else:
                 assert self.aois is not None  # noqa: S101 (one of both)
-                table = read_table(self.call, self.aois)
+                table = self.aois.table(self.call)
             if table is None:
                 empty = pa.RecordBatch.from_pylist([], schema=self.target_schema)
                 return Targets([], None, empty)

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from rasteret_sql.collections.footers import CollectionInfo
+from rasteret_sql.collections.geo_key import with_declared_crs
 from rasteret_sql.collections.parquet_source import ParquetSource
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.duck.calls import Call
@@ -142,11 +143,35 @@ class Relation:
         try:
             reader = stream(cursor, f"SELECT {listed} FROM {self.sql}{condition}", _BATCH_ROWS)
             self._check_types(reader.schema)
-            yield from (batch for batch in reader if batch.num_rows)
+            schema = self._as_bound(reader.schema)
+            for batch in reader:
+                if batch.num_rows:
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
         except duckdb.Error as error:
             raise unreadable(self.label, error) from error
         finally:
             cursor.close()
+
+    def table(self, call: Call) -> pa.Table:
+        """All rows."""
+        cursor = call.cursor()
+        try:
+            found = cursor.sql(f"SELECT * FROM {self.sql}").to_arrow_table()
+        except duckdb.Error as error:
+            raise unreadable(self.label, error) from error
+        finally:
+            cursor.close()
+        return pa.Table.from_arrays(found.columns, schema=self._as_bound(found.schema))
+
+    def _as_bound(self, now: pa.Schema) -> pa.Schema:
+        """A schema of what DuckDB gives, with the CRS of geometries that was found at first."""
+        if IS_DUCKDB_2 or self.source is not None:
+            return now
+        bound = {field.name: field.metadata for field in self.schema}
+        return pa.schema(
+            [field.with_metadata(bound.get(field.name, field.metadata)) for field in now],
+            now.metadata,
+        )
 
     def _check_types(self, now: pa.Schema) -> None:
         """Refuse what was altered after it was bound; a cast could change its values."""
@@ -201,6 +226,8 @@ def resolve(call: Call, text: object, argument: str = "collection") -> Relation:
             sql = f"(SELECT *{casts} FROM {sql})"
             bound = cursor.sql(f"SELECT * FROM {sql} LIMIT 0")
         schema = bound.to_arrow_table().schema
+        if not IS_DUCKDB_2:
+            schema = with_declared_crs(schema, bound.types)
     except duckdb.Error as error:
         raise unreadable(f"{argument} {text!r}", error) from error
     finally:
@@ -263,17 +290,6 @@ def _folder_of_view(call: Call, name: str) -> str | None:
 def _of_version(name: str, version: Version) -> Relation:
     sql = quote_identifier(name)
     return Relation(sql, version.schema, name, sql, version=version)
-
-
-def read_table(call: Call, relation: Relation) -> pa.Table:
-    """All rows of a relation that a connection of our own sees."""
-    cursor = call.cursor()
-    try:
-        return cursor.sql(f"SELECT * FROM {relation.sql}").to_arrow_table()
-    except duckdb.Error as error:
-        raise unreadable(relation.label, error) from error
-    finally:
-        cursor.close()
 
 
 def find_visible(call: Call, text: object, argument: str) -> Relation | None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from rasteret_sql.collections.footprints import wkb_as_text
+from rasteret_sql.collections.geo_key import extension
 from rasteret_sql.collections.workspace import Workspace, check_name
 from rasteret_sql.duck.calls import Call, Scan, Sql, Stream
 from rasteret_sql.duck.checks import flag, rows_not_raster, text
@@ -34,7 +35,6 @@ from rasteret_sql.duck.functions.parameters import (
     URL_REWRITE,
 )
 from rasteret_sql.duck.names import IS_DUCKDB_2, quote_text
-from rasteret_sql.duck.plain_types import geometry_crs
 from rasteret_sql.duck.relation_names import is_path
 from rasteret_sql.duck.relations import Relation, caller_sql, find_visible
 from rasteret_sql.duck.runtime import Runtime
@@ -302,7 +302,7 @@ def table_request(
         return BuildRequest(build, place, None, caller_sql(source) + condition, of_rows)
     from_afar = is_remote(str(source))
     if shape.get("geometry_crs") is None:
-        shape = shape | {"geometry_crs": footprint_crs(call, relation)}
+        shape = shape | {"geometry_crs": footprint_crs(relation)}
 
     def records(_scan: Scan) -> Records:
         def reader() -> pa.RecordBatchReader:
@@ -325,14 +325,13 @@ def table_request(
     return BuildRequest(build, place, records, check=check)
 
 
-def footprint_crs(call: Call, relation: Relation) -> str | None:
+def footprint_crs(relation: Relation) -> str | None:
     """The CRS that the type of a relation's footprints declares, None where Arrow tells it."""
     if IS_DUCKDB_2 or relation.source is not None:
         return None
-    with call.cursor() as cursor:
-        declared = geometry_crs(cursor.sql(f"SELECT * FROM {relation.given} LIMIT 0"))
-    column = find_geometry(relation.schema, None, None) if declared else None
-    return declared.get(column.name) if column is not None else None
+    column = find_geometry(relation.schema, None, None)
+    declared = None if column is None else extension(relation.schema.field(column.name))[1]
+    return None if declared is None else str(declared)
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -109,7 +109,7 @@ def enrich_relation(
         "href_column": href_column,
         "band_index_map": band_index_map,
         "is_whole": False,
-        "geometry_crs": footprint_crs(call, relation) if relation is not None else None,
+        "geometry_crs": footprint_crs(relation) if relation is not None else None,
         "on_error": on_error,
         "max_concurrent": max_concurrent,
     }
