@@ -49,8 +49,8 @@ def _connected(tmp_path_factory):
     con.close()
 
 
-@pytest.fixture
-def cursor(_connected):
+@pytest.fixture(name="cursor")
+def cursor_of_module(_connected):
     """A cursor of that connection; the workspace is empty."""
     con, workspace = _connected
     with cursor_of(con) as cursor:

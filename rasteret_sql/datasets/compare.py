@@ -58,12 +58,12 @@ def dataset_of(
     found = same_api or found
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(one.id for one in found) or "none fits"
+    listed = f" (one of {', '.join(one.id for one in found)})" if found else ""
     raise InputError.expected(
         "collection",
         "a collection of a data set that is known",
-        f"{data_source or 'no data source'} ({listed})",
-        "say which with dataset_id :=",
+        data_source or "no data source",
+        f"say which with dataset_id :={listed}",
     )
 
 

@@ -339,7 +339,10 @@ def test_a_collection_finds_its_data_set_or_says_which_there_are(rows, registere
     assert found["band_map"][2] is False
     assert found["data_source"] == ("mine/s2", "sentinel-2-l2a", False)
     rows("CREATE TABLE copied AS FROM own")
-    with pytest.raises(duckdb.Error, match=r"collection: expected one of .*dataset_id :="):
+    with pytest.raises(
+        duckdb.Error,
+        match=r"collection: expected a collection of .*dataset_id := \(one of .*mine/s2",
+    ):
         rows("FROM rasteret_compare_to_catalog('copied')")
     found = rows(
         "SELECT catalog FROM rasteret_compare_to_catalog('copied', dataset_id := 'mine/s2') "
