@@ -13,7 +13,7 @@ import shapely
 from affine import Affine
 from exactextract import exact_extract
 from exactextract.feature import JSONFeatureSource
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from reading.read_oracle import build_files, call_of, make_areas, opened, rows_of, to_map
 
@@ -114,6 +114,7 @@ def test_lines_and_points_burn_the_pixels_of_gdal(raster, weights, drawn):
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("raster", ["north-up", "oblong"], indirect=True)  # exactextract's limit
 @several
+@example(drawn=[shapely.LineString([(0.0037, 0.0041), (0.0037, 0.0241)])] * 5)
 @given(drawn=st.lists(lines, min_size=5, max_size=25))
 def test_fractions_of_lines_are_lengths_as_in_exactextract(raster, drawn):
     con, path, transform = raster
@@ -138,35 +139,38 @@ def test_fractions_of_lines_are_lengths_as_in_exactextract(raster, drawn):
         if row is None or not row["count"]:
             assert not other["count"]
             continue
+        if not other["count"]:  # exactextract passes over a short line inside a pixel
+            length = lengths_of(path, transform, zones[other["area"]])
+            assert row["count"] == pytest.approx(length, rel=1e-6), zones[other["area"]].wkt
+            continue
         for mine, its in zip(STATS, THEIRS, strict=False):
             near = pytest.approx(other[its], rel=2e-5, abs=2e-3 if mine == "stddev" else 1e-9)
             assert row[mine] == near, (mine, zones[other["area"]].wkt)
 
 
+def lengths_of(path, transform, line):
+    """Length of a line on the valid pixels of a raster, by shapely."""
+    with opened(path) as file:
+        mask, frame = file.read_masks(1) != 0, shapely.box(*file.bounds)
+    rows, cols = np.nonzero(~mask)
+    boxes = [shapely.box(c, r, c + 1, r + 1) for r, c in zip(rows, cols, strict=True)]
+    holes = shapely.union_all(to_map(shapely.MultiPolygon(boxes), transform))
+    length = sum(part.length for part in shapely.get_parts(line & frame))
+    return length - (line & holes).length
+
+
 def test_the_count_of_a_line_is_its_length_on_the_map_by_shapely(con, tmp_path):
     transform = TRANSFORMS["oblong"]
     path = made(con, tmp_path, transform)
-    with opened(path) as file:
-        mask, frame = file.read_masks(1) != 0, shapely.box(*file.bounds)
     rng = np.random.default_rng(3)
     zones = {
         f"z{n}": to_map(shapely.LineString(rng.uniform(-20, 120, (5, 2))), transform)
         for n in range(20)
     }
-    rows, cols = np.nonzero(~mask)
-    holes = shapely.union_all(
-        to_map(
-            shapely.MultiPolygon(
-                [shapely.box(c, r, c + 1, r + 1) for r, c in zip(rows, cols, strict=True)]
-            ),
-            transform,
-        )
-    )
     got = stats_of(con, zones, weights="fraction", stats=["count", "weight_sum"])
     assert len(got) == 20
     for name, line in zones.items():
-        length = sum(part.length for part in shapely.get_parts(line & frame))
-        length -= (line & holes).length
+        length = lengths_of(path, transform, line)
         assert got[name]["count"] == pytest.approx(length, rel=1e-6)
         assert got[name]["weight_sum"] == got[name]["count"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -331,7 +332,7 @@ def footprint_crs(relation: Relation) -> str | None:
         return None
     column = find_geometry(relation.schema, None, None)
     declared = None if column is None else extension(relation.schema.field(column.name))[1]
-    return None if declared is None else str(declared)
+    return declared if declared is None or isinstance(declared, str) else json.dumps(declared)
 
 
 _DEFAULTS: dict[str, Any] = {
