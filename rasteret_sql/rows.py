@@ -15,6 +15,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from rasteret_sql.collections.geo_key import extension
 from rasteret_sql.errors import InputError, UnknownBandError
 from rasteret_sql.grid.crs import LONLAT, crs_of
 from rasteret_sql.grid.windows import pixel_centres
@@ -192,13 +193,12 @@ def storage(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def is_wkb(field: pa.Field) -> bool:
     """Whether a column is GEOMETRY, which DuckDB gives as WKB."""
-    name = (field.metadata or {}).get(b"ARROW:extension:name", b"")
-    return name == b"geoarrow.wkb" or getattr(field.type, "extension_name", "") == "geoarrow.wkb"
+    return extension(field)[0] == "geoarrow.wkb"
 
 
 def _crs_of(field: pa.Field) -> Any:  # noqa: ANN401 (a CRS, or its name)
     """The CRS that a column of GEOMETRY names; longitude and latitude where it names none."""
-    told = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}").get("crs")
+    told = extension(field)[1]
     named = told.get("id", {}) if isinstance(told, dict) else {}
     if told in (None, LONLAT) or (named.get("authority"), named.get("code")) == tuple(
         LONLAT.split(":")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from processes import heeding_ctrl_c
+from servers.range_server import RangeServer
 
 MAX_SECONDS = 1.0
 
@@ -34,6 +35,18 @@ CALLS = {
     "describe": "rasteret_describe('{hang}/far.parquet')",
     "enrich": "rasteret_enrich('{table}', bands := ['b'], href_column := 'url')",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of its own: requests that were left are repeated for a minute or more.
+
+    Tests that count requests would find them in the log of the session's server.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    with RangeServer(scenes=folder) as running:
+        running.folder = folder
+        yield running
 
 
 @pytest.fixture

@@ -203,13 +203,9 @@ def test_files_that_changed_or_went_are_told(rows, items, write_items, server, s
     changed = folder / first / "B04.tif"
     changed.write_bytes(changed.read_bytes() + b"\0")
     (folder / second / "SCL.tif").unlink()
-
-    def requests():  # without late ones of other tests
-        return [one for one in server.requests() if "/validated/" in one["path"]]
-
     server.reset()
     assert faults() == []
-    assert requests() == []
+    assert server.requests() == []
     found = sorted(faults("s2", ", check_remote := true"))
     assert len(found) == 2
     assert {one[:3] for one in found} == {(first, "assets", "B04"), (second, "assets", "SCL")}
@@ -217,13 +213,13 @@ def test_files_that_changed_or_went_are_told(rows, items, write_items, server, s
     assert texts[first].startswith("stale: size ")
     assert texts[second].startswith("gone: ")
     assert "404" in texts[second]
-    asked = [(one["method"], one["path"].split("/", 3)[3]) for one in requests()]
+    asked = [(one["method"], one["path"].split("/", 3)[3]) for one in server.requests()]
     # a file that is gone is asked for once more, as some servers refuse HEAD alone
     assert {path for method, path in asked if method == "GET"} == {f"{second}/SCL.tif"}
     server.reset()
     twice = "FROM s2 UNION ALL BY NAME SELECT * REPLACE (id || 'x' AS id) FROM s2"
     assert len(faults(twice, ", check_remote := true")) == 4
-    assert len(requests()) == len(asked)
+    assert len(server.requests()) == len(asked)
 
 
 def broken(path, how):
