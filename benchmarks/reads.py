@@ -32,7 +32,8 @@ CLIENTS = {
     "e": ("limit", "limit-prefix", "sql-points", "sql-points-used"),
     "f": ("limit", "sql-headers"),
 }
-# Threads of the limit client that were the fastest, by case and latency.
+# Requests at once that were the fastest, by case and latency: threads of the limit client, and
+# max_concurrent where headers are read.
 LANES = {("b", "80"): 256, ("f", "20"): 256, ("f", "80"): 512}
 TIMEOUT_S = 300
 MISSING = 3

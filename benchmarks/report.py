@@ -49,8 +49,9 @@ INTRODUCTION = """\
 Seconds of one SQL statement to an Arrow table over HTTP on this machine, beside those of the
 least that a client can do (`limit_client.py`) in the same run. Every figure is the median of
 repetitions in new processes that alternate, with the smallest and the largest. Not timed:
-imports, one read of another collection and URL. A process reads the headers of a collection at
-its first use; that is timed, except where the collection was used before.
+imports and the garbage that they leave, one read of another collection and URL. A process reads
+the headers of a collection at its first use; that is timed, except where the collection was used
+before.
 `make bench` and `make bench-peers` write this file.
 """
 

@@ -65,11 +65,13 @@ def build(folder: Path, work: Path, base: str) -> None:
             assert report == [(len(records), 0)], report
 
 
-def prepare(base: str, folder: Path, work: Path, case: str, route: str) -> Client:
+def prepare(
+    base: str, folder: Path, work: Path, case: str, route: str, max_concurrent: int
+) -> Client:
     """Do what is not timed. Raises MissingFunctionError."""
     con = rasteret_sql.connect(workspace=work / "workspace")
     if case == "f":
-        return headers_client(con, base)
+        return headers_client(con, base, max_concurrent)
     if route.endswith(USED):
         route = route.removesuffix(USED)
         con.sql("FROM rasteret_plan('s2', bands := ['B04'], ids := ['B00'])").fetchall()
@@ -190,7 +192,7 @@ def cut(scenes: dict[str, np.ndarray], case: str) -> list[np.ndarray]:
     ]
 
 
-def headers_client(con, base: str) -> Client:
+def headers_client(con, base: str, max_concurrent: int) -> Client:
     urls = [f"{base}/{path}" for path in header_paths()]
 
     def query(name: str, hrefs: list[str]) -> str:
@@ -198,7 +200,8 @@ def headers_client(con, base: str) -> Client:
         con.register(name, pa.table({"id": ids, "url": hrefs}))
         return (
             "SELECT id, B04_metadata.tile_offsets AS offsets FROM rasteret_enrich("
-            f"'{name}', href_column := 'url', bands := ['B04'], on_error := 'error')"
+            f"'{name}', href_column := 'url', bands := ['B04'], on_error := 'error', "
+            f"max_concurrent := {max_concurrent})"
         )
 
     con.sql(query("warmup", [f"{base}/{WARM_PATH}"])).to_arrow_table()

@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from typing import IO, Any
 
 import click
@@ -35,22 +37,52 @@ class Failure(click.ClickException):
 
 
 class Group(click.Group):
-    """Commands that belong together."""
+    """Commands that belong together; the help lists them as they were added."""
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 (as click calls it)
-        formatter: click.HelpFormatter,
-    ) -> None:
+    def names(self) -> list[str]:
+        """The commands in that order."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with the first sentence of each, whole."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.names()]
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, one.get_short_help_str(_SENTENCE)) for name, one in self.commands.items()]
+                [(name, one.get_short_help_str(_SENTENCE)) for name, one in commands if one]
             )
 
 
 class Commands(Group):
-    """A group that turns exceptions of its commands into exit codes."""
+    """A group that turns exceptions of its commands into exit codes.
+
+    Args:
+        places: Module and attribute of each command, by name. It is imported when it is used:
+            those that make options of functions take half a second.
+    """
+
+    def __init__(
+        self,
+        *,
+        places: Mapping[str, tuple[str, str]] | None = None,
+        **options: Any,  # noqa: ANN401 (click's)
+    ) -> None:
+        super().__init__(**options)
+        self._places = places or {}
+
+    def names(self) -> list[str]:
+        """The commands in the order of their places."""
+        return list({**self._places, **self.commands})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (as click calls it)
+        """The commands in alphabetical order."""
+        return sorted(self.names())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name in self._places and cmd_name not in self.commands:
+            module, attribute = self._places[cmd_name]
+            self.add_command(getattr(import_module(module), attribute), cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; with ``--debug`` its exception comes through as it is."""

@@ -68,8 +68,10 @@ def written(
         ensure_ascii=False,
     )
     if isinstance(command, click.Group):
-        for name, member in sorted(command.commands.items()):
-            yield from written(member, (*path, name), context)
+        for name in sorted(command.list_commands(context)):
+            member = command.get_command(context, name)
+            if member is not None:
+                yield from written(member, (*path, name), context)
 
 
 def _fields(parameter: click.Parameter) -> dict[str, Any]:

@@ -8,32 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 
 from rasteret_sql.cli import tab_completion, values
 from rasteret_sql.cli.completion import words_of
+from rasteret_sql.cli.decorators import Command, Option, together
 from rasteret_sql.duck import functions  # noqa: F401 (declares them)
 from rasteret_sql.duck.declarations import FUNCTIONS, Parameter
-
-Option = Callable[[Callable[..., Any]], Callable[..., Any]]
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def together(
-    *options: Option,
-) -> Callable[[_Command], _Command]:
-    """Options in the order in which the help lists them."""
-
-    def decorate(command: _Command) -> _Command:
-        decorated: Callable[..., Any] = command
-        for option in reversed(options):
-            decorated = option(decorated)
-        return cast("_Command", decorated)
-
-    return decorate
-
 
 _FORMS: dict[str, dict[str, Any]] = {  # the help of values that are written otherwise than in SQL
     "band_index_map": {"metavar": "BAND=N,...", "callback": values.integers},
@@ -138,12 +121,12 @@ def _help(parameter: Parameter) -> str:
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 
 
-def all_of(function: str, *names: str) -> Callable[[_Command], _Command]:
+def all_of(function: str, *names: str) -> Callable[[Command], Command]:
     """Several options of one function, in this order."""
     return together(*(of(function, name) for name in names))
 
 
-def rest_of(function: str, *without: str) -> Callable[[_Command], _Command]:
+def rest_of(function: str, *without: str) -> Callable[[Command], Command]:
     """The options of all parameters of a function but some, in their order."""
     names = (one.name for one in FUNCTIONS[function].parameters)
     return all_of(function, *(name for name in names if name not in without))

@@ -14,8 +14,8 @@ import click
 import duckdb
 import pyarrow as pa
 
+from rasteret_sql.cli.decorators import together
 from rasteret_sql.cli.failures import Failure
-from rasteret_sql.cli.options import together
 from rasteret_sql.duck.names import quote_identifier, quote_text
 from rasteret_sql.progress.display import shown
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 import click
 
 from rasteret_sql import __version__, progress
-from rasteret_sql.cli.collections import collections
-from rasteret_sql.cli.datasets import datasets
-from rasteret_sql.cli.demo import demo
-from rasteret_sql.cli.doctor import doctor
 from rasteret_sql.cli.failures import Commands
-from rasteret_sql.cli.functions import functions
-from rasteret_sql.cli.init import init
-from rasteret_sql.cli.map import map_
-from rasteret_sql.cli.query import query
-from rasteret_sql.cli.reads import preview, sample, zonal
-from rasteret_sql.cli.serve import serve
-from rasteret_sql.cli.shell import shell
-from rasteret_sql.cli.tab_completion import completion
 
 __all__ = ["main"]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_PLACES = {
+    "collections": ("rasteret_sql.cli.collections", "collections"),
+    "datasets": ("rasteret_sql.cli.datasets", "datasets"),
+    "query": ("rasteret_sql.cli.query", "query"),
+    "shell": ("rasteret_sql.cli.shell", "shell"),
+    "sample": ("rasteret_sql.cli.reads", "sample"),
+    "zonal": ("rasteret_sql.cli.reads", "zonal"),
+    "preview": ("rasteret_sql.cli.reads", "preview"),
+    "map": ("rasteret_sql.cli.map", "map_"),
+    "functions": ("rasteret_sql.cli.functions", "functions"),
+    "init": ("rasteret_sql.cli.init", "init"),
+    "demo": ("rasteret_sql.cli.demo", "demo"),
+    "doctor": ("rasteret_sql.cli.doctor", "doctor"),
+    "serve": ("rasteret_sql.cli.serve", "serve"),
+    "completion": ("rasteret_sql.cli.tab_completion", "completion"),
+}
+
+
+@click.group(cls=Commands, places=_PLACES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rasteret-sql")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
@@ -42,22 +48,3 @@ def main(*, debug: bool, is_progress_wanted: bool | None) -> None:  # noqa: ARG0
     130 interrupted.
     """
     progress.wanted(is_progress_wanted)
-
-
-for command in (
-    collections,
-    datasets,
-    query,
-    shell,
-    sample,
-    zonal,
-    preview,
-    map_,
-    functions,
-    init,
-    demo,
-    doctor,
-    serve,
-    completion,
-):
-    main.add_command(command)

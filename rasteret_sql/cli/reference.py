@@ -17,8 +17,11 @@ def commands(
     """Every command with its full name, groups before their members."""
     yield " ".join(path), command
     if isinstance(command, click.Group):
-        for name, member in sorted(command.commands.items()):
-            yield from commands(member, (*path, name))
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            member = command.get_command(context, name)
+            if member is not None:
+                yield from commands(member, (*path, name))
 
 
 def reference() -> str:

@@ -56,7 +56,7 @@ def parse_name(text: str) -> str | None:
 def exists(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     """Whether a connection sees a relation of this name, each part quoted."""
     try:
-        cursor.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()
+        cursor.sql(f"FROM {name}")  # binds alone
     except duckdb.CatalogException:
         return False
     except duckdb.BinderException as error:

@@ -11,6 +11,7 @@ import numpy as np
 import pyproj
 import shapely
 from numpy.typing import NDArray
+from pyproj.enums import TransformDirection
 from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
@@ -290,9 +291,9 @@ def _edges(bounds: _Floats, crs: pyproj.CRS) -> tuple[_Floats, _Floats, NDArray[
     down = np.concatenate([0 * share, 0 * share + 1, share, share])
     xmin, ymin, xmax, ymax = bounds[:, :, None].transpose(1, 0, 2)
     x, y = xmin + across * (xmax - xmin), ymin + down * (ymax - ymin)
-    lonlat = crs_of(LONLAT)
-    lon, lat = transformer(crs, lonlat).transform(x, y)
-    back = transformer(lonlat, crs).transform(lon, lat)
+    to_lonlat = transformer(crs, crs_of(LONLAT))
+    lon, lat = to_lonlat.transform(x, y)
+    back = to_lonlat.transform(lon, lat, direction=TransformDirection.INVERSE)
     most = _RETURN * np.maximum(np.maximum(xmax - xmin, ymax - ymin), np.abs([xmin, ymin]).max(0))
     with np.errstate(invalid="ignore"):  # what does not transform is infinite
         is_back = (np.hypot(back[0] - x, back[1] - y) <= most).all(axis=1)

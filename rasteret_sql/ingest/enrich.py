@@ -32,7 +32,7 @@ from rasteret_sql.units import BBox
 _PIECE_ASSETS = 512
 _FIRST_PIECE_ASSETS = 256
 _PIECE_BYTES = 64 << 20
-_N_AHEAD = 2
+_N_AHEAD = 3
 
 Grids = dict[RasterGrid, None]
 """The different grids of a record's rasters, in the order of its bands."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from rasteret_sql.remote.lanes import Lanes
 from rasteret_sql.remote.stores import stores_in_use
@@ -13,22 +14,24 @@ from rasteret_sql.remote.stores import stores_in_use
 class Gate:
     """Lets some jobs of a run at a time into a pool that runs of the process share.
 
-    They use the stores of the run, whichever run's thread lets them in.
+    They use the stores of the run, whichever run's thread lets them in. Of the jobs that wait, the
+    one of the lowest number goes first.
     """
 
     def __init__(self, pool: Lanes, limit: int) -> None:
         self.limit = limit
         self._pool = pool
         self._stores = stores_in_use()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = itertools.count()
         self._n_inside = 0
         self._lock = threading.Lock()
 
-    def post(self, job: Callable[[], None]) -> None:
-        """Run a job when there is room."""
+    def post(self, job: Callable[[], None], number: int = 0) -> None:
+        """Run a job when there is room; of those with one number, the first that came."""
         with self._lock:
             if self._n_inside >= self._share:
-                self._waiting.append(job)
+                heappush(self._waiting, (number, next(self._count), job))
                 return
             self._n_inside += 1
         self._pool.post(lambda: self._run(job))
@@ -40,7 +43,7 @@ class Gate:
             more = []
             while self._waiting and self._n_inside < self._share:
                 self._n_inside += 1
-                more.append(self._waiting.popleft())
+                more.append(heappop(self._waiting)[-1])
         for job in more:
             self._pool.post(lambda job=job: self._run(job))  # type: ignore[misc]
 
@@ -51,11 +54,11 @@ class Gate:
             hangs: Jobs inside may hang; others then get new threads.
         """
         with self._lock:
-            left, self._waiting = list(self._waiting), deque()
+            left, self._waiting = self._waiting, []
             hangs = hangs and self._n_inside > 0
         if hangs:
             self._pool.retire()
-        return left
+        return [job for _, _, job in left]
 
     @property
     def _share(self) -> int:
@@ -70,7 +73,7 @@ class Gate:
                 if not self._waiting or self._n_inside > self._share:
                     self._n_inside -= 1
                     return
-                job = self._waiting.popleft()
+                job = heappop(self._waiting)[-1]
                 if RUNS.n_active > 1:
                     break
         self._pool.post(lambda: self._run(job))  # behind the jobs of other runs

@@ -103,6 +103,19 @@ def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
     return None if valid is None or valid.all() else valid
 
 
+def has_only_nodata(patch: Patch) -> bool:
+    """Whether all pixels without data hold one value already, that of nodata.
+
+    Of floats, -0 is nodata too where nodata is 0; of integers of 64 bits, all those that a float
+    can't tell from it.
+    """
+    kind = patch.kind
+    if kind is None or kind.nodata is None or patch.mask_pieces:
+        return False
+    dtype = value_dtype(kind.dtype)
+    return dtype.kind in "iu" and dtype.itemsize < 8
+
+
 def used_pixels(values: Pixels, valid: Mask | None, hidden: Sequence[float]) -> Mask:
     """Where a mask band lets pixels through: it holds data, and none of some values.
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from rasteret_sql.errors import DecodeError, InterruptedReadError, RasteretError, TruncatedError
@@ -120,6 +121,7 @@ class Pipeline(Generic[D]):
         self._fetching = Gate(lanes(_FETCH_LANES, "fetch"), max_concurrent or _LANES)
         self._decoding = Gate(lanes(_N_DECODERS, "decode"), _N_DECODERS)
         self._is_adaptive = max_concurrent is None
+        self._n_started = 0
         self._ended = False
         self._begun: set[TileKey] = set()
         self._streams: dict[tuple[str, int], BlockStream] = {}
@@ -216,9 +218,12 @@ class Pipeline(Generic[D]):
         if group.is_done:
             return 0
         chunk = group.chunk
+        self._n_started += 1
+        group.number = self._n_started
         numbers = chunk.needed(group.start, group.stop)
         group.tiles = [chunk.tile(number) for number in numbers if number >= 0]
-        self._take(group.weight)
+        group.extra = max(0, group.weight - sum(_size(t) for t in group.tiles if t.users == 1))
+        self._take(group.extra)
         requests: dict[int, None] = {}
         with self._changed:
             group.n_waiting = 1  # until all are counted
@@ -236,7 +241,7 @@ class Pipeline(Generic[D]):
         """Have the tiles of a request: from memory, from another read, or fetched."""
         wanted: list[Tile] = []
         for tile in chunk.tiles_of_request(number):
-            tile.is_started = True
+            tile.is_started, tile.number = True, self._n_started
             self._take(tile.cost)
             if not self._is_known(tile):
                 self._keep_more(tile)
@@ -247,7 +252,7 @@ class Pipeline(Generic[D]):
             for tile in wanted:
                 self._submit_part(tile)
         else:
-            self._fetching.post(lambda: self._fetch(wanted))
+            self._fetching.post(lambda: self._fetch(wanted), wanted[0].number)
         return 1
 
     def _is_known(self, tile: Tile) -> bool:
@@ -269,7 +274,7 @@ class Pipeline(Generic[D]):
                 self._done(tile, pixels, first_row)
                 return
             tile.key = None  # the other read failed, stopped, or needed fewer rows
-            self._fetching.post(lambda: self._fetch([tile]))
+            self._fetching.post(lambda: self._fetch([tile]), tile.number)
 
         if not self._store.begin(tile.key, when_done):
             return True
@@ -304,7 +309,7 @@ class Pipeline(Generic[D]):
         except BaseException as error:  # noqa: BLE001 (must not leave the consumer waiting)
             if isinstance(error, TruncatedError) and len(tiles) > 1:
                 for tile in tiles:  # those before the end of the file are there
-                    self._fetching.post(lambda tile=tile: self._fetch([tile]))  # type: ignore[misc]
+                    self._fetching.post(partial(self._fetch, [tile]), tile.number)
                 return
             for tile in tiles:
                 self._failed(tile, _as_ours(error, "fetch"))
@@ -313,7 +318,8 @@ class Pipeline(Generic[D]):
         self._count(requests=1, fetched_bytes=stop - start)
         for tile in tiles:
             part = data[tile.fetch_start - start : tile.fetch_stop - start]
-            self._decoding.post(lambda tile=tile, part=part: self._decode(tile, part))  # type: ignore[misc]
+            decode = partial(self._decode, tile, part)
+            self._decoding.post(decode, tile.number)
 
     def _count(self, **more: int) -> None:
         """Add to the counters, from any thread."""
@@ -341,12 +347,14 @@ class Pipeline(Generic[D]):
         except BaseException as error:  # noqa: BLE001 (must not leave the consumer waiting)
             if isinstance(error, DecodeError) and _may_have_more(tile):
                 tile.fetch_stop = tile.block[1]
-                self._fetching.post(lambda: self._fetch([tile]))
+                self._fetching.post(lambda: self._fetch([tile]), tile.number)
                 return
             self._failed(tile, _as_ours(error, "decode"))
             return
         self._count(tiles_decoded=1, decoded_bytes=pixels.nbytes)
         key, first_row = tile.key, tile.first_row
+        fetched, tile.cost = tile.cost - _size(tile), _size(tile)
+        self._take(-fetched)
         self._done(tile, pixels, first_row)
         if key is not None:  # other reads find it while groups of this one wait for more
             self._store.keep(key, pixels, first_row)
@@ -384,7 +392,7 @@ class Pipeline(Generic[D]):
         if threading.current_thread().name.startswith("decode"):
             self._work(group)
         else:
-            self._decoding.post(lambda: self._work(group))
+            self._decoding.post(lambda: self._work(group), group.number)
 
     def _work(self, group: Group) -> None:
         try:
@@ -393,6 +401,7 @@ class Pipeline(Generic[D]):
                 group.batch = self._output.work(group)
         except BaseException as error:  # noqa: BLE001 (it belongs to the consumer)
             group.error = _as_ours(error, "read")
+        self._take(group.weight - group.extra)  # in place of the tiles that nobody else needs
         for tile in group.tiles:
             self._release(tile)
         group.tiles = []
@@ -442,6 +451,11 @@ class Pipeline(Generic[D]):
     def _check(self) -> None:
         if self._ended or self._stop.is_set():
             raise InterruptedReadError("interrupted")
+
+
+def _size(tile: Tile) -> int:
+    """Bytes of the rows that are decoded."""
+    return (tile.stop_row - tile.first_row) * row_size(tile.format)
 
 
 def _may_have_more(tile: Tile) -> bool:

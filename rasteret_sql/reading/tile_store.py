@@ -62,6 +62,7 @@ class Tile:
         fetch_stop: Behind the last one.
         block: First byte of the block, and behind its last.
         cost: Bytes that it holds until nobody needs it.
+        number: Of the group that needs it first; lower ones are fetched and decoded before.
         stream: What a part of a block is read from, where its rows come in order.
         users: Groups of units that still need it.
         waiting: What is told when it is done.
@@ -80,6 +81,7 @@ class Tile:
     block: tuple[int, int]
     cost: int
     request: int
+    number: int = 0
     stream: BlockStream | None = None
     users: int = 0
     waiting: list[Any] = field(default_factory=list)

@@ -224,10 +224,11 @@ def test_an_interrupt_in_a_command_is_exit_code_130(error):
 
 DURING_IMPORTS = """
 import os, signal, sys
+module = sys.argv.pop()
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "rasteret_sql.cli.reads":
+        if name == module:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
@@ -237,9 +238,10 @@ run()
 
 
 @pytest.mark.any_duckdb
-def test_ctrl_c_while_commands_are_imported_is_one_line(environment):
+@pytest.mark.parametrize("module", ["click", "rasteret_sql.cli.options"])
+def test_ctrl_c_while_commands_are_imported_is_one_line(environment, module):
     done = subprocess.run(
-        heeding_ctrl_c("-c", DURING_IMPORTS, "collections", "list"),
+        heeding_ctrl_c("-c", DURING_IMPORTS, "collections", "list", module),
         env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
@@ -323,3 +325,15 @@ def test_the_package_alone_gives_the_modules_of_the_documentation():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["serve_map", "serve", "wanted"]
+
+
+@pytest.mark.any_duckdb
+def test_a_command_imports_no_other(environment):
+    code = "import sys; from rasteret_sql.cli import run\ntry: run()\nfinally: print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "query", "SELECT 1"],
+        env=environment, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    modules = set(done.stdout.split())
+    assert {"rasteret_sql.cli.query", "duckdb"} <= modules
+    assert not {"rasteret_sql.cli.reads", "rasteret_sql.duck.functions", "shapely"} & modules

@@ -247,7 +247,11 @@ def test_errors_name_the_argument(command, built, files):
     ],
 )
 def test_every_parameter_is_an_option(name, function, without):
-    options = {one.name for one in main.commands[name].params if isinstance(one, click.Option)}
+    options = {
+        one.name
+        for one in main.get_command(click.Context(main), name).params
+        if isinstance(one, click.Option)
+    }
     assert {one.name for one in FUNCTIONS[function].parameters} - without <= options
 
 

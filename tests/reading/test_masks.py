@@ -150,3 +150,29 @@ def test_real_nodata_is_as_near_as_gdal_s(con, tmp_path, dtype, nodata):
     row = read(con, "made", ["band"], valid=True)[0]
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(row.valid[0], file.read_masks(1) != 0)
+
+
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float32"])
+def test_pixels_of_a_tile_are_the_same_whether_they_are_counted_or_not(con, tmp_path, dtype):
+    """Where nodata alone hides pixels they hold it already; -0.0 and large integers do not."""
+    values = np.random.default_rng(3).integers(0, 3, (70, 90)).astype(dtype)
+    if dtype == "float32":
+        values[values == 1] = -0.0
+    nodata = 2**60 if dtype == "int64" else 0
+    if dtype == "int64":
+        values = values + nodata
+    path = str(tmp_path / "a.tif")
+    profile = {"driver": "GTiff", "height": 70, "width": 90, "count": 1, "dtype": dtype}
+    with rasterio.open(
+        path, "w", **profile, nodata=nodata, tiled=True, blockxsize=32, blockysize=32,
+        sparse_ok=True, crs="EPSG:32643", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 2e6),
+    ) as file:  # fmt: skip
+        file.write(values[:32], 1, window=((0, 32), (0, 90)))
+    tiles = f"FROM rasteret_read_tiles('{path}') ORDER BY tile_row, tile_col"
+    alone = con.sql(f"SELECT tile_row, tile_col, pixels {tiles}").fetchall()
+    counted = con.sql(f"SELECT tile_row, tile_col, pixels, valid_count {tiles}").fetchall()
+    assert alone == [row[:3] for row in counted]
+    assert sum(row[3] for row in counted) == np.count_nonzero(values[:32] != nodata) or (
+        dtype == "int64"  # 2^60 + 1 and + 2 are 2^60 as a float
+    )

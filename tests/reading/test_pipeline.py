@@ -89,6 +89,34 @@ def test_units_come_in_order_however_tiles_arrive(files, run, granularity, per_b
     assert_pixels(files, hrefs, rows)
 
 
+def test_of_the_tiles_that_came_the_one_needed_first_is_decoded_first(files, run, monkeypatch):
+    """Else the first batch would wait for all tiles whose bytes came before its own."""
+    hrefs = [files.add(f"f{n}", noise(32, 32, n), (32, 32), UNCOMPRESSED) for n in range(20)]
+    order, decode = [], pipeline.decode_block
+    run.output = Shown(1)
+
+    def shuffled(href, start, length):
+        data = files.get_range(href, start, length)
+        time.sleep((len(hrefs) - hrefs.index(href)) / 500)  # the last of them come first
+        return data
+
+    def noted(data, fmt, **options):
+        order.append(bytes(data))
+        until(lambda: len(files.asked) == len(hrefs))
+        time.sleep(0.1 if len(order) <= pipeline._N_DECODERS else 0)  # all have come
+        return decode(data, fmt, **options)
+
+    monkeypatch.setattr(pipeline, "get_range", shuffled)
+    monkeypatch.setattr(pipeline, "decode_block", noted)
+    rows = run.rows(plans_of(table_of(files, hrefs)))
+    assert_pixels(files, hrefs, rows)
+    blocks = [np.ascontiguousarray(files.values[href]).tobytes() for href in hrefs]
+    numbers = [blocks.index(block) for block in order]
+    n_begun = pipeline._N_DECODERS  # before the others had come
+    assert sorted(numbers[n_begun:]) == numbers[n_begun:]
+    assert min(numbers[:n_begun]) > 5
+
+
 def test_output_is_made_on_decode_threads_alone(files, run):
     hrefs = [files.add(f"f{n}", noise(64, 64, n)) for n in range(6)]
     assert_pixels(files, hrefs, run.rows(plans_of(table_of(files, hrefs))))

@@ -16,7 +16,7 @@ from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import Ints, blobs
 from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, message_of, run, with_record
-from rasteret_sql.reading.patches import fill_value, pixels_of, valid_pixels
+from rasteret_sql.reading.patches import fill_value, has_only_nodata, pixels_of, valid_pixels
 from rasteret_sql.reading.plan import Failure, Granularity, Needs, TilePlan, Units
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import SceneTable
@@ -146,6 +146,8 @@ class TileRows:
                 return {"error": "no header"}
             return {"error": message_of(error, plan.table, scene, name)}
         values = pixels_of(patch)
+        if has_only_nodata(patch) and "valid_count" not in self._read.wanted:
+            return {"pixels": values}  # nodata is what pixels without data are set to
         valid = valid_pixels(patch, values) if request.masked else None
         if valid is None:
             return {"pixels": values, "valid_count": values.size}
