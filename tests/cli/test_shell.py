@@ -126,6 +126,7 @@ def test_a_statement_is_answered_with_a_box_and_an_error_with_a_line(terminal):
         assert shell.end() == 0
 
 
+@pytest.mark.any_duckdb
 def test_a_statement_may_have_several_lines_and_tab_completes_it(terminal):
     with terminal() as shell:
         shell.expect(PROMPT)

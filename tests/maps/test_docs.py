@@ -6,8 +6,9 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -62,15 +63,12 @@ def asked(command, address):
 
 
 def fetched(url):
-    script = (
-        "import sys, urllib.request, urllib.error\n"
-        "try: answer = urllib.request.urlopen(sys.argv[1])\n"
-        "except urllib.error.HTTPError as error: answer = error\n"
-        "sys.stdout.buffer.write(answer.read())"
-    )
-    return subprocess.run(
-        [sys.executable, "-I", "-c", script, url], capture_output=True, timeout=60, check=True
-    ).stdout
+    try:
+        answer = urllib.request.urlopen(url, timeout=60)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.read()
 
 
 @pytest.mark.any_duckdb

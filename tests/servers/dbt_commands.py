@@ -56,6 +56,7 @@ def ask(
 
 def warm() -> None:
     """Import and work out what every command does first."""
+    import duckdb
     from dbt.cli.main import dbtRunner
 
     import rasteret_sql.dbt  # noqa: F401
@@ -71,6 +72,7 @@ def warm() -> None:
         done = dbtRunner().invoke(["--quiet", "--no-static-parser", "parse", *place])
     if not done.success:
         raise SystemExit(f"the project to begin with: {done.exception}")
+    duckdb.default_connection().close()  # in 1.5 it has threads, which a fork loses
     gc.freeze()
 
 
@@ -109,7 +111,7 @@ def main(address: str) -> None:
             output.seek(0)
             printed = output.read().decode()
             asked.sendall(json.dumps([code, printed]).encode())
-    os._exit(0)  # a frozen heap is told as leaked
+    gc.unfreeze()  # what stays for good is told at the end
 
 
 if __name__ == "__main__":
