@@ -202,6 +202,7 @@ def test_history_is_kept_without_secrets(terminal, tmp_path):
         assert shell.end() == 0
 
 
+@pytest.mark.any_duckdb
 def test_words_of_other_shells_are_understood(terminal, command, built):
     """Without a dot and a semicolon they began a statement that never ended."""
     with terminal() as shell:
