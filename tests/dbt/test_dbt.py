@@ -46,11 +46,13 @@ class Project:
     output: str = ""
     results: dict[str, dict] = field(default_factory=dict)
 
-    def run(self, *arguments: str) -> int:
+    def run(self, *arguments: str, cleans: bool = True) -> int:
         """Run a command in a process of its own; `results` are its nodes and tests by name."""
         (self.folder / "target" / "run_results.json").unlink(missing_ok=True)
         options = ["--no-use-colors", *arguments]
-        code, output = dbt_commands.ask(self.forked, options, str(self.folder), self.environment)
+        code, output = dbt_commands.ask(
+            self.forked, options, str(self.folder), self.environment, cleans=cleans
+        )
         self.finished(output)
         return code
 
@@ -430,7 +432,7 @@ def test_an_unknown_setting_is_our_one_line(story, tmp_path):
     project = copied(story, tmp_path)
     profiles = tmp_path / "profiles.yml"
     profiles.write_text(profiles.read_text().replace("workspace:", "worskpace:"))
-    assert project.run("run", "--select", "stg_scenes") != 0
+    assert project.run("run", "--select", "stg_scenes", cleans=False) != 0
     expected = "plugin rasteret_sql.dbt: expected only workspace, storage, views, got 'worskpace'"
     assert expected in project.output
     assert "Traceback" not in project.output
@@ -461,7 +463,7 @@ def test_a_full_refresh_builds_a_collection_anew_and_an_unknown_argument_is_our_
         earlier = f"SELECT 'earlier' AS id, '{story.scenes / GONE / 'B08.tif'}' AS url"
         con.execute("FROM rasteret_build_table('a_table', $1, href_column := 'url')", [earlier])
     # replaces the collection, which a run without --full-refresh would leave as it is
-    assert project.run("run", "--full-refresh", "--select", "stg_scenes", "reds") != 0
+    assert project.run("run", "--full-refresh", "--select", "stg_scenes", "reds", cleans=False) != 0
     built = "collection a_table built: 1 records, 1 headers read, 0 files not readable\n"
     assert built in project.output
     rows = project.rows("SELECT id, red_metadata.image_width FROM a_table")

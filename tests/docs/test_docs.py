@@ -75,13 +75,9 @@ def split(script: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::rasteret_sql.errors.RasteretWarning")
-def test_every_statement_of_reading_md_gives_what_stands_below_it(
-    checkout, at_home, tmp_path, monkeypatch
-):
+def test_every_statement_of_reading_md_gives_what_stands_below_it(reader):
     page = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
-    (demo,) = re.findall(r"`(rasteret-sql demo [^`]*)`", page)
-    run(demo, tmp_path, at_home)
-    monkeypatch.chdir(tmp_path)
+    assert re.findall(r"`(rasteret-sql demo [^`]*)`", page) == ["rasteret-sql demo --folder ."]
     names: dict = {}
     found, checked = None, 0
     for kind, text in ANY_FENCE.findall(page):

@@ -15,7 +15,6 @@ from servers.range_server import RangeServer
 
 import rasteret_sql
 from examples import examples, in_turns
-from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.duck.names import IS_DUCKDB_2
 
 CHECKOUT = Path(__file__).parents[2]
@@ -27,9 +26,9 @@ MOST_SECONDS = 25  # on a busy machine; alone it takes a second; a hang ends at 
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("closing")
-    items = write_scenes(folder / "scenes")
+    items = scenes / "items.json"
     con = rasteret_sql.connect(workspace=folder / "workspace")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
     con.fetchall()

@@ -17,7 +17,6 @@ from servers.range_server import RangeServer
 
 import rasteret_sql
 from examples import examples
-from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.duck.names import IS_DUCKDB_2
 
 CHECKOUT = Path(__file__).parents[2]
@@ -33,9 +32,9 @@ needs_duckdb_2 = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hosts")
-    items = write_scenes(folder / "scenes")
+    items = scenes / "items.json"
     con = rasteret_sql.connect(workspace=folder / "workspace")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
     con.fetchall()

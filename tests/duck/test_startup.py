@@ -9,7 +9,6 @@ import pytest
 
 import rasteret_sql
 from examples import examples
-from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.duck.connection import Instance
 from rasteret_sql.duck.names import IS_DUCKDB_2
 from rasteret_sql.duck.udfs import UDFS
@@ -123,8 +122,8 @@ def test_only_a_call_imports_what_reads_and_builds(tmp_path):
     assert is_loaded_by_a_call == "True"
 
 
-def test_views_of_collections_import_nothing_that_reads_pixels(tmp_path):
-    items = write_scenes(tmp_path / "scenes")
+def test_views_of_collections_import_nothing_that_reads_pixels(scenes, tmp_path):
+    items = scenes / "items.json"
     with rasteret_sql.connect(workspace=tmp_path) as con:
         con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
         n_records = con.execute("SELECT count(*) FROM s2").fetchall()[0][0]

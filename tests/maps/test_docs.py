@@ -16,7 +16,6 @@ import imagecodecs
 import pytest
 from processes import heeding_ctrl_c
 
-from rasteret_sql.demo import write_scenes
 from rasteret_sql.maps.app import MAX_OUTLINES, MAX_SCENES
 from rasteret_sql.maps.expressions import MAX_LENGTH
 from rasteret_sql.maps.layers import METHODS
@@ -30,12 +29,12 @@ MAPS = [line for line in f"{START}\n{OTHERS}".splitlines() if line.startswith("r
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, workspace):
+def folder(tmp_path_factory, scenes, workspace):
     """A folder as after the page's first line."""
     made = tmp_path_factory.mktemp("started")
     assert START.splitlines()[0] == "rasteret-sql demo --folder ."
     (made / "workspace").symlink_to(workspace)
-    write_scenes(made / "scenes")
+    (made / "scenes").symlink_to(scenes)
     return made
 
 

@@ -1,8 +1,8 @@
 """A command ``dbt`` that begins at once: a process forked from one that has dbt imported and warm.
 
 ``python dbt_commands.py SOCKET`` listens until its input ends. A request is a JSON object on a
-line, with ``arguments``, ``folder`` and ``environment``; `ask` makes one. `COMMAND` is a script
-``dbt`` of shells that makes one too.
+line, with the arguments of `ask`, which makes one. `COMMAND` is a script ``dbt`` of shells that
+makes one too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMMAND = """\
 #!{python} -IS
 import json, os, runpy, sys
 ask = runpy.run_path({file!r})["ask"]
-code, printed = ask({address!r}, sys.argv[1:], os.getcwd(), dict(os.environ))
+code, printed = ask({address!r}, sys.argv[1:], os.getcwd(), dict(os.environ), cleans=False)
 print(printed, end="")
 sys.exit(code)
 """
@@ -42,12 +42,26 @@ PROJECT = {
 
 
 def ask(
-    address: str, arguments: list[str], folder: str, environment: dict[str, str]
+    address: str,
+    arguments: list[str],
+    folder: str,
+    environment: dict[str, str],
+    *,
+    cleans: bool,
 ) -> tuple[int, str]:
-    """Run a command; its exit code, and what it printed."""
+    """Run a command; its exit code, and what it printed.
+
+    Args:
+        cleans: It frees all at its end, which takes a second, and tells what stays for good.
+    """
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(address)
-        call = {"arguments": arguments, "folder": folder, "environment": environment}
+        call = {
+            "arguments": arguments,
+            "folder": folder,
+            "environment": environment,
+            "cleans": cleans,
+        }
         asking.sendall(json.dumps(call).encode() + b"\n")
         with asking.makefile(encoding="utf-8") as answer:
             code, printed = json.load(answer)
@@ -76,7 +90,9 @@ def warm() -> None:
     gc.freeze()
 
 
-def become_dbt(output: int, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+def become_dbt(
+    output: int, arguments: list[str], folder: str, environment: dict[str, str], *, cleans: bool
+) -> None:
     """Run a command in place of this process, as the script ``dbt`` does."""
     from dbt.cli.main import cli
 
@@ -90,8 +106,12 @@ def become_dbt(output: int, arguments: list[str], folder: str, environment: dict
     sys.argv = ["dbt", *arguments]
     try:
         cli()
-    finally:
-        gc.unfreeze()  # what stays for good is told at the end
+    except SystemExit as end:
+        if not cleans:
+            sys.stdout.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        gc.unfreeze()
+        raise
 
 
 def main(address: str) -> None:
