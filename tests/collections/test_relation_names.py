@@ -17,16 +17,16 @@ def s2(rows, scenes):
 
 
 @pytest.fixture(scope="module")
-def with_s2(scenes, tmp_path_factory):
-    """A connection with the collection s2."""
+def ask(scenes, tmp_path_factory):
+    """Ask a connection with the collection s2, where no variable of a test is seen."""
     with rasteret_sql.connect(workspace=tmp_path_factory.mktemp("workspace")) as con:
         items = str(scenes / "items.json")
         con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [items]).fetchall()
-        yield con
+        yield lambda query, **given: con.execute(query, given).fetchall()
 
 
 @pytest.mark.parametrize("unknown", OWN_VARIABLES)
-def test_variables_of_the_package_are_no_relations(with_s2, unknown):
+def test_variables_of_the_package_are_no_relations(ask, unknown):
     for query, argument in (
         ("rasteret_describe($n)", "collection"),
         ("rasteret_pixels($n)", "collection"),
@@ -35,7 +35,7 @@ def test_variables_of_the_package_are_no_relations(with_s2, unknown):
         ("rasteret_enrich($n, bands := ['B04'])", unknown),
     ):
         with pytest.raises(duckdb.Error, match=rf"(?s){argument}.*(exist|expected a collection)"):
-            with_s2.execute(f"SELECT * FROM {query}", {"n": unknown})
+            ask(f"SELECT * FROM {query}", n=unknown)
 
 
 def test_a_folder_without_parquet_hides_no_relation_of_its_name(rows, s2, tmp_path, monkeypatch):
