@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -135,55 +136,46 @@ def test_the_command_that_it_ends_with_works_as_it_stands(printed, folder):
 
 
 @pytest.mark.any_duckdb
-def test_a_command_that_is_not_on_path_is_named_by_its_path(tmp_path):
+def test_a_command_that_is_not_on_path_is_named_by_its_path(command, tmp_path, monkeypatch):
     venv = tmp_path / "a checkout" / ".venv" / "bin"
     venv.mkdir(parents=True)
     script = venv / "rasteret-sql"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rasteret_sql "$@"\n')
     script.chmod(0o755)
-    code = (
-        "import sys; from rasteret_sql.cli import main\n"
-        f"sys.executable = {str(venv / 'python')!r}\n"
-        "main(['demo', '--folder', 'demo files'])"
-    )
-    done = python("-c", code, cwd=venv.parents[1])
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "executable", str(venv / "python"))
+    monkeypatch.chdir(venv.parents[1])
+    done = command("demo", "--folder", "demo files")
+    assert done.exit_code == 0, done.stderr
     last = done.stdout.splitlines()[-1].removeprefix("-- ")
     workspace = "'demo files/workspace'"
     assert last == f".venv/bin/rasteret-sql query --workspace-dir {workspace} 'FROM s2'"
-    again = subprocess.run(
-        ["bash", "-c", last], capture_output=True, text=True, env=OURS, cwd=venv.parents[1]
-    )
+    again = subprocess.run(["bash", "-c", last], capture_output=True, text=True, env=OURS)
     assert again.returncode == 0, again.stderr
     assert "6 rows" in again.stdout
-    on_path = OURS | {"PATH": f"{venv}:{OURS['PATH']}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=on_path, cwd=tmp_path
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(venv), prepend=os.pathsep)
+    done = command("demo", "--folder", "demo files")
     assert done.stdout.splitlines()[-1].startswith("-- rasteret-sql query")
 
 
 @pytest.mark.any_duckdb
-def test_a_second_run_in_the_same_folder_prints_the_same_pixels(steps, folder):
-    done = python("-m", "rasteret_sql", "demo", "--folder", str(folder))
-    assert done.returncode == 0
+def test_a_second_run_in_the_same_folder_prints_the_same_pixels(command, steps, folder):
+    done = command("demo", "--folder", folder)
+    assert done.exit_code == 0
     assert steps[statements.NDVI] in done.stdout
     assert steps[statements.TILES] in done.stdout
 
 
 @pytest.mark.any_duckdb
-def test_live_without_a_network_is_one_clear_line(tmp_path):
-    code = (
-        "import socket\n"
-        "def refuse(*a, **k): raise socket.gaierror(-2, 'Name or service not known')\n"
-        "socket.getaddrinfo = refuse\n"
-        "from rasteret_sql.cli import main\n"
-        f"main(['demo', '--live', '--folder', {str(tmp_path)!r}])"
-    )
-    done = python("-c", code)
-    assert done.returncode == 1
+def test_live_without_a_network_is_one_clear_line(command, tmp_path, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    done = command("demo", "--live", "--folder", tmp_path)
+    assert done.exit_code == 1
     assert re.fullmatch(r"error: .*earth-search\.aws\.element84\.com.*\n", done.stderr)
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in done.output
 
 
 @pytest.mark.any_duckdb

@@ -126,6 +126,7 @@ def test_a_statement_is_answered_with_a_box_and_an_error_with_a_line(terminal):
         assert shell.end() == 0
 
 
+@pytest.mark.any_duckdb
 def test_a_statement_may_have_several_lines_and_tab_completes_it(terminal):
     with terminal() as shell:
         shell.expect(PROMPT)
@@ -201,6 +202,7 @@ def test_history_is_kept_without_secrets(terminal, tmp_path):
         assert shell.end() == 0
 
 
+@pytest.mark.any_duckdb
 def test_words_of_other_shells_are_understood(terminal, command, built):
     """Without a dot and a semicolon they began a statement that never ended."""
     with terminal() as shell:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import duckdb
 import pytest
 
+import rasteret_sql
+
 OWN_VARIABLES = ("text", "name", "call", "source", "cursor", "relation", "found", "argument")
 """Names of variables of the package, where a replacement scan of DuckDB's would look."""
 
@@ -14,8 +16,17 @@ def s2(rows, scenes):
     rows("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(scenes / "items.json")})
 
 
+@pytest.fixture(scope="module")
+def ask(scenes, tmp_path_factory):
+    """Ask a connection with the collection s2, where no variable of a test is seen."""
+    with rasteret_sql.connect(workspace=tmp_path_factory.mktemp("workspace")) as con:
+        items = str(scenes / "items.json")
+        con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [items]).fetchall()
+        yield lambda query, **given: con.execute(query, given).fetchall()
+
+
 @pytest.mark.parametrize("unknown", OWN_VARIABLES)
-def test_variables_of_the_package_are_no_relations(rows, s2, unknown):
+def test_variables_of_the_package_are_no_relations(ask, unknown):
     for query, argument in (
         ("rasteret_describe($n)", "collection"),
         ("rasteret_pixels($n)", "collection"),
@@ -24,7 +35,7 @@ def test_variables_of_the_package_are_no_relations(rows, s2, unknown):
         ("rasteret_enrich($n, bands := ['B04'])", unknown),
     ):
         with pytest.raises(duckdb.Error, match=rf"(?s){argument}.*(exist|expected a collection)"):
-            rows(f"SELECT * FROM {query}", {"n": unknown})
+            ask(f"SELECT * FROM {query}", n=unknown)
 
 
 def test_a_folder_without_parquet_hides_no_relation_of_its_name(rows, s2, tmp_path, monkeypatch):

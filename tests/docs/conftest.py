@@ -12,14 +12,13 @@ from docs.pages import Session, with_command
 from scenes import ROOT
 
 import rasteret_sql
-from rasteret_sql.demo import write_scenes
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Path:
+def demo(scenes, tmp_path_factory) -> Path:
     """What `rasteret-sql demo --folder .` writes, made once for all pages."""
     folder = tmp_path_factory.mktemp("demo")
-    items = write_scenes(folder / "scenes")
+    items = shutil.copytree(scenes, folder / "scenes") / "items.json"
     with rasteret_sql.connect(workspace=folder / "workspace") as con:
         con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [str(items)]).fetchall()
     return folder

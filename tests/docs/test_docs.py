@@ -11,9 +11,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from docs.pages import block, blocks, page_text, run, with_command
+from docs.pages import block, run, with_command
 from docs.test_pages import PAGES
-from scenes import ROOT, is_installed
+from scenes import ROOT
 from serve.test_serve import Shell, free_port, with_quack
 
 import rasteret_sql
@@ -26,10 +26,6 @@ SCENES_TABLE = "CREATE TABLE scenes_table AS SELECT 'a' AS scene, now() AS taken
 RUN_BY_THEIR_TESTS = ("points.md", "reading.md", "zones.md", *PAGES)
 """Pages whose statements are run in order, by the tests of what they tell of."""
 
-with_dbt = pytest.mark.skipif(
-    not is_installed("dbt-core", "dbt-duckdb"), reason="dbt-core and dbt-duckdb are not installed"
-)
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
@@ -41,56 +37,6 @@ def checkout(tmp_path_factory) -> Path:
 def at_home(checkout, environment) -> dict[str, str]:
     """The environment, with that command and a home of its own."""
     return with_command(checkout / "bin", environment) | {"HOME": str(checkout)}
-
-
-DBT_FILE = re.compile(r"(?:--|#) ([\w/]+\.(?:sql|yml))\n")
-
-
-@pytest.mark.any_duckdb
-@with_dbt
-def test_the_project_of_dbt_md(checkout, at_home):
-    project = checkout / "farm"
-    wrong = block("dbt.md", "-- models/wrong.sql")
-    files = [text for text in blocks("dbt.md") if DBT_FILE.match(text) and text != wrong]
-    # two files may stand one below the other
-    for text in (part for both in files for part in re.split(r"\n\n(?=(?:--|#) models/)", both)):
-        path = project / DBT_FILE.match(text)[1]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    output = run(block("dbt.md", "rasteret-sql demo --folder ."), project, at_home)
-    assert re.search(r"WARN=0 ERROR=0 SKIP=0", output)
-    told = re.search(r"`(collection s2 built: [^`]*)`", page_text("dbt.md"))[1]
-    assert told in output
-    with duckdb.connect(str(project / "farm.duckdb"), read_only=True) as con:
-        con.execute(f"SET file_search_path = '{project}'")
-        counts = "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})"
-        tables = counts.format("parcel_scenes", "parcel_ndvi")
-        assert con.execute(tables).fetchall() == [(8, 2)]
-        tables = counts.format("training_samples", "clear_scenes")
-        assert con.execute(tables).fetchall() == [(1, 4)]
-        index = con.execute("SELECT ndvi FROM parcel_ndvi ORDER BY day").fetchall()
-    assert [row[0] for row in index] == pytest.approx([0.2, 0.7], abs=0.03)
-    with rasteret_sql.connect(workspace=project / "imagery") as con:
-        direct = "SELECT avg(rasteret_ndvi(B04, B08)) FROM rasteret_pixels('s2', ids := [$1], "
-        direct += "bbox := [77.984, 13.004, 77.99, 13.01]) WHERE row // 32 = $2 AND col // 32 = $3"
-        file = str(project / "ndvi_by_block.parquet")
-        found = con.execute("SELECT * FROM read_parquet($1) ORDER BY ALL", [file]).fetchall()
-        assert len(found) == 18
-        *keys, mean = found[4]
-        assert con.execute(direct, keys).fetchone() == (pytest.approx(mean),)
-    (project / "models" / "wrong.sql").write_text(wrong)
-    with pytest.raises(AssertionError) as failed:
-        run("dbt --no-use-colors run --select wrong", project, at_home)
-    for line in block("dbt.md", "Runtime Error").splitlines():
-        assert line.strip() in str(failed.value)
-
-
-def test_every_block_of_dbt_md_is_known():
-    known = ("pip install 'rasteret_sql[dbt]'", "export ", "duckdb fields", "rasteret-sql demo ")
-    for text in blocks("dbt.md"):
-        assert DBT_FILE.match(text) or text.startswith((*known, "Runtime Error")), text
-    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert re.search(r"^dbt = \[.*dbt-duckdb", extras, re.MULTILINE)
 
 
 @with_quack
@@ -129,13 +75,9 @@ def split(script: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::rasteret_sql.errors.RasteretWarning")
-def test_every_statement_of_reading_md_gives_what_stands_below_it(
-    checkout, at_home, tmp_path, monkeypatch
-):
+def test_every_statement_of_reading_md_gives_what_stands_below_it(reader):
     page = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
-    (demo,) = re.findall(r"`(rasteret-sql demo [^`]*)`", page)
-    run(demo, tmp_path, at_home)
-    monkeypatch.chdir(tmp_path)
+    assert re.findall(r"`(rasteret-sql demo [^`]*)`", page) == ["rasteret-sql demo --folder ."]
     names: dict = {}
     found, checked = None, 0
     for kind, text in ANY_FENCE.findall(page):

@@ -1,8 +1,8 @@
 """What a process does while a read runs; each try is a fork of this one, so imports cost once.
 
-``python closing_scenarios.py WORKSPACE ORIGIN N`` prints for each line ``SCENARIO SOURCE`` that
-it reads one JSON line: ``[[exit code or null, seconds, output], …]``. SOURCE is ``local``
-(files) or ``silent`` (a server that never answers).
+``python closing_scenarios.py WORKSPACE ORIGIN N N_HALF`` prints for each line ``SCENARIO SOURCE``
+that it reads one JSON line: ``[[exit code or null, seconds, output], …]``. SOURCE is ``local``
+(files) or ``silent`` (a server that never answers); N_HALF are half-read results of files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rasteret_sql.duck import ctrl_c as ctrl_c  # what a first call imports
 from rasteret_sql.duck import functions as functions
 from rasteret_sql.duck.stream import n_pulling
 
-WORKSPACE, ORIGIN, N = sys.argv[1:]
+WORKSPACE, ORIGIN, N, N_HALF = sys.argv[1:]
 LIMIT_SECONDS = 30
 AT_ONCE = 4
 MANY = (
@@ -170,7 +170,7 @@ elif SCENARIO == "half_deleted":
     gc.collect()
     con.close()
 elif SCENARIO == "half_dropped":
-    results = [half_read(con.cursor()) for _ in range(30 if SOURCE == "local" else 3)]
+    results = [half_read(con.cursor()) for _ in range(int(N_HALF) if SOURCE == "local" else 3)]
     results.clear()
     gc.collect()
     con.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,8 +14,8 @@ from processes import heeding_ctrl_c
 from servers.range_server import RangeServer
 
 import rasteret_sql
-from examples import examples
-from rasteret_sql.demo.scenes import write_scenes
+from examples import examples, in_turns
+from rasteret_sql.duck.names import IS_DUCKDB_2
 
 CHECKOUT = Path(__file__).parents[2]
 SCENARIOS = Path(__file__).with_name("closing_scenarios.py")
@@ -25,9 +26,9 @@ MOST_SECONDS = 25  # on a busy machine; alone it takes a second; a hang ends at 
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("closing")
-    items = write_scenes(folder / "scenes")
+    items = scenes / "items.json"
     con = rasteret_sql.connect(workspace=folder / "workspace")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
     con.fetchall()
@@ -45,7 +46,7 @@ def origin(workspace):
 def forks(workspace, origin):
     """A process that has imported everything, and that each try is a fork of."""
     with subprocess.Popen(
-        [sys.executable, SCENARIOS, workspace, origin, str(N_TRIES)],
+        [sys.executable, SCENARIOS, workspace, origin, str(N_TRIES), examples("8", "30")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -63,26 +64,23 @@ def tries(forks, scenario, source):
     return results
 
 
-@pytest.mark.parametrize("source", ["local", "silent"])
+SCENARIOS_OF_BOTH = ("close", "close_elsewhere", "close_parent", "close_cursor", "end",
+    "half_deleted", "half_dropped", "half_closed", "half_end")  # fmt: skip
+SCENARIOS_IN_TURNS = ("with", "end_of_two", "exit", "uncaught")
+"""These end as ``close`` and ``end`` do."""
+SOURCES = ("local", "silent") if IS_DUCKDB_2 else ("silent", "local")
+EXIT_CODES = {"exit": 3, "uncaught": 1}
+
+
 @pytest.mark.parametrize(
-    ("scenario", "code"),
+    ("scenario", "source"),
     [
-        ("close", 0),
-        ("close_elsewhere", 0),
-        ("close_parent", 0),
-        ("close_cursor", 0),
-        ("with", 0),
-        ("end", 0),
-        ("end_of_two", 0),
-        ("exit", 3),
-        ("uncaught", 1),
-        ("half_deleted", 0),
-        ("half_dropped", 0),
-        ("half_closed", 0),
-        ("half_end", 0),
+        *itertools.product(SCENARIOS_OF_BOTH, SOURCES),
+        *in_turns(SCENARIOS_IN_TURNS, SOURCES),
     ],
 )
-def test_nothing_aborts_or_hangs(scenario, code, source, forks):
+def test_nothing_aborts_or_hangs(scenario, source, forks):
+    code = EXIT_CODES.get(scenario, 0)
     for got, seconds, output in tries(forks, scenario, source):
         assert got == code, output
         assert seconds < MOST_SECONDS

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from jupyter_client import KernelManager
-from processes import heeding_ctrl_c
+from servers.python_forks import Forks
 from servers.range_server import RangeServer
 
 import rasteret_sql
 from examples import examples
-from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.duck.names import IS_DUCKDB_2
 
 CHECKOUT = Path(__file__).parents[2]
@@ -33,9 +32,9 @@ needs_duckdb_2 = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hosts")
-    items = write_scenes(folder / "scenes")
+    items = scenes / "items.json"
     con = rasteret_sql.connect(workspace=folder / "workspace")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
     con.fetchall()
@@ -140,24 +139,24 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
 
-@pytest.fixture
-def kernel(folder):
-    """A kernel of one test."""
-    kernel = Kernel(folder)
-    yield kernel
-    kernel.end()
-
-
 @pytest.fixture(scope="module")
 def shared_kernel(folder):
-    """A kernel of all tests that interrupt a cell, and that it outlives."""
+    """A kernel of all tests, which it outlives."""
     kernel = Kernel(folder)
     yield kernel
     kernel.end()
 
 
+SHOWN = (
+    "from rasteret_sql.progress import display as d\n"
+    "d._state['notebook'] and d._state['notebook'].join()"
+)
+"""Waits until what an earlier cell has to show is over."""
+
+
 @pytest.fixture
-def lasting_kernel(shared_kernel):
+def kernel(shared_kernel):
+    assert shared_kernel.run(SHOWN) == ("", None)
     shared_kernel.shown.clear()
     return shared_kernel
 
@@ -166,23 +165,21 @@ ASK = "print(con.execute('SELECT 42').fetchall()[0][0])"
 
 
 @pytest.mark.parametrize("form", ["con.execute({query!r}).fetchall()", "con.sql({query!r})"])
-def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(
-    lasting_kernel, silent, form
-):
+def test_interrupt_of_a_kernel_stops_the_read_and_keeps_the_connection(kernel, silent, form):
     query, server = silent
     for _ in range(3):  # the second time another handler stands before ours
         server.reset()
-        cell = lasting_kernel.client.execute(form.format(query=query))
+        cell = kernel.client.execute(form.format(query=query))
         wait_for_requests(server)
         began = time.monotonic()
-        lasting_kernel.manager.interrupt_kernel()
-        _, error = lasting_kernel.finish(cell)
+        kernel.manager.interrupt_kernel()
+        _, error = kernel.finish(cell)
         assert error is not None
         assert time.monotonic() - began < MOST_SECONDS / 2
-        assert lasting_kernel.run(ASK) == ("42\n", None)
+        assert kernel.run(ASK) == ("42\n", None)
 
 
-LONG = (
+WORK = (
     "import time\n"
     "from rasteret_sql.progress import counts\n"
     "with counts.watched('s2'):\n"
@@ -191,15 +188,15 @@ LONG = (
     "        counts.add('records done')\n"
     "        counts.add('headers', 3)\n"
     "        time.sleep(0.5)\n"
-    "time.sleep(2)"
 )
+SHOWN_LONG = WORK + "time.sleep(2)"
 
 
 @pytest.mark.any_duckdb
 def test_a_kernel_shows_how_far_long_work_is(kernel):
     assert kernel.run("con.sql('FROM s2').fetchall(); 1")[1] is None
     assert kernel.shown == []  # it was short
-    assert kernel.run(LONG) == ("", None)
+    assert kernel.run(SHOWN_LONG) == ("", None)
     assert "s2  [####------" in kernel.shown[0]
     assert "2 of 10 records, 6 headers" in kernel.shown[0]
     assert " s left" in kernel.shown[0]
@@ -208,38 +205,48 @@ def test_a_kernel_shows_how_far_long_work_is(kernel):
 
 
 @pytest.mark.any_duckdb
-def test_a_kernel_shows_a_read_that_takes_long(lasting_kernel, silent):
+def test_a_kernel_shows_a_read_that_takes_long(kernel, silent):
     query, server = silent
     server.reset()
-    cell = lasting_kernel.client.execute(f"con.execute({query!r}).fetchall()")
+    cell = kernel.client.execute(f"con.execute({query!r}).fetchall()")
     wait_for_requests(server)
     time.sleep(2)
-    lasting_kernel.manager.interrupt_kernel()
-    assert lasting_kernel.finish(cell)[1] == "KeyboardInterrupt"
-    assert lasting_kernel.shown[0].startswith("rasteret_pixels")
+    kernel.manager.interrupt_kernel()
+    assert kernel.finish(cell)[1] == "KeyboardInterrupt"
+    assert kernel.shown[0].startswith("rasteret_pixels")
 
 
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize(
-    "off", ["import os; os.environ['RASTERET_PROGRESS'] = '0'",
-            "import rasteret_sql.progress; rasteret_sql.progress.wanted(False)"],
-)  # fmt: skip
-def test_a_kernel_shows_nothing_where_it_is_switched_off(kernel, off):
-    kernel.run(off)
-    assert kernel.run(LONG) == ("", None)
+    ("off", "on"),
+    [
+        (
+            "import os; os.environ['RASTERET_PROGRESS'] = '0'",
+            "del os.environ['RASTERET_PROGRESS']",
+        ),
+        (
+            "import rasteret_sql.progress; rasteret_sql.progress.wanted(False)",
+            "rasteret_sql.progress.wanted(None)",
+        ),
+    ],
+)
+def test_a_kernel_shows_nothing_where_it_is_switched_off(kernel, off, on):
+    assert kernel.run(off) == ("", None)
+    assert kernel.run(WORK) == ("", None)
+    assert kernel.run(on) == ("", None)
     assert kernel.shown == []
 
 
 @needs_duckdb_2
-def test_interrupt_of_a_kernel_ends_a_scalar_function(lasting_kernel, silent_value):
+def test_interrupt_of_a_kernel_ends_a_scalar_function(kernel, silent_value):
     query, server = silent_value
     for _ in range(2):
         server.reset()
-        cell = lasting_kernel.client.execute(f"con.execute({query!r}).fetchall()")
+        cell = kernel.client.execute(f"con.execute({query!r}).fetchall()")
         wait_for_requests(server)
-        lasting_kernel.manager.interrupt_kernel()
-        assert lasting_kernel.finish(cell)[1] == "KeyboardInterrupt"
-        assert lasting_kernel.run(ASK) == ("42\n", None)
+        kernel.manager.interrupt_kernel()
+        assert kernel.finish(cell)[1] == "KeyboardInterrupt"
+        assert kernel.run(ASK) == ("42\n", None)
 
 
 def test_a_kernel_restarts_in_the_middle_of_a_read(kernel, silent):
@@ -297,19 +304,16 @@ def test_a_pytest_session_that_fails_in_the_middle_of_a_read(folder, silent, tmp
     assert time.monotonic() - began < 2 * MOST_SECONDS
 
 
-def errors_of_ctrl_c(code, is_time):
-    """What a script writes to stderr that gets SIGINT as soon as ``is_time(process)`` returns."""
-    with subprocess.Popen(
-        heeding_ctrl_c("-c", code),
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            is_time(process)
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=MOST_SECONDS)
-        finally:
-            process.kill()
-    assert process.returncode in (1, -signal.SIGINT), errors
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    with Forks(environment(), tmp_path_factory.mktemp("forks")) as running:
+        yield running
+
+
+def errors_of_ctrl_c(forks, code, is_time):
+    """What a script writes to stderr that gets SIGINT when ``is_time(its output)`` returns."""
+    exit_code, errors = forks.interrupted(code, is_time, MOST_SECONDS)
+    assert exit_code in (1, -signal.SIGINT), errors
     return errors
 
 
@@ -317,7 +321,7 @@ def errors_of_ctrl_c(code, is_time):
 @pytest.mark.parametrize(
     "form", ["con.execute({query!r}).fetchall()", "rasteret_sql.sql(con, {query!r})"]
 )
-def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, silent_value, form):
+def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, forks, silent_value, form):
     query, server = silent_value
     for _ in range(examples(1, 2)):
         own, wait = of_its_own(query)
@@ -329,12 +333,12 @@ def test_ctrl_c_of_a_script_ends_a_scalar_function(folder, silent_value, form):
             "finally:\n"
             "    print(con.execute('SELECT 42').fetchall())\n"
         )
-        errors = errors_of_ctrl_c(code, lambda _, wait=wait: wait(server))
+        errors = errors_of_ctrl_c(forks, code, lambda _, wait=wait: wait(server))
         assert "KeyboardInterrupt" in errors
         assert "executing the UDF" not in errors
 
 
-def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
+def test_ctrl_c_of_a_script_stops_a_silent_read(folder, forks, silent):
     """Each time: DuckDB 2.0 may wait without looking for signals."""
     query, server = silent
     for _ in range(examples(2, 5)):
@@ -344,7 +348,7 @@ def test_ctrl_c_of_a_script_stops_a_silent_read(folder, silent):
             f"con = rasteret_sql.connect(workspace={str(folder / 'workspace')!r})\n"
             f"con.execute({own!r}).fetchall()"
         )
-        errors = errors_of_ctrl_c(code, lambda _, wait=wait: wait(server))
+        errors = errors_of_ctrl_c(forks, code, lambda _, wait=wait: wait(server))
         assert errors.splitlines()[1].startswith('  File "<string>", line 3')
         assert errors.splitlines()[-1] == "KeyboardInterrupt"
 
@@ -371,19 +375,26 @@ con.execute({query!r}).fetchall()
     "place",
     [("udfs.Udf", "load"), ("runtime.Runtime", "_bind_one"), ("scans.Scans", "started")],
 )
-def test_ctrl_c_before_a_read_has_begun_is_not_lost(folder, silent, place):
-    check_early_ctrl_c(folder, *silent, place)
+def test_ctrl_c_before_a_read_has_begun_is_not_lost(folder, forks, silent, place):
+    check_early_ctrl_c(folder, forks, *silent, place)
 
 
 @needs_duckdb_2
 @pytest.mark.parametrize("place", [("udfs.Udf", "load"), ("scans.Scans", "started")])
-def test_ctrl_c_before_a_function_has_begun_is_not_lost(folder, silent_value, place):
-    check_early_ctrl_c(folder, *silent_value, place)
+def test_ctrl_c_before_a_function_has_begun_is_not_lost(folder, forks, silent_value, place):
+    check_early_ctrl_c(folder, forks, *silent_value, place)
 
 
-def check_early_ctrl_c(folder, query, server, place):
+def check_early_ctrl_c(folder, forks, query, server, place):
     where, name = place
     code = SLOW.format(workspace=str(folder / "workspace"), where=where, name=name, query=query)
     server.reset()
-    errors = errors_of_ctrl_c(code, lambda process: process.stdout.readline())
+    errors = errors_of_ctrl_c(forks, code, wait_for_output)
     assert "interrupted" in errors or "KeyboardInterrupt" in errors
+
+
+def wait_for_output(path):
+    deadline = time.monotonic() + MOST_SECONDS
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -9,7 +9,6 @@ import duckdb
 import pytest
 
 import rasteret_sql
-from rasteret_sql.demo.scenes import write_scenes
 from rasteret_sql.errors import InterruptedReadError
 
 ENDLESS = "(SELECT count(*) AS n FROM range(1000000000000) r WHERE hash(r.range) % 7 = 3)"
@@ -23,10 +22,10 @@ CALLS = {
 
 
 @pytest.fixture(scope="module")
-def con(tmp_path_factory):
+def con(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inner")
     con = rasteret_sql.connect(workspace=folder / "workspace", config={"threads": 2})
-    items = write_scenes(folder / "scenes")
+    items = scenes / "items.json"
     con.execute("FROM rasteret_build_stac('s2', stac_api := $p)", {"p": str(items)})
     named = "CASE WHEN n < 0 THEN NULL ELSE id END AS id"
     con.execute(f"CREATE VIEW slow AS SELECT * REPLACE ({named}) FROM s2, {ENDLESS}")
@@ -47,7 +46,7 @@ def test_interrupt_stops_a_query_of_ours_and_leaves_the_connection_usable(con, c
 
     reader = threading.Thread(target=run)
     reader.start()
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert reader.is_alive()
     began = time.monotonic()
     while reader.is_alive() and time.monotonic() - began < 20:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import rasteret_sql
-from rasteret_sql.demo import write_scenes
 from rasteret_sql.progress import counts
 from rasteret_sql.progress.display import line
 
@@ -13,9 +14,9 @@ GONE = "S2A_43PHQ_20240110_L2A"
 
 
 @pytest.fixture
-def con(tmp_path):
+def con(scenes, tmp_path):
     """A connection with a collection, of which one file has gone since."""
-    items = write_scenes(tmp_path / "scenes")
+    items = shutil.copytree(scenes, tmp_path / "scenes") / "items.json"
     con = rasteret_sql.connect(workspace=tmp_path / "workspace")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [str(items)]).fetchall()
     (tmp_path / "scenes" / GONE / "B04.tif").unlink()

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 import rasteret_sql
-from rasteret_sql.demo.scenes import write_scenes
+from examples import examples
 from rasteret_sql.duck.connection import Instance
+from rasteret_sql.duck.names import IS_DUCKDB_2
 from rasteret_sql.duck.udfs import UDFS
 
 HEAVY = (
@@ -36,6 +37,10 @@ HEAVY = (
 CONNECT = """
 import sys
 import rasteret_sql
+con = rasteret_sql.connect(workspace={workspace!r})
+con.interrupt()
+con.cursor().close()
+con.close()
 con = rasteret_sql.connect(workspace={workspace!r})
 cursor = con.cursor()
 assert cursor.execute("SELECT rasteret_ndvi(1000, 3000)").fetchall() == [(0.5,)]
@@ -99,6 +104,10 @@ print(con.execute("FROM rasteret_collections()").fetchall())
 """
 
 
+MODULES = ["pandas._libs", "shapely.lib", "rasteret_sql.duck.functions.maintenance"]
+MODULES = examples(MODULES[1 - IS_DUCKDB_2 :: 2], MODULES)
+
+
 def run(code):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
@@ -113,8 +122,8 @@ def test_only_a_call_imports_what_reads_and_builds(tmp_path):
     assert is_loaded_by_a_call == "True"
 
 
-def test_views_of_collections_import_nothing_that_reads_pixels(tmp_path):
-    items = write_scenes(tmp_path / "scenes")
+def test_views_of_collections_import_nothing_that_reads_pixels(scenes, tmp_path):
+    items = scenes / "items.json"
     with rasteret_sql.connect(workspace=tmp_path) as con:
         con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
         n_records = con.execute("SELECT count(*) FROM s2").fetchall()[0][0]
@@ -127,15 +136,6 @@ def test_views_of_collections_import_nothing_that_reads_pixels(tmp_path):
     assert run(code.format(str(tmp_path), heavy)) == [str(n_records)]
 
 
-def test_a_connection_that_called_nothing_is_interrupted_and_closed(tmp_path):
-    code = (
-        "import rasteret_sql, sys; con = rasteret_sql.connect(workspace={!r}); "
-        "con.interrupt(); con.cursor().close(); con.close(); rasteret_sql.connect(); "
-        "print('rasteret_sql.duck.runtime' in sys.modules)"
-    )
-    assert run(code.format(str(tmp_path))) == ["False"]
-
-
 @pytest.mark.parametrize(("closes", "printed"), [(True, {"ended", "closed"}), (False, {"ended"})])
 def test_the_end_waits_for_a_first_call_that_imports(tmp_path, closes, printed):
     lines = run(SLOW_IMPORT.format(workspace=str(tmp_path), closes=closes))
@@ -143,14 +143,13 @@ def test_the_end_waits_for_a_first_call_that_imports(tmp_path, closes, printed):
     assert ("closed" in lines) == closes
 
 
-@pytest.mark.parametrize(
-    "module", ["pandas._libs", "shapely.lib", "rasteret_sql.duck.functions.maintenance"]
-)
+@pytest.mark.parametrize("module", MODULES)
 def test_ctrl_c_in_the_first_call_ends_the_statement_when_all_is_imported(tmp_path, module):
     code = INTERRUPTED_IMPORT.format(workspace=str(tmp_path), module=module)
     assert run(code) == ["True", "True", "True", "[]"]
 
 
+@pytest.mark.any_duckdb
 def test_every_public_name_is_there():
     code = "import rasteret_sql; print(*(n for n in {!r} if getattr(rasteret_sql, n) is None))"
     assert run(code.format(rasteret_sql.__all__)) == [""]

@@ -12,6 +12,7 @@ from pyproj import Transformer
 from scenes import ORIGIN, PIXEL_M, SCENES, SIZE_PX
 
 import rasteret_sql
+from examples import in_turns
 from rasteret_sql.duck.connection import instance_of
 from rasteret_sql.errors import RasteretWarning
 
@@ -43,8 +44,7 @@ def told(con, arguments, *, function="rasteret_pixels", source="s2"):
     return n_rows, [str(one.message) for one in caught]
 
 
-@pytest.mark.parametrize("source", ["s2", QUERY])
-@pytest.mark.parametrize("function", READS)
+@pytest.mark.parametrize(("function", "source"), in_turns(READS, ["s2", QUERY]))
 def test_swapped_coordinates_are_no_rows_and_one_warning(con, function, source):
     swapped = "bbox := [13.093, 77.585, 13.099, 77.59]"
     n_rows, (message,) = told(con, swapped, function=function, source=source)

@@ -299,8 +299,9 @@ def changed_at_random(upstream, dice, number):
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("seed", range(examples(2, 3)))
+@pytest.mark.parametrize("seed", range(examples(1, 3)))
 def test_many_refreshes_come_to_what_one_build_gives(con, upstream, refresh, rows, seed):
+    """Seed 0 makes changes of every kind."""
     dice = random.Random(seed)
     for number in range(4):
         upstream.add(number, f"second{number}")

@@ -14,8 +14,6 @@ import textwrap
 import pyarrow.dataset as ds
 import pytest
 
-from rasteret_sql.demo.scenes import write_scenes
-
 pytestmark = pytest.mark.any_duckdb
 
 # Imports once, then makes a collection in a fork for each line it is given: root, items, mode,
@@ -108,12 +106,6 @@ def fork():
 
         yield run
         process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    """The folder of the demo's scenes."""
-    return write_scenes(tmp_path_factory.mktemp("scenes")).parent
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from cursors import cursor_of
+
+import rasteret_sql
 
 COLUMNS = 'id, datetime, geometry, bbox, assets, collection, "proj:epsg", crs, year, month'
 
@@ -22,6 +25,10 @@ def built(rows, served_items):
 
 @pytest.fixture
 def faults(rows):
+    return faults_by(rows)
+
+
+def faults_by(rows):
     """Faults of a collection argument, as (column, band, fault), and ids."""
 
     def run(collection="s2", options=""):
@@ -29,6 +36,26 @@ def faults(rows):
         return rows(query, {"c": collection})
 
     return run
+
+
+@pytest.fixture(scope="module")
+def sound(scenes, tmp_path_factory):
+    """A connection with the collection s2, for tests that change no file of it."""
+    with rasteret_sql.connect(workspace=tmp_path_factory.mktemp("sound")) as con:
+        items = str(scenes / "items.json")
+        con.execute("FROM rasteret_build_stac('s2', stac_api := $1)", [items]).fetchall()
+        yield con
+
+
+@pytest.fixture
+def sound_rows(sound):
+    with cursor_of(sound) as cursor:
+        yield lambda query, parameters=None: cursor.execute(query, parameters).fetchall()
+
+
+@pytest.fixture
+def sound_faults(sound_rows):
+    return faults_by(sound_rows)
 
 
 def replaced(column, value, where="true"):
@@ -91,9 +118,9 @@ FIRST = "id = (SELECT min(id) FROM s2)"
         ("B04_metadata", "NULL", "B04_metadata", "is NULL, but there is a file"),
     ],
 )
-def test_a_wrong_value_is_told(built, faults, rows, column, value, at, fault):
-    first = rows("SELECT min(id) FROM s2")[0][0]
-    found = faults(replaced(column, value, f"id = '{first}'"))
+def test_a_wrong_value_is_told(sound_faults, sound_rows, column, value, at, fault):
+    first = sound_rows("SELECT min(id) FROM s2")[0][0]
+    found = sound_faults(replaced(column, value, f"id = '{first}'"))
     assert any(one[1] == at and fault in one[3] for one in found), found
     expected = {first} if column != "id" else {None, ""}
     assert {one[0] for one in found} <= expected
@@ -136,57 +163,59 @@ def metadata(change, band="B04"):
         ),
     ],
 )
-def test_a_wrong_header_is_told(built, faults, change, fault):
-    found = faults(metadata(change))
+def test_a_wrong_header_is_told(sound_faults, change, fault):
+    found = sound_faults(metadata(change))
     assert {one[1:3] for one in found} == {("B04_metadata", "B04")}
     assert len({one[0] for one in found}) == 6
     assert any(re.search(fault, one[3]) for one in found), found[:3]
 
 
 @pytest.mark.any_duckdb
-def test_ids_that_come_twice_are_told_once(built, faults, rows):
-    first = rows("SELECT min(id) FROM s2")[0][0]
+def test_ids_that_come_twice_are_told_once(sound_faults, sound_rows):
+    first = sound_rows("SELECT min(id) FROM s2")[0][0]
     query = f"FROM s2 UNION ALL BY NAME SELECT * FROM s2 WHERE id = '{first}'"
-    assert faults(query) == [(first, "id", None, "2 records have this id")]
+    assert sound_faults(query) == [(first, "id", None, "2 records have this id")]
 
 
 @pytest.mark.any_duckdb
-def test_columns_that_are_missing_or_of_another_type_are_told(built, faults):
-    found = faults("SELECT * EXCLUDE (bbox, B04_metadata) REPLACE (id::BLOB AS id) FROM s2")
+def test_columns_that_are_missing_or_of_another_type_are_told(sound_faults):
+    found = sound_faults("SELECT * EXCLUDE (bbox, B04_metadata) REPLACE (id::BLOB AS id) FROM s2")
     assert {(one[1], one[3][:12]) for one in found} == {
         ("bbox", "is missing"),
         ("B04_metadata", "is missing"),
         ("id", "expected VAR"),
     }
-    assert faults("SELECT 1 AS a")[0][:2] == (None, "id")
-    found = faults("SELECT * EXCLUDE (B04_metadata) FROM s2", ", require_band_metadata := false")
+    assert sound_faults("SELECT 1 AS a")[0][:2] == (None, "id")
+    found = sound_faults(
+        "SELECT * EXCLUDE (B04_metadata) FROM s2", ", require_band_metadata := false"
+    )
     assert found == []
 
 
 @pytest.mark.any_duckdb
-def test_assets_without_files_are_told(built, faults):
-    found = faults(replaced("assets", "NULL"))
+def test_assets_without_files_are_told(sound_faults):
+    found = sound_faults(replaced("assets", "NULL"))
     assert {one[3] for one in found} == {"has no file"}
     no_href = "struct_update(assets, B04 := {'href': NULL::VARCHAR, 'band_index': 0::INTEGER})"
-    found = faults(replaced("assets", no_href))
+    found = sound_faults(replaced("assets", no_href))
     assert {one[1:4] for one in found} == {("assets", "B04", "has no href")}
 
 
 @pytest.mark.any_duckdb
-def test_geometries_that_are_invalid_are_told(built, faults, rows):
+def test_geometries_that_are_invalid_are_told(sound_faults, sound_rows):
     bow = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1), (0, 0)])
     boxes = "SELECT * EXCLUDE (geometry), $${}$$::BLOB AS geometry FROM s2 LIMIT 1"
     for wkb, fault in ((bow.wkb, "is invalid: 'Self-intersection"), (b"no", "is no WKB")):
         text = "".join(f"\\x{byte:02X}" for byte in wkb)
-        found = faults(boxes.format(text))
+        found = sound_faults(boxes.format(text))
         assert [one[1] for one in found] == ["geometry"]
         assert fault in found[0][3]
 
 
 @pytest.mark.any_duckdb
-def test_a_record_needs_a_footprint_or_a_bbox(built, faults):
-    assert faults("SELECT * REPLACE (NULL::BLOB AS geometry) FROM s2") == []
-    found = faults("SELECT * REPLACE (NULL::BLOB AS geometry, NULL AS bbox) FROM s2 LIMIT 1")
+def test_a_record_needs_a_footprint_or_a_bbox(sound_faults):
+    assert sound_faults("SELECT * REPLACE (NULL::BLOB AS geometry) FROM s2") == []
+    found = sound_faults("SELECT * REPLACE (NULL::BLOB AS geometry, NULL AS bbox) FROM s2 LIMIT 1")
     assert [one[1:] for one in found if one[0] is not None] == [
         ("geometry", None, "is NULL, and so is the bbox")
     ]
@@ -265,21 +294,21 @@ def test_the_sound_files_beside_damaged_ones_are_read_on(built, faults, rows, tm
 
 
 @pytest.mark.any_duckdb
-def test_a_unknown_name_lists_the_known_ones(built, faults):
+def test_a_unknown_name_lists_the_known_ones(sound_faults):
     with pytest.raises(duckdb.Error, match=r"rasteret_validate: collection: .*s2"):
-        faults("s9")
+        sound_faults("s9")
     with pytest.raises(duckdb.Error, match="max_concurrent: expected 1 or more"):
-        faults("s2", ", max_concurrent := 0")
+        sound_faults("s2", ", max_concurrent := 0")
 
 
 @pytest.mark.any_duckdb
-def test_a_large_collection_is_read_in_batches(built, rows):
-    rows("CREATE TABLE many AS SELECT s2.* REPLACE (id || i AS id) FROM s2, range(500) t(i)")
-    assert rows("SELECT count(*) FROM rasteret_validate('many')") == [(0,)]
+def test_a_large_collection_is_read_in_batches(sound_rows):
+    sound_rows("CREATE TABLE many AS SELECT s2.* REPLACE (id || i AS id) FROM s2, range(500) t(i)")
+    assert sound_rows("SELECT count(*) FROM rasteret_validate('many')") == [(0,)]
 
 
 @pytest.mark.any_duckdb
-def test_rasterets_own_export_without_our_fields_is_sound(built, faults, rows):
+def test_rasterets_own_export_without_our_fields_is_sound(sound_faults, sound_rows):
     struct = (
         "struct_pack(image_width := B04_metadata.image_width, "
         "image_height := B04_metadata.image_height, tile_width := B04_metadata.tile_width, "
@@ -295,7 +324,7 @@ def test_rasterets_own_export_without_our_fields_is_sound(built, faults, rows):
         .replace("{0}", "{'B04': assets.B04}")
         .replace("{{'B04': assets.B04}}", "{'B04': assets.B04}")
     )
-    assert faults(query) == []
+    assert sound_faults(query) == []
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import imagecodecs
 import pytest
 
 import rasteret_sql
-from rasteret_sql.demo import write_scenes
 from rasteret_sql.maps import serving
 
 TOKEN = "token-of-the-tests"
@@ -69,14 +68,6 @@ def tile_at(lon, lat, zoom):
     side = 2 * half / count
     box = (x * side - half, half - (y + 1) * side, (x + 1) * side - half, half - y * side)
     return f"{zoom}/{x}/{y}", box
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory):
-    """The folder of the demo's scenes."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_scenes(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

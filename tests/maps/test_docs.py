@@ -6,8 +6,9 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,6 @@ import imagecodecs
 import pytest
 from processes import heeding_ctrl_c
 
-from rasteret_sql.demo import write_scenes
 from rasteret_sql.maps.app import MAX_OUTLINES, MAX_SCENES
 from rasteret_sql.maps.expressions import MAX_LENGTH
 from rasteret_sql.maps.layers import METHODS
@@ -29,12 +29,12 @@ MAPS = [line for line in f"{START}\n{OTHERS}".splitlines() if line.startswith("r
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, workspace):
+def folder(tmp_path_factory, scenes, workspace):
     """A folder as after the page's first line."""
     made = tmp_path_factory.mktemp("started")
     assert START.splitlines()[0] == "rasteret-sql demo --folder ."
     (made / "workspace").symlink_to(workspace)
-    write_scenes(made / "scenes")
+    (made / "scenes").symlink_to(scenes)
     return made
 
 
@@ -62,15 +62,12 @@ def asked(command, address):
 
 
 def fetched(url):
-    script = (
-        "import sys, urllib.request, urllib.error\n"
-        "try: answer = urllib.request.urlopen(sys.argv[1])\n"
-        "except urllib.error.HTTPError as error: answer = error\n"
-        "sys.stdout.buffer.write(answer.read())"
-    )
-    return subprocess.run(
-        [sys.executable, "-I", "-c", script, url], capture_output=True, timeout=60, check=True
-    ).stdout
+    try:
+        answer = urllib.request.urlopen(url, timeout=60)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.read()
 
 
 @pytest.mark.any_duckdb
