@@ -23,6 +23,7 @@ from reading.read_oracle import (
 )
 
 import rasteret_sql
+from examples import examples
 from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.tile_store import STORE
 
@@ -282,7 +283,7 @@ def test_a_raster_without_place_has_chips_without_geometry(con, build):
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("n", range(3))
+@pytest.mark.parametrize("n", range(examples(2, 3)))
 def test_chips_of_real_files_are_rasterio_s_windows(con, data, n):
     files = sorted((data / "geotiff").rglob("*.tif"))
     rng = np.random.default_rng(n)

@@ -186,21 +186,21 @@ def test_a_file_that_is_gone_is_one_row_of_null(con, tmp_path):
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("bins", [1, 2, 7, 256])
 @pytest.mark.parametrize("first", [2**53, 2**60 + 129, 2**63 - 5, 2**63, 2**64 - 10])
 @pytest.mark.parametrize("spread", [1, 9])
-def test_bins_of_integers_beyond_2_to_the_53_hold_them_exactly(con, made, first, bins, spread):
+def test_bins_of_integers_beyond_2_to_the_53_hold_them_exactly(con, made, first, spread):
     values = first + np.arange(400, dtype="uint64") % spread
     made(values.reshape(1, 20, 20))
-    rows = histograms(con, "made", bins=bins)
-    edges = [row["low"] for row in rows] + [rows[-1]["high"]]
-    assert [row["high"] for row in rows[:-1]] == edges[1:-1]
-    assert (np.diff(edges) > 0).all()
-    for row in rows:
-        low, high = int(row["low"]), int(row["high"])
-        inside = [v for v in values.tolist() if low <= v < high or (v == high == edges[-1])]
-        assert row["count"] == len(inside)
-    assert sum(row["count"] for row in rows) == 400
+    for bins in (1, 2, 7, 256):
+        rows = histograms(con, "made", bins=bins)
+        edges = [row["low"] for row in rows] + [rows[-1]["high"]]
+        assert [row["high"] for row in rows[:-1]] == edges[1:-1]
+        assert (np.diff(edges) > 0).all()
+        for row in rows:
+            low, high = int(row["low"]), int(row["high"])
+            inside = [v for v in values.tolist() if low <= v < high or (v == high == edges[-1])]
+            assert row["count"] == len(inside)
+        assert sum(row["count"] for row in rows) == 400
     (limited,) = histograms(con, "made", bins=1, value_range=[0, 2**63])
     assert limited["count"] == sum(v <= 2**63 for v in values.tolist())
 

@@ -55,8 +55,8 @@ def test_the_rows_are_those_of_the_scan(s2, classes):
     assert s2.execute("SELECT count(*), sum(B04), sum(row), max(lon) FROM kept").fetchall() == plain
     joined = f"{query} JOIN classes ON SCL = value"
     assert s2.execute(f"SELECT count(*), sum(B04), sum(row), max(lon) {joined}").fetchall() == plain
-    ordered = s2.execute(f"SELECT id, row, col {query}").fetchall()
-    assert ordered == s2.execute("SELECT id, row, col FROM kept").fetchall()
+    ordered = s2.sql(f"SELECT id, row, col {query}").to_arrow_table()
+    assert ordered == s2.sql("SELECT id, row, col FROM kept").to_arrow_table()
 
 
 def test_a_predicate_on_a_band_reaches_the_scan(s2):

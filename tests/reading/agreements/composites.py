@@ -67,7 +67,7 @@ def _composites_of(bench, con, folder, row, options):
     levels = planned_levels(con, options)
     method, period = options["method"], options["period"]
     starts = {n: test_composite.start_of(con, moment, period) for n, (moment, _) in known.items()}
-    area = shapely.from_wkt(options["geometry"]).segmentize(1e-5).__geo_interface__
+    area = shapely.from_wkt(options["geometry"]).segmentize(1e-4).__geo_interface__
     for one in bench.few(found, 0):
         mask = test_composite.inside(one, area)
         got = test_composite.arrays(one, options["bands"])
