@@ -697,6 +697,7 @@ def test_pixels_of_a_level_are_the_overviews(grid, level, all_touched):
                 )
 
 
+@pytest.mark.any_duckdb
 def test_a_zonal_mean_by_coverage_is_plain_sql(grid):
     con, path, transform, crs = grid
     areas = {"one": shapely.Polygon([(3.3, 4.2), (70.4, 9.9), (33.3, 66.1)])}
@@ -711,6 +712,7 @@ def test_a_zonal_mean_by_coverage_is_plain_sql(grid):
     assert math.isclose(mean, (np.ma.getdata(values) * weights).sum() / weights.sum(), rel_tol=1e-5)
 
 
+@pytest.mark.any_duckdb
 def test_an_area_outside_every_scene_gives_no_row(s2, server):
     areas = {str(n): shapely.box(10 + n, 50, 11 + n, 51) for n in range(5)}
     make_areas(s2, "fields", areas)
@@ -730,6 +732,7 @@ def test_an_area_whose_bounds_alone_overlap_a_raster_gives_no_row(con, tmp_path)
         assert read(con, "made", ["band"], geometry=around, geometry_crs="pixel", **how) == []
 
 
+@pytest.mark.any_duckdb
 def test_an_area_between_pixel_centres_is_a_row_without_data(con, tmp_path):
     path = write(tmp_path / "a.tif", noise((1, 40, 40)))
     build_files(con, "made", {"one": path})

@@ -209,6 +209,7 @@ def test_a_read_of_several_scenes_requests_its_plan(s2, server, options, bands):
         assert requested(s2, server, function, "s2", bands=bands, **options) == plan
 
 
+@pytest.mark.any_duckdb
 def test_rows_of_a_plan_are_unlike_and_inside_their_files(kinds, server):
     """A tile that areas and bands share is planned once for each band, its bytes once."""
     for kind in KINDS:

@@ -413,7 +413,10 @@ def unlike(tmp_path_factory):
     con.close()
 
 
-@pytest.mark.parametrize("weights", ["center", "touched", "fraction"])
+@pytest.mark.parametrize(
+    "weights",
+    ["center", *(pytest.param(one, marks=pytest.mark.any_duckdb) for one in ("touched", "fraction"))],
+)
 def test_scenes_of_unlike_grid_and_type_equal_sql_over_pixels(unlike, weights):
     exact, options = weights == "fraction", {"geometry_crs": "EPSG:32643"}
     stats = ["count", "sum", "mean", "min", "max", "variety", "nodata_count"]
