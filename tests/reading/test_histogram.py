@@ -21,6 +21,7 @@ from reading.read_oracle import (
     to_map,
 )
 
+from examples import examples
 from rasteret_sql.reading.tile_store import STORE
 
 AOI = "POLYGON((77.984 13.004, 77.997 13.002, 77.994 13.030, 77.984 13.004))"
@@ -61,7 +62,7 @@ def test_only_pixels_inside_the_area_count(con, made, level, all_touched):
     path = made(noise((1, 120, 130)), overviews=[2], nodata=0)
     rng = np.random.default_rng(5)
     n_areas = 0
-    for _ in range(25):
+    for _ in range(examples(10, 25)):
         area = random_polygon(rng, 120)
         wanted = expected_read(path, geometry_px=area, level=level, all_touched=all_touched)
         if wanted is None or not wanted.valid.any():
@@ -72,7 +73,7 @@ def test_only_pixels_inside_the_area_count(con, made, level, all_touched):
         )  # fmt: skip
         assert_same(rows, wanted.pixels[wanted.valid].astype(float), 16)
         n_areas += 1
-    assert n_areas > 15
+    assert n_areas > examples(6, 15)
 
 
 def test_areas_of_a_relation_bring_their_columns(s2, scenes):

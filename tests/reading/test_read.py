@@ -520,7 +520,8 @@ def test_nan_in_a_file_without_nodata_is_a_value(con, made):
 @pytest.mark.parametrize(
     ("dtype", "endianness"),
     in_turns(
-        "uint8 int8 uint16 int16 uint32 int32 uint64 int64 float32 float64".split(),
+        [f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")]
+        + ["float32", "float64"],
         ["LITTLE", "BIG"],
     ),
 )

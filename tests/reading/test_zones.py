@@ -415,7 +415,11 @@ def unlike(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "weights",
-    ["center", *(pytest.param(one, marks=pytest.mark.any_duckdb) for one in ("touched", "fraction"))],
+    [
+        "center",
+        pytest.param("touched", marks=pytest.mark.any_duckdb),
+        pytest.param("fraction", marks=pytest.mark.any_duckdb),
+    ],
 )
 def test_scenes_of_unlike_grid_and_type_equal_sql_over_pixels(unlike, weights):
     exact, options = weights == "fraction", {"geometry_crs": "EPSG:32643"}
