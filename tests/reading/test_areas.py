@@ -72,7 +72,7 @@ def as_frame(kind):
 
 @pytest.mark.parametrize("kind", ["TABLE", "TEMP TABLE", "VIEW"])
 @pytest.mark.parametrize("function", ["rasteret_read", "rasteret_pixels"])
-def test_a_table_a_temporary_one_and_a_view(s2, one_by_one, kind, function):
+def test_a_table_a_temporary_one_and_a_view(s2, one_by_one, pixels_one_by_one, kind, function):
     make_areas(s2, "kept", FIELDS)
     if kind == "TABLE":
         s2.execute("ALTER TABLE kept RENAME TO fields")
@@ -81,7 +81,7 @@ def test_a_table_a_temporary_one_and_a_view(s2, one_by_one, kind, function):
     if function == "rasteret_read":
         assert per_area(s2, "fields") == one_by_one
     else:
-        assert pixel_counts(s2, aois="fields") == pixel_counts_one_by_one(s2)
+        assert pixel_counts(s2, aois="fields") == pixels_one_by_one
 
 
 def typed(con, name, shapes):
@@ -132,23 +132,25 @@ def pixel_counts(con, **options):
     return {row[:2]: row[2:] for row in con.execute(query).fetchall()}
 
 
-def pixel_counts_one_by_one(con):
+@pytest.fixture(scope="module")
+def pixels_one_by_one(_connected_s2):
+    """The same of a call per area."""
     found = {}
     for name, area in FIELDS.items():
         call = call_of("rasteret_pixels", "s2", bands=["B04"], geometry=area.wkt)
         query = f"SELECT id, count(*), sum(B04), sum(hash(row, col)) FROM {call} GROUP BY ALL"
-        found |= {(name, row[0]): row[1:] for row in con.execute(query).fetchall()}
+        found |= {(name, row[0]): row[1:] for row in _connected_s2.execute(query).fetchall()}
     return found
 
 
 @pytest.mark.parametrize("kind", ["arrow", "pandas", "text"])
 @pytest.mark.parametrize("function", ["rasteret_read", "rasteret_pixels"])
-def test_a_registered_frame(s2, one_by_one, kind, function):
+def test_a_registered_frame(s2, one_by_one, pixels_one_by_one, kind, function):
     s2.register("fields", as_frame(kind))
     if function == "rasteret_read":
         assert per_area(s2, "fields") == one_by_one
     else:
-        assert pixel_counts(s2, aois="fields") == pixel_counts_one_by_one(s2)
+        assert pixel_counts(s2, aois="fields") == pixels_one_by_one
 
 
 def test_rows_that_are_not_committed(s2, one_by_one):
