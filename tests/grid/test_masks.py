@@ -59,21 +59,21 @@ on_halves = st.integers(-12, 72).map(lambda n: n / 2)
 within_a_pixel = st.floats(4.9, 6.1)
 
 
-@settings(max_examples=examples(100, 250), deadline=None)
+@settings(max_examples=examples(60, 250), deadline=None)
 @given(area=st.one_of(polygons(anywhere), polygons(within_a_pixel)))
 def test_a_mask_is_gdals(area):
     expected = gdal_mask(area, 30, 30) if not area.is_empty else np.zeros((30, 30), bool)
     np.testing.assert_array_equal(polygon_mask(area, IMAGE), expected)
 
 
-@settings(max_examples=examples(100, 250), deadline=None)
+@settings(max_examples=examples(60, 250), deadline=None)
 @given(area=polygons(on_halves))
 def test_a_mask_is_gdals_where_edges_and_vertices_lie_on_pixel_centres(area):
     expected = gdal_mask(area, 30, 30) if not area.is_empty else np.zeros((30, 30), bool)
     np.testing.assert_array_equal(polygon_mask(area, IMAGE), expected)
 
 
-@settings(max_examples=examples(100, 250), deadline=None)
+@settings(max_examples=examples(60, 250), deadline=None)
 @given(area=polygons(on_halves), scale=st.sampled_from([(1, 1), (-1, -1), (2, 0.5), (-1, 1)]))
 def test_a_mask_is_gdals_on_rasters_that_are_south_up_or_mirrored(area, scale):
     affine = Affine(scale[0], 0, 0, 0, scale[1], 0)
@@ -85,7 +85,7 @@ def test_a_mask_is_gdals_on_rasters_that_are_south_up_or_mirrored(area, scale):
     np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=examples(40, 100), deadline=None)
+@settings(max_examples=examples(25, 100), deadline=None)
 @given(area=polygons(on_halves), row=st.integers(1, 29), col=st.integers(1, 29))
 def test_masks_of_neighbouring_windows_fit_together(area, row, col):
     whole = polygon_mask(area, IMAGE, all_touched=True)
@@ -129,7 +129,7 @@ def test_touched_pixels_differ_from_gdals_only_where_edges_meet_pixel_corners():
     assert different / total < 0.002  # of polygons with integer coordinates, the worst case
 
 
-@settings(max_examples=examples(24, 60), deadline=None)
+@settings(max_examples=examples(16, 60), deadline=None)
 @given(area=polygons(on_halves))
 def test_touched_pixels_are_those_that_the_polygon_intersects(area):
     got = polygon_mask(area, IMAGE, all_touched=True)
@@ -213,7 +213,7 @@ def test_masks_of_real_polygons_are_gdals_on_map_grids(vectors, name, crs, pixel
     assert marked > 100
 
 
-@settings(max_examples=examples(80, 200), deadline=None)
+@settings(max_examples=examples(50, 200), deadline=None)
 @given(area=polygons(anywhere), row=st.integers(0, 25), col=st.integers(0, 25))
 def test_a_covered_window_needs_no_mask(area, row, col):
     window = Window(row, row + 4, col, col + 3)
@@ -293,13 +293,13 @@ def lines_of(coordinates):
 off_the_edges = st.integers(-300, 1800).map(lambda n: n / 50 + 0.0037)
 
 
-@settings(max_examples=examples(100, 250), deadline=None)
+@settings(max_examples=examples(60, 250), deadline=None)
 @given(line=st.one_of(lines_of(anywhere), lines_of(on_halves)))
 def test_a_line_burns_the_pixels_of_gdal(line):
     np.testing.assert_array_equal(line_mask(line, IMAGE), gdal_burns(line))
 
 
-@settings(max_examples=examples(60, 150), deadline=None)
+@settings(max_examples=examples(40, 150), deadline=None)
 @given(line=lines_of(off_the_edges), slant=st.floats(0.0003, 0.0007))
 def test_a_touched_line_burns_the_pixels_of_gdal(line, slant):
     line = shapely.transform(line, lambda xy: xy * [1, 1 + slant])
@@ -307,7 +307,7 @@ def test_a_touched_line_burns_the_pixels_of_gdal(line, slant):
     np.testing.assert_array_equal(got, gdal_burns(line, all_touched=True))
 
 
-@settings(max_examples=examples(40, 100), deadline=None)
+@settings(max_examples=examples(25, 100), deadline=None)
 @given(line=lines_of(on_halves))
 def test_touched_pixels_of_lines_are_those_that_the_line_intersects(line):
     got = line_mask(line, IMAGE, all_touched=True)
@@ -318,7 +318,7 @@ def test_touched_pixels_of_lines_are_those_that_the_line_intersects(line):
     assert not got[~shapely.intersects(line, outer)].any()
 
 
-@settings(max_examples=examples(40, 100), deadline=None)
+@settings(max_examples=examples(25, 100), deadline=None)
 @given(line=lines_of(on_halves), row=st.integers(1, 29), col=st.integers(1, 29))
 def test_line_masks_of_neighbouring_windows_fit_together(line, row, col):
     for touched in (False, True):
@@ -332,7 +332,7 @@ def test_line_masks_of_neighbouring_windows_fit_together(line, row, col):
         np.testing.assert_array_equal(np.block(parts), line_mask(line, IMAGE, all_touched=touched))
 
 
-@settings(max_examples=examples(40, 100), deadline=None)
+@settings(max_examples=examples(25, 100), deadline=None)
 @given(line=lines_of(anywhere))
 def test_a_snapped_line_meets_the_pixels_that_it_burns(line):
     inside = window_of(line, 30, 30)
@@ -347,7 +347,7 @@ def test_a_snapped_line_meets_the_pixels_that_it_burns(line):
         assert cols.max() < inside.col_stop
 
 
-@settings(max_examples=examples(40, 100), deadline=None)
+@settings(max_examples=examples(25, 100), deadline=None)
 @given(places=st.lists(st.tuples(anywhere, anywhere), min_size=1, max_size=9))
 def test_points_burn_the_pixels_of_gdal(places):
     points = shapely.MultiPoint(places)
@@ -372,7 +372,7 @@ def laid_end_to_end(mask, geometries, windows, **options):
     return np.flatnonzero(np.concatenate(masks))
 
 
-@settings(max_examples=examples(60, 150), deadline=None)
+@settings(max_examples=examples(40, 150), deadline=None)
 @given(
     areas=st.lists(
         st.one_of(polygons(anywhere), polygons(on_halves), polygons(within_a_pixel)), max_size=12
@@ -391,7 +391,7 @@ def test_many_polygons_have_the_pixels_that_each_has_alone(areas, seed, all_touc
     )
 
 
-@settings(max_examples=examples(40, 100), deadline=None)
+@settings(max_examples=examples(25, 100), deadline=None)
 @given(
     lines=st.lists(st.one_of(lines_of(anywhere), lines_of(on_halves)), min_size=1, max_size=9),
     seed=st.integers(0, 1000),

@@ -23,6 +23,7 @@ from reading.read_oracle import (
 )
 
 import rasteret_sql
+from examples import examples
 from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.tile_store import STORE
 
@@ -87,7 +88,7 @@ def test_an_area_chooses_chips_and_hides_no_pixel(con, made):
     path = made(noise((1, 170, 190), low=1), nodata=0)
     rng = np.random.default_rng(3)
     n_rows = 0
-    for _ in range(40):
+    for _ in range(examples(15, 40)):
         area = random_polygon(rng, 180)
         rows = chips(con, "made", size=24, stride=17, geometry=to_map(area, NORTH_UP),
                      geometry_crs="EPSG:32643", valid=True)  # fmt: skip
@@ -104,7 +105,7 @@ def test_an_area_chooses_chips_and_hides_no_pixel(con, made):
                 window = Window(row["col_off"], row["row_off"], 24, 24)
                 np.testing.assert_array_equal(array_of(row, "band"), file.read(1, window=window))
                 assert set(row["valid"]) == {1}
-    assert n_rows > 200
+    assert n_rows > examples(80, 200)
 
 
 @pytest.mark.any_duckdb
@@ -282,7 +283,7 @@ def test_a_raster_without_place_has_chips_without_geometry(con, build):
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("n", range(3))
+@pytest.mark.parametrize("n", range(examples(2, 3)))
 def test_chips_of_real_files_are_rasterio_s_windows(con, data, n):
     files = sorted((data / "geotiff").rglob("*.tif"))
     rng = np.random.default_rng(n)

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+AREA = "bbox := [77.984, 13.004, 78.0, 13.02]"
+
 
 @pytest.fixture
 def joined(s2):
@@ -49,14 +51,14 @@ def test_few_pixels_are_kept_beside_a_large_table(s2, joined):
 
 
 def test_the_rows_are_those_of_the_scan(s2, classes):
-    query = "FROM rasteret_pixels('s2', bands := ['SCL', 'B04'], lonlat := true)"
+    query = f"FROM rasteret_pixels('s2', bands := ['SCL', 'B04'], lonlat := true, {AREA})"
     plain = s2.execute(f"SELECT count(*), sum(B04), sum(row), max(lon) {query}").fetchall()
     s2.execute(f"CREATE TABLE kept AS {query}")
     assert s2.execute("SELECT count(*), sum(B04), sum(row), max(lon) FROM kept").fetchall() == plain
     joined = f"{query} JOIN classes ON SCL = value"
     assert s2.execute(f"SELECT count(*), sum(B04), sum(row), max(lon) {joined}").fetchall() == plain
-    ordered = s2.execute(f"SELECT id, row, col {query}").fetchall()
-    assert ordered == s2.execute("SELECT id, row, col FROM kept").fetchall()
+    ordered = s2.sql(f"SELECT id, row, col {query}").to_arrow_table()
+    assert ordered == s2.sql("SELECT id, row, col FROM kept").to_arrow_table()
 
 
 def test_a_predicate_on_a_band_reaches_the_scan(s2):

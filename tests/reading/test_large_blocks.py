@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -22,14 +23,13 @@ SIDE = 4200
 """Of an image whose uint16 strip, 35 MB, counts as large."""
 
 
-def open_table(tmp_path, href, n_bands=1):
-    con = rasteret_sql.connect(workspace=tmp_path / "workspace", config={"threads": 2})
+def build_table(con, href, n_bands=1):
+    """Collection `t` of one file."""
     bands = ", ".join(f"b{n}: {{href: '{href}', band_index: {n}}}" for n in range(n_bands))
     con.execute(
         f"FROM rasteret_build_table('t', $$SELECT 'x' AS id, {{{bands}}} AS assets$$, "
         "enrich := true)"
     )
-    return con
 
 
 def box(window):
@@ -39,6 +39,7 @@ def box(window):
     return f"POLYGON(({', '.join(f'{x} {y}' for x, y in corners)}))"
 
 
+@functools.cache
 def picture(dtype="uint16", bands=1):
     rows, columns = np.arange(SIDE), np.arange(SIDE)
     plane = np.add.outer(rows // 3, columns // 7).astype(dtype)
@@ -73,11 +74,11 @@ def write(path, pixels, **options):
         (1, {"compress": "DEFLATE", "tiled": True, "blockxsize": 4208, "blockysize": 4208}),
     ],
 )
-def test_windows_of_a_large_block_are_gdals(tmp_path, bands, options):
+def test_windows_of_a_large_block_are_gdals(con, tmp_path, bands, options):
     path = tmp_path / "a.tif"
     pixels = picture(bands=bands)
     write(path, pixels, **options)
-    con = open_table(tmp_path, path, bands)
+    build_table(con, path, bands)
     names = [f"b{n}" for n in range(bands)]
     for window in (((0, 3), (5, 9)), ((2995, 3300), (40, 140)), ((4199, 4200), (0, SIDE))):
         found = con.execute(
@@ -92,27 +93,23 @@ def test_windows_of_a_large_block_are_gdals(tmp_path, bands, options):
         f"SELECT {', '.join(f'sum({name})' for name in names)} FROM rasteret_pixels('t')"
     ).fetchall()[0]
     assert list(sums) == pixels.sum(axis=(1, 2), dtype=np.int64).tolist()
-    con.close()
 
 
-def test_a_tile_of_the_file_stays_one_row(tmp_path):
+def test_a_tile_of_the_file_stays_one_row(con, tmp_path):
     path = tmp_path / "a.tif"
     pixels = picture()
     write(path, pixels, compress="DEFLATE", zlevel=1)
-    con = open_table(tmp_path, path)
+    build_table(con, path)
     rows = con.execute(
         "SELECT tile_row, height, width, pixels FROM rasteret_read_tiles('t')"
     ).fetchall()
     assert [row[:3] for row in rows] == [(0, SIDE, SIDE)]
     assert rows[0][3] == pixels.tobytes()
-    con.close()
 
 
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("compress", ["NONE", "DEFLATE"])
-def test_slabs_that_are_planned_in_groups_are_all_read_once(
-    tmp_path, server, monkeypatch, compress
-):
+def test_slabs_that_are_planned_in_groups_are_all_read_once(con, server, monkeypatch, compress):
     monkeypatch.setattr(
         Planner.__init__,
         "__kwdefaults__",
@@ -121,18 +118,17 @@ def test_slabs_that_are_planned_in_groups_are_all_read_once(
     path = server.folder / f"grouped_{compress}.tif"
     pixels = picture()
     write(path, pixels, compress=compress)
-    con = open_table(tmp_path, server.url("scenes", path.name))
+    build_table(con, server.url("scenes", path.name))
     server.reset()
     got = con.execute("SELECT count(*), sum(b0) FROM rasteret_pixels('t')").fetchall()
     assert got == [(SIDE * SIDE, int(pixels.sum(dtype=np.int64)))]
     assert fetched(server) < path.stat().st_size
-    con.close()
 
 
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("name", ["tiff_dos_strip_chop.tif", "strip_larger_than_2GB_header.tif"])
-def test_a_small_file_that_declares_terabytes_fails_at_once(tmp_path, data, name):
-    con = open_table(tmp_path, data / "geotiff/gdal/gcore/data" / name)
+def test_a_small_file_that_declares_terabytes_fails_at_once(con, tmp_path, data, name):
+    build_table(con, data / "geotiff/gdal/gcore/data" / name)
     for query, message in (
         ("SELECT count(b0) FROM rasteret_pixels('t')", "record x, band b0"),
         ("SELECT count(pixels) FROM rasteret_read_tiles('t')", "at most 1073741824 bytes"),
@@ -141,16 +137,15 @@ def test_a_small_file_that_declares_terabytes_fails_at_once(tmp_path, data, name
         with pytest.raises(Exception, match=message):
             con.execute(query).fetchall()
         assert time.perf_counter() - begun < 10, "it was planned whole"
-    con.close()
 
 
 def fetched(server):
     return sum(request["bytes"] for request in server.requests())
 
 
-def test_of_an_uncompressed_strip_only_the_rows_of_the_area_are_fetched(tmp_path, server):
+def test_of_an_uncompressed_strip_only_the_rows_of_the_area_are_fetched(con, tmp_path, server):
     write(server.folder / "plain.tif", picture())
-    con = open_table(tmp_path, server.url("scenes", "plain.tif"))
+    build_table(con, server.url("scenes", "plain.tif"))
     area = {"aoi": box(((3000, 3010), (0, 20)))}
     read = "rasteret_{}('t', geometry := $aoi, geometry_crs := 'pixel'{})"
     server.reset()
@@ -164,27 +159,25 @@ def test_of_an_uncompressed_strip_only_the_rows_of_the_area_are_fetched(tmp_path
     tiles = read.format("read_tiles", f", max_bytes := {10 * SIDE * 2}")
     with pytest.raises(Exception, match="max_bytes"):
         con.execute(f"SELECT count(pixels) FROM {tiles}", area).fetchall()
-    con.close()
 
 
 @pytest.mark.any_duckdb
-def test_of_a_deflated_strip_no_more_is_fetched_than_up_to_the_area(tmp_path, server):
+def test_of_a_deflated_strip_no_more_is_fetched_than_up_to_the_area(con, tmp_path, server):
     noise = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE), dtype=np.uint8)
     doubled = np.repeat(noise, 2, axis=2)
     write(server.folder / "packed.tif", doubled, compress="DEFLATE", zlevel=1)
     size = (server.folder / "packed.tif").stat().st_size
-    con = open_table(tmp_path, server.url("scenes", "packed.tif"))
+    build_table(con, server.url("scenes", "packed.tif"))
     server.reset()
     con.execute(
         "SELECT count(b0) FROM rasteret_pixels('t', geometry := $aoi, geometry_crs := 'pixel')",
         {"aoi": box(((100, 110), (0, 20)))},
     ).fetchall()
     assert fetched(server) < size / 10
-    con.close()
 
 
 @pytest.mark.any_duckdb
-def test_damage_in_the_middle_is_told_and_what_lies_before_is_read(tmp_path):
+def test_damage_in_the_middle_is_told_and_what_lies_before_is_read(con, tmp_path):
     path = tmp_path / "a.tif"
     pixels = picture()
     write(path, pixels, compress="DEFLATE", zlevel=1)
@@ -193,7 +186,7 @@ def test_damage_in_the_middle_is_told_and_what_lies_before_is_read(tmp_path):
     data = bytearray(path.read_bytes())
     data[start + size // 2 : start + size // 2 + 4096] = b"\xff" * 4096
     path.write_bytes(data)
-    con = open_table(tmp_path, path)
+    build_table(con, path)
     good, total = con.execute(
         "SELECT count(b0), count(*) FROM rasteret_pixels('t', on_error := 'null')"
     ).fetchall()[0]
@@ -201,7 +194,6 @@ def test_damage_in_the_middle_is_told_and_what_lies_before_is_read(tmp_path):
     assert 0 < good < total
     with pytest.raises(Exception, match="record x, band b0"):
         con.execute("SELECT count(b0) FROM rasteret_pixels('t')").fetchall()
-    con.close()
 
 
 READ = """
@@ -236,7 +228,8 @@ def test_a_strip_of_196_mb_costs_a_fraction_of_that(tmp_path):
     data[offset_tag + 8 : offset_tag + 12] = len(data).to_bytes(4, "little")
     data[count_tag + 8 : count_tag + 12] = len(body).to_bytes(4, "little")
     path.write_bytes(bytes(data) + body)
-    open_table(tmp_path, path).close()
+    with rasteret_sql.connect(workspace=tmp_path / "workspace") as con:
+        build_table(con, path)
     run = subprocess.run(
         [sys.executable, "-c", READ, str(tmp_path / "workspace")],
         capture_output=True, text=True, check=True, timeout=60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -17,12 +18,15 @@ from reading.test_read import noise, write
 from rasteret_sql.reading.tile_store import STORE
 
 
+@functools.cache
+def from_degrees(crs):
+    return pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+
+
 def expected(path, lon, lat):
     """rasterio's value at a point; None outside and where there is no data."""
     with rasterio.open(path) as file:
-        x, y = pyproj.Transformer.from_crs("OGC:CRS84", file.crs, always_xy=True).transform(
-            lon, lat
-        )
+        x, y = from_degrees(file.crs.to_wkt()).transform(lon, lat)
         row, col = (math.floor(place) for place in reversed(~file.transform @ (x, y)))
         if not (0 <= row < file.height and 0 <= col < file.width):
             return None

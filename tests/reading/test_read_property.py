@@ -56,7 +56,7 @@ NODATA = {
     "float64": (None, math.nan, 7.0),
 }  # fmt: skip
 
-N_EXAMPLES = examples(20, 60)
+N_EXAMPLES = examples(12, 60)
 
 LAYOUTS = (
     {"tiled": True, "blockxsize": 16, "blockysize": 16},

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
+import rasteret_sql
+
 AREA = "bbox := [77.984, 13.004, 77.99, 13.01]"
 ROWS = "count(*), sum(hash(id, row, col, x, y, B04, B08, SCL)::HUGEINT)"
 TILES = "count(*), sum(hash(id, band, tile_row, tile_col, valid_count, pixels)::HUGEINT)"
@@ -59,32 +61,56 @@ def both(con, call, table, what, condition):
     ]
 
 
+PIXELS = f"rasteret_pixels('s2', {AREA}, record_columns := 'all')"
+READ_TILES = "rasteret_read_tiles('s2', record_columns := 'all')"
+
+
+@pytest.fixture(scope="module")
+def tables(_connected_s2):
+    """A cursor with the rows of both reads in tables."""
+    with _connected_s2.cursor() as cursor:
+        cursor.execute(f"CREATE TEMP TABLE pixels AS FROM {PIXELS}")
+        cursor.execute(f"CREATE TEMP TABLE tiles AS FROM {READ_TILES}")
+        yield cursor
+
+
 @pytest.mark.parametrize("condition", ON_PIXELS)
-def test_a_where_on_pixels_gives_the_rows_of_a_table(s2, condition):
-    call = f"rasteret_pixels('s2', {AREA}, record_columns := 'all')"
-    s2.execute(f"CREATE TEMP TABLE pixels AS FROM {call}")
-    read, table = both(s2, call, "pixels", ROWS, condition)
+def test_a_where_on_pixels_gives_the_rows_of_a_table(tables, condition):
+    read, table = both(tables, PIXELS, "pixels", ROWS, condition)
     assert read == table
 
 
 @pytest.mark.parametrize("condition", ON_TILES)
-def test_a_where_on_tiles_gives_the_rows_of_a_table(s2, condition):
-    call = "rasteret_read_tiles('s2', record_columns := 'all')"
-    s2.execute(f"CREATE TEMP TABLE tiles AS FROM {call}")
-    read, table = both(s2, call, "tiles", TILES, condition)
+def test_a_where_on_tiles_gives_the_rows_of_a_table(tables, condition):
+    read, table = both(tables, READ_TILES, "tiles", TILES, condition)
     assert read == table
     assert table[0][0] > 0
 
 
 @pytest.fixture(scope="module")
 def floats(tmp_path_factory):
-    """A file of floats with NaN, infinities and both zeros."""
+    """A connection with a collection of a file of floats with NaN, infinities and both zeros.
+
+    And the rows of its pixels in a table.
+    """
     values = np.linspace(-2, 2, 32 * 32, dtype=np.float32).reshape(32, 32)
     values[::7], values[1], values[2], values[3, ::2] = np.nan, np.inf, -np.inf, -0.0
     values[3, 1::2] = 0.0
-    path = tmp_path_factory.mktemp("floats") / "floats.tif"
+    folder = tmp_path_factory.mktemp("floats")
+    path = folder / "floats.tif"
     tifffile.imwrite(path, values, tile=(16, 16), metadata=None)
-    return path
+    con = rasteret_sql.connect(workspace=folder / "workspace", config={"threads": 2})
+    con.execute(
+        "FROM rasteret_build_table('f', $source, href_column := 'href', "
+        "band_index_map := MAP {'b': 0}, enrich := true)",
+        {
+            "source": f"SELECT i::VARCHAR AS id, '{path}' AS href, "
+            "['1', 'nan', '-0.0'][i]::DOUBLE AS reading FROM range(1, 4) t(i)"
+        },
+    ).fetchall()
+    con.execute("CREATE TABLE pixels AS FROM rasteret_pixels('f')")
+    yield con
+    con.close()
 
 
 @pytest.mark.parametrize(
@@ -104,18 +130,9 @@ def floats(tmp_path_factory):
         "reading IN (0, 5) AND b <> 0",
     ],
 )
-def test_nan_and_minus_zero_compare_as_in_a_table(con, floats, condition):
-    con.execute(
-        "FROM rasteret_build_table('f', $source, href_column := 'href', "
-        "band_index_map := MAP {'b': 0}, enrich := true)",
-        {
-            "source": f"SELECT i::VARCHAR AS id, '{floats}' AS href, "
-            "['1', 'nan', '-0.0'][i]::DOUBLE AS reading FROM range(1, 4) t(i)"
-        },
-    ).fetchall()
-    con.execute("CREATE TABLE pixels AS FROM rasteret_pixels('f')")
+def test_nan_and_minus_zero_compare_as_in_a_table(floats, condition):
     what = "count(*), sum(hash(id, row, col, b)::HUGEINT)"
-    read, table = both(con, "rasteret_pixels('f')", "pixels", what, condition)
+    read, table = both(floats, "rasteret_pixels('f')", "pixels", what, condition)
     assert read == table
     assert table[0][0] > 0
 

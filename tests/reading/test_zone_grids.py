@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from reading.test_zones import (
 )
 
 import rasteret_sql
+from examples import in_turns
 from rasteret_sql.errors import InputError, RasteretError
 from rasteret_sql.reading import pipeline
 from rasteret_sql.reading.assembly import Assembly
@@ -60,19 +62,32 @@ def build_scenes(con, scenes, name="made"):
     return name
 
 
-@pytest.fixture
-def grids(con, tmp_path):
-    """Collection `made` of one record, with a band of each grid; paths by band, and zones."""
+@pytest.fixture(scope="module")
+def made_grids(tmp_path_factory):
+    """A connection with collection `made` of one record, with a band of each grid.
+
+    And the paths by band, and zones; for tests that build nothing of that name.
+    """
+    folder = tmp_path_factory.mktemp("grids")
+    con = rasteret_sql.connect(workspace=folder / "workspace", config={"threads": 2})
     paths = {}
     for seed, (band, (transform, shape, dtype, options)) in enumerate(GRIDS.items()):
         paths[band] = write(
-            tmp_path / f"{band}.tif", noise((1, *shape), dtype, high=30, seed=seed),
+            folder / f"{band}.tif", noise((1, *shape), dtype, high=30, seed=seed),
             transform=transform, **options,
         )  # fmt: skip
     build_scenes(con, {"one": paths})
     areas = zones_over(NORTH_UP, 110, 60, 5)
     make_areas(con, "zones", areas)
-    return con, paths, areas
+    yield con, paths, areas
+    con.close()
+
+
+@pytest.fixture
+def grids(made_grids):
+    """The same; tiles that another test read are forgotten."""
+    STORE.clear()
+    return made_grids
 
 
 def pixels_of(path):
@@ -81,7 +96,9 @@ def pixels_of(path):
         return file.read(1), file.read_masks(1) != 0, file.transform
 
 
+@functools.cache
 def inside_of(area, transform, shape, *, touched):
+    """Pixels of a zone; several tests and bands have the same."""
     return rasterio.features.geometry_mask(
         [area], shape, transform, invert=True, all_touched=touched
     )
@@ -378,8 +395,7 @@ HIDDEN = [0, 4, 5, 9, 11, 12, 20]
 
 
 @pytest.mark.any_duckdb
-@pytest.mark.parametrize("mask", list(GRIDS))
-@pytest.mark.parametrize("weights", ["center", "touched"])
+@pytest.mark.parametrize(("mask", "weights"), in_turns(GRIDS, ["center", "touched"]))
 def test_masked_statistics_equal_numpy(grids, mask, weights):
     """Masks on the same grid, on coarser, finer, turned ones and of other extent."""
     con, paths, areas = grids

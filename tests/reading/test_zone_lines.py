@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from reading.read_oracle import build_files, call_of, make_areas, opened, rows_of, to_map
 
 import rasteret_sql
+from examples import examples
 from rasteret_sql.errors import InputError
 from rasteret_sql.grid.crs import LONLAT, crs_of
 from rasteret_sql.grid.reproject import reproject
@@ -43,7 +44,9 @@ lines = st.one_of(
 )
 points = st.lists(st.tuples(across, down), min_size=1, max_size=5).map(shapely.MultiPoint)
 drawn_zones = st.lists(st.one_of(lines, lines, points), min_size=5, max_size=25)
-several = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+several = settings(
+    max_examples=examples(6, 10), deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture(params=TRANSFORMS)

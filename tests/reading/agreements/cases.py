@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from dataclasses import dataclass, field
@@ -152,6 +153,10 @@ class Bench:
         things = list(things)
         return [things[k] for k in self.rng.permutation(len(things))[:n]]
 
+    def few(self, things: Any, turn: int) -> list[Any]:
+        """All of a list; of a comparison of one case every other one, in turns."""
+        return list(things) if self.cases > 1 else list(things)[turn % 2 :: 2]
+
     def real_files(self, n: int, *, lossy: bool = False, overviews: bool = False) -> list[str]:
         """Paths of real files that GDAL reads, of moderate size."""
         return self.sample(real_files(lossy=lossy, overviews=overviews), n)
@@ -243,12 +248,20 @@ def made_raster(bench: Bench, **fixed: Any) -> tuple[Raster, Path]:
 
 def demo_scenes(bench: Bench) -> tuple[Any, Path]:
     """The demo's scenes as collection `s2`, on a connection of its own."""
-    folder = bench.folder / "s2"
-    items = write_scenes(folder)
-    con = rasteret_sql.connect(workspace=bench.folder / "s2_workspace")
+    home = Path(_demo_home().name)
+    return rasteret_sql.connect(workspace=home / "workspace"), home / "s2"
+
+
+@functools.cache
+def _demo_home() -> tempfile.TemporaryDirectory[str]:
+    """The scenes and the collection, which several comparisons of a process read."""
+    home = tempfile.TemporaryDirectory()
+    items = write_scenes(Path(home.name) / "s2")
+    con = rasteret_sql.connect(workspace=Path(home.name) / "workspace")
     con.execute("FROM rasteret_build_stac('s2', stac_api := $items)", {"items": str(items)})
     con.fetchall()
-    return con, folder
+    con.close()
+    return home
 
 
 def planned_levels(con: Any, options: dict[str, Any]) -> dict[tuple[str, str], int]:

@@ -54,12 +54,12 @@ def composites(bench: Bench) -> Iterator[Row]:
         } | grid  # fmt: skip
         if not grid:
             del options["overview"]
-        _composites_of(con, folder, rows[method], options)
+        _composites_of(bench, con, folder, rows[method], options)
     con.close()
     yield from rows.values()
 
 
-def _composites_of(con, folder, row, options):
+def _composites_of(bench, con, folder, row, options):
     call = call_of("rasteret_composite", "s2", **options)
     found = rows_of(con, f"FROM {call}")
     row.calls += 1
@@ -67,22 +67,23 @@ def _composites_of(con, folder, row, options):
     levels = planned_levels(con, options)
     method, period = options["method"], options["period"]
     starts = {n: test_composite.start_of(con, moment, period) for n, (moment, _) in known.items()}
-    area = shapely.from_wkt(options["geometry"]).segmentize(1e-5).__geo_interface__
-    for one in found:
+    area = shapely.from_wkt(options["geometry"]).segmentize(1e-4).__geo_interface__
+    for one in bench.few(found, 0):
         mask = test_composite.inside(one, area)
         got = test_composite.arrays(one, options["bands"])
+        clear, unsure = {}, np.zeros((one["height"], one["width"]), bool)
+        for name in (n for n, start in starts.items() if start == one["period"]):
+            path, level = folder / name / "SCL.tif", levels.get((name, "SCL"), 0)
+            classes, known_class = read_oracle.warped(path, one, level)
+            unsure |= near_edges(path, level, one)
+            clear[name] = known_class & ~np.isin(classes, test_composite.CLOUDS) & mask
         for band in options["bands"]:
-            layers = []
-            near = np.zeros((one["height"], one["width"]), bool)
-            for name in (n for n, start in starts.items() if start == one["period"]):
+            layers, near = [], unsure.copy()
+            for name, is_clear in clear.items():
                 path, level = folder / name / f"{band}.tif", levels.get((name, band), 0)
                 values, valid = read_oracle.warped(path, one, level)
                 near |= near_edges(path, level, one)
-                path, level = folder / name / "SCL.tif", levels.get((name, "SCL"), 0)
-                classes, known_class = read_oracle.warped(path, one, level)
-                near |= near_edges(path, level, one)
-                is_clear = ~np.isin(classes, test_composite.CLOUDS)
-                layers.append((values, valid & known_class & is_clear & mask))
+                layers.append((values, valid & is_clear))
             want = test_composite.expected(method, layers)
             values, valid = got[band]
             is_mean = method in ("mean", "median")

@@ -45,9 +45,9 @@ def output_grids(bench: Bench) -> Iterator[Row]:
             for function in ("rasteret_read", "rasteret_pixels"):
                 what = f"onto a grid, {kernel}, {dtype}, {len(pairs)} pairs of CRS"
                 rows[function, kernel, dtype] = Row(function, what, "WarpedVRT", rule)
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         source, affine, crs = test_output_grid.PAIRS[pair]
-        for dtype in TYPES:
+        for dtype in bench.few(TYPES, number):
             data, nodata = test_output_grid.noise(dtype, int(bench.rng.integers(1000)))
             path = test_output_grid.write(
                 bench.folder / "source.tif", data, f"EPSG:{source}", affine, nodata=nodata

@@ -34,12 +34,12 @@ def plans(bench: Bench) -> Iterator[Row]:
     served.mkdir()
     kinds = test_plan_equals_requests.KINDS
     with RangeServer(scenes=served) as server:
-        for kind in bench.sample(kinds, max(3, bench.cases)):
+        for number, kind in enumerate(bench.sample(kinds, max(3, bench.cases))):
             test_plan_equals_requests.write(served / f"{kind}.tif", kind, kinds[kind])
             url = server.url("scenes", f"{kind}.tif")
             build_files(bench.con, kind, {"one": url}, test_plan_equals_requests.BANDS)
             for name, row in rows.items():
-                for level in (0, 1):
+                for level in bench.few((0, 1), number):
                     _plan_of(bench, server, row, name, kind, level)
         yield from rows.values()
         yield from _mosaics(bench, server, served)

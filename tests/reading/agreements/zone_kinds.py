@@ -216,6 +216,7 @@ def scaled_values(bench: Bench) -> Iterator[Row]:
         and any(one != (1, 0) for one in zip(entry.get("scales") or [], entry.get("offsets") or [],
                                              strict=True))
     ]  # fmt: skip
+    paths = bench.sample(paths, 4 * bench.cases)
     for number in range(bench.cases):
         path = bench.folder / f"scaled{number}.tif"
         values = test_zones.noise((1, 40, 50), ["int16", "uint8", "float32"][number % 3],
