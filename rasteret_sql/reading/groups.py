@@ -29,14 +29,12 @@ class Group:
         stop: Behind the last one.
         weight: Bytes of its output, about.
         number: Groups that a read began before it.
-        extra: Those that its tiles leave no room for when it has been worked.
     """
 
     chunk: Chunk
     start: int
     stop: int
     weight: int
-    extra: int = 0
     number: int = 0
     tiles: list[Tile] = field(default_factory=list)
     n_waiting: int = 0

@@ -222,8 +222,7 @@ class Pipeline(Generic[D]):
         group.number = self._n_started
         numbers = chunk.needed(group.start, group.stop)
         group.tiles = [chunk.tile(number) for number in numbers if number >= 0]
-        group.extra = max(0, group.weight - sum(_size(t) for t in group.tiles if t.users == 1))
-        self._take(group.extra)
+        self._take(group.weight)
         requests: dict[int, None] = {}
         with self._changed:
             group.n_waiting = 1  # until all are counted
@@ -353,8 +352,6 @@ class Pipeline(Generic[D]):
             return
         self._count(tiles_decoded=1, decoded_bytes=pixels.nbytes)
         key, first_row = tile.key, tile.first_row
-        fetched, tile.cost = tile.cost - _size(tile), _size(tile)
-        self._take(-fetched)
         self._done(tile, pixels, first_row)
         if key is not None:  # other reads find it while groups of this one wait for more
             self._store.keep(key, pixels, first_row)
@@ -401,7 +398,6 @@ class Pipeline(Generic[D]):
                 group.batch = self._output.work(group)
         except BaseException as error:  # noqa: BLE001 (it belongs to the consumer)
             group.error = _as_ours(error, "read")
-        self._take(group.weight - group.extra)  # in place of the tiles that nobody else needs
         for tile in group.tiles:
             self._release(tile)
         group.tiles = []
@@ -451,11 +447,6 @@ class Pipeline(Generic[D]):
     def _check(self) -> None:
         if self._ended or self._stop.is_set():
             raise InterruptedReadError("interrupted")
-
-
-def _size(tile: Tile) -> int:
-    """Bytes of the rows that are decoded."""
-    return (tile.stop_row - tile.first_row) * row_size(tile.format)
 
 
 def _may_have_more(tile: Tile) -> bool:
