@@ -34,6 +34,8 @@ _AGAIN = b"\0"
 _STOP_AGAIN_SECONDS = 0.02
 _PERSIST_SECONDS = 5.0
 """How long scans that start after a SIGINT are stopped, unless its statement has ended."""
+_LATE_SECONDS = 1.0
+"""How long after its KeyboardInterrupt, which DuckDB may get while a scan of it starts."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -65,6 +67,8 @@ class CtrlC:
         """
         if threading.current_thread() is not threading.main_thread():
             return
+        if self._wakeup.is_late:  # this is another statement
+            self._wakeup.settle()
         current = signal.getsignal(signal.SIGINT)
         if current != self._on_signal and callable(current):
             with contextlib.suppress(ValueError):  # a subinterpreter: Python forbids it
@@ -157,7 +161,7 @@ class CtrlC:
             self._wakeup.again()
             return None
         OWED.is_owed = False
-        self._wakeup.settle()
+        self._wakeup.settle_soon()
         return previous(number, frame)
 
 
@@ -184,6 +188,9 @@ class _Wakeup:
         stop: Stops the scans.
         settles: Whether `settle` will be called for a SIGINT that arrives now.
 
+    Attributes:
+        is_late: Whether the statement got its KeyboardInterrupt, and no other one has begun.
+
     Source:
         Python library reference, `signal.set_wakeup_fd`: the number of each signal is written
         to a file descriptor at once.
@@ -196,6 +203,7 @@ class _Wakeup:
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._previous = -1
         self._until = 0.0
+        self.is_late = False
         self._thread: threading.Thread | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
@@ -245,9 +253,14 @@ class _Wakeup:
             with contextlib.suppress(OSError):  # full: the thread wakes up anyway
                 self._ends[1].send(_AGAIN)
 
+    def settle_soon(self) -> None:
+        """The handler ends the statement; scans that DuckDB starts a moment later are of it."""
+        self.again()
+        self._until, self.is_late = time.monotonic() + _LATE_SECONDS, True
+
     def settle(self) -> None:
         """The handler has ended the statement, or there is none."""
-        self._until = 0.0
+        self._until, self.is_late = 0.0, False
 
     def finish(self) -> None:
         """End the thread."""
@@ -258,6 +271,8 @@ class _Wakeup:
             self.leave()
         ends[1].close()
         thread.join(1)
+        if not thread.is_alive():
+            ends[0].close()
         self._forget()
 
     def _listen(self, end: socket.socket) -> None:
