@@ -28,7 +28,7 @@ class Group:
         start: The first unit.
         stop: Behind the last one.
         weight: Bytes of its output, about.
-        number: Groups that a read began before it.
+        number: Which of the groups of a read it is, in the order in which they begin.
     """
 
     chunk: Chunk

@@ -106,14 +106,12 @@ def valid_pixels(patch: Patch, values: Pixels) -> Mask | None:
 def has_only_nodata(patch: Patch) -> bool:
     """Whether all pixels without data hold one value already, that of nodata.
 
-    Of floats, -0 is nodata too where nodata is 0; of integers of 64 bits, all those that a float
-    can't tell from it.
+    Of floats not: -0 is nodata too where nodata is 0.
     """
     kind = patch.kind
     if kind is None or kind.nodata is None or patch.mask_pieces:
         return False
-    dtype = value_dtype(kind.dtype)
-    return dtype.kind in "iu" and dtype.itemsize < 8
+    return value_dtype(kind.dtype).kind in "iu"
 
 
 def used_pixels(values: Pixels, valid: Mask | None, hidden: Sequence[float]) -> Mask:

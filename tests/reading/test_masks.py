@@ -155,11 +155,11 @@ def test_real_nodata_is_as_near_as_gdal_s(con, tmp_path, dtype, nodata):
 @pytest.mark.any_duckdb
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float32"])
 def test_pixels_of_a_tile_are_the_same_whether_they_are_counted_or_not(con, tmp_path, dtype):
-    """Where nodata alone hides pixels they hold it already; -0.0 and large integers do not."""
+    """Where nodata alone hides pixels they hold it already; -0.0 does not."""
     values = np.random.default_rng(3).integers(0, 3, (70, 90)).astype(dtype)
     if dtype == "float32":
         values[values == 1] = -0.0
-    nodata = 2**60 if dtype == "int64" else 0
+    nodata = 2**53 if dtype == "int64" else 0  # the next integer is no float
     if dtype == "int64":
         values = values + nodata
     path = str(tmp_path / "a.tif")
@@ -173,6 +173,4 @@ def test_pixels_of_a_tile_are_the_same_whether_they_are_counted_or_not(con, tmp_
     alone = con.sql(f"SELECT tile_row, tile_col, pixels {tiles}").fetchall()
     counted = con.sql(f"SELECT tile_row, tile_col, pixels, valid_count {tiles}").fetchall()
     assert alone == [row[:3] for row in counted]
-    assert sum(row[3] for row in counted) == np.count_nonzero(values[:32] != nodata) or (
-        dtype == "int64"  # 2^60 + 1 and + 2 are 2^60 as a float
-    )
+    assert sum(row[3] for row in counted) == np.count_nonzero(values[:32] != nodata)
