@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+import rasterio
 from cursors import cursor_of
 from scenes import ROOT, build_workspace
 from servers.range_server import RangeServer
@@ -22,6 +25,27 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a worker's counts of reruns go out at once: each test sends three small messages."""
+    counts = getattr(config, "failures_db", None)
+    if hasattr(counts, "sock"):
+        counts.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _gdal():
+    """One environment of GDAL; rasterio makes one for each call where there is none."""
+    with rasterio.Env():
+        yield
 
 
 @pytest.fixture(scope="session")
