@@ -147,11 +147,17 @@ def with_dbt(folder: Path, environment: dict[str, str], forked: str) -> dict[str
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory, environment, forked):
-    """The first run is that of the page, as it stands there, over four scenes on a server."""
+    """The first run is that of the page, as it stands there, over four scenes on a server.
+
+    On DuckDB 2.0 its commands are those that dbt installs; on 1.5 they are forked as well.
+    """
     checkout = tmp_path_factory.mktemp("checkout")
     ours = shutil.ignore_patterns("demo", "workspace", "target", "logs", "dbt_packages", "*.duckdb")
     shutil.copytree(ROOT / "examples" / "dbt", checkout / "examples" / "dbt", ignore=ours)
-    environment = with_command(checkout / "bin", environment)
+    if IS_DUCKDB_2:
+        environment = with_command(checkout / "bin", environment)
+    else:
+        environment = with_dbt(checkout / "bin", environment, forked)
     commands = block("dbt.md", "export RASTERET_DBT_PACKAGE").splitlines()
     (demo,) = (command for command in commands if command.startswith("rasteret-sql demo"))
     run(demo, checkout, environment)

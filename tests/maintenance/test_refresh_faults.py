@@ -136,7 +136,7 @@ def test_an_api_is_searched_again_and_one_that_fails_changes_nothing(
 
 READER = textwrap.dedent(
     """
-    import os, sys, duckdb
+    import os, sys, time, duckdb
 
     root = sys.argv[1]
     con = duckdb.connect()
@@ -146,6 +146,7 @@ READER = textwrap.dedent(
     print("ready", flush=True)
     whole, lost, other = set(), 0, []
     while not os.path.exists(f"{root}/stop"):
+        time.sleep(0.005)
         try:
             query = "SELECT month, generation, count(*) FROM s2 GROUP BY ALL ORDER BY ALL"
             rows = con.execute(query).fetchall()

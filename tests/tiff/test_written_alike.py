@@ -74,6 +74,7 @@ def is_known(start, size):
 
 def test_a_third_file_that_was_written_alike_is_not_parsed(starts):
     n_known = 0
+    starts = examples(starts[::2], starts)
     for start, size in starts:
         written_alike.forget()
         first = outcome(start, size)
@@ -149,7 +150,9 @@ def test_tile_tables_and_transform_are_those_of_the_file(tiff_with):
     ]
 
 
-def test_few_layouts_and_templates_are_kept(tiff_with):
+def test_few_layouts_and_templates_are_kept(tiff_with, monkeypatch):
+    monkeypatch.setattr(written_alike, "_MOST_LAYOUTS", 20)
+    monkeypatch.setattr(written_alike, "_MOST_TEMPLATES", 8)
     files = [
         tiff_with(shape=(8, width), tile=(16, 16))
         for width in range(16, 16 + written_alike._MOST_LAYOUTS + 20)
