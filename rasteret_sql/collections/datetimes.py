@@ -7,6 +7,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +20,12 @@ _YEARS = range(1000, 10000)
 _YEAR = re.compile(r"(\d{4})$")
 _YEAR_MONTH = re.compile(r"(\d{4})-(\d{2})$")
 _LEAP_SECOND = re.compile(r"(:\d{2}):60(?:\.\d+)?")
+_FIRST_SECOND = -62_135_596_800
+_END_SECOND = 253_402_300_800
+"""The years 1 to 9999, in seconds since 1970."""
+_UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_INFINITY = 2**63 - 1
+"""DuckDB's infinity in every unit."""
 _SPELLINGS = "a date, YYYY, YYYY-MM, YYYY-MM-DD or an RFC 3339 time"
 
 
@@ -166,6 +173,9 @@ def to_timestamps(column: pa.Array, name: str) -> pa.Array:
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_null(kind):
         if pa.types.is_date32(kind):
             column = column.cast(pa.timestamp("s"))
+        elif pa.types.is_date64(kind):
+            column = column.cast(pa.timestamp("ms"))
+        _check_moments(column, name)
         return column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False).cast(
             DATETIME.type
         )
@@ -178,16 +188,35 @@ def to_timestamps(column: pa.Array, name: str) -> pa.Array:
     )
 
 
-def _years_to_timestamps(column: pa.Array, name: str) -> pa.Array:
-    limits = pc.min_max(column).as_py()
-    low, high = limits["min"], limits["max"]
+def _check_moments(column: pa.Array, name: str) -> None:
+    """Refuse timestamps that no calendar of ours has, DuckDB's infinity too."""
+    limits = pc.min_max(column.cast(pa.int64()))
+    low, high = limits["min"].as_py(), limits["max"].as_py()
     if low is None:
-        return pa.nulls(len(column), DATETIME.type)
-    if low < 1 or high > 9999:
+        return
+    unit = column.type.unit
+    seconds = (_FIRST_SECOND, _END_SECOND)
+    first, end = (second * _UNITS_PER_SECOND[unit] for second in seconds)
+    if max(first, 1 - _INFINITY) <= low and high < min(end, _INFINITY):
+        return
+    wrong = low if low < first or high < end else high
+    text = "infinity" if abs(wrong) >= _INFINITY else np.datetime64(wrong, unit)
+    raise InputError.expected(
+        name,
+        "times of the years 1 to 9999",
+        text,
+        f"make it NULL, for example with CASE WHEN isfinite({name}) THEN {name} END",
+    )
+
+
+def _years_to_timestamps(column: pa.Array, name: str) -> pa.Array:
+    years = column.drop_null().to_pylist()
+    wrong = next((year for year in years if not (1 <= year <= 9999 and year == int(year))), None)
+    if wrong is not None:
         raise InputError.expected(
             name,
             "integers that are years (1 to 9999)",
-            low if low < 1 else high,
+            wrong,
             "make it a timestamp first, for example with to_timestamp() or make_timestamp()",
         )
     text = (None if year is None else f"{int(year):04d}" for year in column.to_pylist())

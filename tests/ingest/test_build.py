@@ -329,6 +329,19 @@ def test_export_load_describe_and_drop(con, rows, served_items, tmp_path):
         rows("FROM s2")
 
 
+def test_a_description_leaves_out_times_that_no_calendar_has(con, rows, served_items):
+    build(con, served_items())
+    rows(
+        "CREATE TABLE odd AS SELECT * REPLACE (CASE id WHEN (SELECT min(id) FROM s2) "
+        "THEN 'infinity' ELSE datetime END::TIMESTAMP AS datetime) FROM s2"
+    )
+    described = "SELECT records, start_datetime, end_datetime FROM rasteret_describe('odd')"
+    finite = "SELECT min(datetime), max(datetime) FROM odd WHERE isfinite(datetime)"
+    assert rows(described)[0][1:] == rows(finite)[0]
+    rows("CREATE TABLE ever AS SELECT * REPLACE ('infinity'::TIMESTAMP AS datetime) FROM s2")
+    assert rows("SELECT start_datetime FROM rasteret_describe('ever')") == [(None,)]
+
+
 def test_a_transaction_sees_the_view_after_it_ends(con, rows, served_items):
     path = served_items()
     rows("BEGIN")

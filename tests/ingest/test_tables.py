@@ -136,10 +136,39 @@ def test_datetimes_of_every_spelling_are_utc(values, stored):
     assert table["datetime"].to_pylist() == [stored]
 
 
-@pytest.mark.parametrize("values", [["soon"], [20240501], [b"2024"], [True]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["soon"],
+        [20240501],
+        [2021.5],
+        [float("nan")],
+        [b"2024"],
+        [True],
+        pa.array([2**63 - 1], pa.timestamp("s")),  # DuckDB's infinity
+        pa.array([2**63 - 1], pa.timestamp("ms")),
+        pa.array([2**63 - 1], pa.timestamp("us")),
+        pa.array([1 - 2**63], pa.timestamp("ns")),
+        pa.array([2**31 - 1], pa.date32()),
+        pa.array([-735_000], pa.date32()),  # before Christ
+    ],
+)
 def test_a_datetime_that_is_none_is_an_error(values):
     with pytest.raises(InputError, match=r"^datetime: expected"):
         records_of(plain(datetime=values))
+
+
+def test_the_start_is_the_datetime_of_rows_without_one():
+    at = [datetime(2024, 1, 1), None, None]
+    start = [datetime(2023, 1, 1), datetime(2023, 2, 1), None]
+    _, table = records_of(plain(3, datetime=at, start_datetime=start))
+    assert table["datetime"].to_pylist() == [at[0], start[1], None]
+    assert table["start_datetime"].to_pylist() == start
+
+
+def test_a_start_that_is_no_time_is_not_asked_for_in_vain():
+    _, table = records_of(plain(datetime=["2024"], start_datetime=["unknown"]))
+    assert table["datetime"].to_pylist() == [datetime(2024, 1, 1)]
 
 
 def test_without_a_datetime_records_survive_with_a_warning():

@@ -172,6 +172,12 @@ _BOUNDS = (
     "'xmax': max(bbox.xmax), 'ymax': max(bbox.ymax)}"
 )
 
+_MOMENTS = (
+    "{}(datetime::TIMESTAMP) FILTER (datetime::TIMESTAMP "
+    "BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999')"
+)
+"""Without infinity, which Python lacks."""
+
 
 def description(
     call: Call, sql: str, label: str, schema: pa.Schema, bands: list[str]
@@ -191,8 +197,8 @@ def description(
             {when("proj:epsg", 'list_sort(list(DISTINCT "proj:epsg"))')} AS epsg,
             {when("crs", "list_sort(list(DISTINCT crs))")} AS crs,
             {when("bbox", _BOUNDS)} AS bounds,
-            {when("datetime", "min(datetime)::TIMESTAMP")} AS start_datetime,
-            {when("datetime", "max(datetime)::TIMESTAMP")} AS end_datetime,
+            {when("datetime", _MOMENTS.format("min"))} AS start_datetime,
+            {when("datetime", _MOMENTS.format("max"))} AS end_datetime,
             {f"MAP {{{nulls}}}" if bands else "NULL"} AS null_metadata
         FROM {sql}"""
     with call.cursor() as cursor:

@@ -314,12 +314,15 @@ class _Reading:
         return ids
 
     def _datetimes(self, batch: pa.RecordBatch) -> pa.Array:
-        for name in ("datetime", "start_datetime"):
-            column = self.layout.column(batch, name)
-            if column is not None:
-                return to_timestamps(column, name)
-        self._notes["datetime: no such column, so it is NULL; name one in column_map"] = 1
-        return pa.nulls(batch.num_rows, DATETIME.type)
+        found = pa.nulls(batch.num_rows, DATETIME.type)
+        names = [n for n in ("datetime", "start_datetime") if n in self.layout.sources]
+        if not names:
+            self._notes["datetime: no such column, so it is NULL; name one in column_map"] = 1
+        for name in names:
+            if found.null_count:
+                column = self.layout.column(batch, name)
+                found = pc.coalesce(found, to_timestamps(column, name))
+        return found
 
     def _note(self, text: str, n: int) -> None:
         self._notes[text] += n
