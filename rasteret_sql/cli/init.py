@@ -123,7 +123,7 @@ def _write(path: Path, collections: list[CollectionInfo], *, force: bool) -> Non
             con.execute(statement)
         for info in collections:
             try:
-                check_view_can_be_made(con, info.name, str(info.path), force=force)
+                check_view_can_be_made(con, info.name, [info.path], force=force)
             except InputError as error:
                 raise Failure(
                     f"{info.name}: expected a name that is free in {path.name}, got another table "

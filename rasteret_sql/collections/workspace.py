@@ -231,6 +231,10 @@ class Workspace:
                 return self._info(name, kind)
         raise self._unknown(name, argument)
 
+    def folders(self, name: str) -> list[Path]:
+        """Where a collection of that name may be, of either kind."""
+        return [self._folder(name, kind) for kind in KINDS]
+
     def drop(self, name: str) -> None:
         """Remove a collection, of either kind, with its versions.
 

@@ -6,6 +6,7 @@ import re
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -365,7 +366,11 @@ def unreadable(label: str, error: duckdb.Error) -> CollectionError:
     """DuckDB's error about a relation, without the line of the statement that it marks."""
     text = " ".join(str(error).partition("\n\nLINE ")[0].split())
     folder = _NO_PARQUET.search(text)
-    todo = f"; rasters in it are named by a pattern: '{folder[1]}/**/*.tif'" if folder else ""
+    todo = ""
+    if folder and Path(folder[1]).exists():
+        todo = f"; rasters in it are named by a pattern: '{folder[1]}/**/*.tif'"
+    elif folder:
+        todo = "; no such folder: check the path; if a view names it, build the collection again"
     return CollectionError(f"{label}: {text}{todo}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import duckdb
 
 from rasteret_sql.collections.folders import is_parquet_name
@@ -32,7 +34,7 @@ def view_statement(name: str, path: str, *, temporary: bool = False) -> str:
 
 
 def check_view_can_be_made(
-    con: duckdb.DuckDBPyConnection, name: str, path: str, *, force: bool = False
+    con: duckdb.DuckDBPyConnection, name: str, paths: Iterable[object], *, force: bool = False
 ) -> None:
     """Refuse, before any work, a view that could not be made.
 
@@ -42,7 +44,7 @@ def check_view_can_be_made(
     Args:
         con: Where it would be made.
         name: Of the view.
-        path: Of the collection.
+        paths: Where the collection is or was: a view over one of them is its own.
         force: Another view of the name may be replaced.
 
     Raises:
@@ -59,16 +61,16 @@ def check_view_can_be_made(
     if force:
         return
     for kind, sql in _named(con, name):
-        if kind == "table" or quote_part(path) not in (sql or ""):
+        if not (kind == "view" and _is_over(sql, paths)):
             raise InputError.expected(
                 "name", "a name that is free", f"a {kind} {name}", "choose another, or drop it"
             )
 
 
-def drop_view(con: duckdb.DuckDBPyConnection, name: str, path: str) -> None:
-    """Remove the view of a collection; a view or table that is not ours stays."""
+def drop_view(con: duckdb.DuckDBPyConnection, name: str, paths: Iterable[object]) -> None:
+    """Remove the view of a collection; a view or table that is not over one of paths stays."""
     for kind, sql in _named(con, name):
-        if kind == "view" and quote_part(path) in (sql or ""):
+        if kind == "view" and _is_over(sql, paths):
             con.execute(f"DROP VIEW IF EXISTS {quote_identifier(name)}")
 
 
@@ -82,8 +84,13 @@ def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace)
     set_storage_defaults_of(info.data_source for info in collections)
     taken = _names(con) if collections else set()
     for info in collections:
-        if info.name.lower() not in taken:
+        if info.name.lower() in taken:
+            continue
+        try:
             create_view(con, info.name, str(info.path), temporary=read_only)
+        except CollectionError:
+            if info.path.exists():  # else another process has dropped it meanwhile
+                raise
 
 
 def _database(con: duckdb.DuckDBPyConnection) -> tuple[str, bool]:
@@ -99,6 +106,10 @@ def quote_part(path: str) -> str:
     """How a path appears inside the text of a view."""
     text = path.rstrip("/").replace("'", "''")
     return text + ("'" if is_parquet_name(path) else "/")
+
+
+def _is_over(sql: str | None, paths: Iterable[object]) -> bool:
+    return any(quote_part(str(path)) in (sql or "") for path in paths)
 
 
 def _names(con: duckdb.DuckDBPyConnection) -> set[str]:

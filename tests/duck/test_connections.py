@@ -9,6 +9,7 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql import errors
+from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.duck.connection import instance_of
 
 LOST = "/nowhere/a.tif"
@@ -42,6 +43,26 @@ def test_a_workspace_that_is_named_and_not_there_is_a_warning(tmp_path, monkeypa
         warnings.simplefilter("error")
         rasteret_sql.connect(workspace=folder).close()
         rasteret_sql.connect().close()
+
+
+def test_a_collection_that_is_dropped_meanwhile_is_left_out(con, rows, served_items, monkeypatch):
+    for name in ("kept", "lost"):
+        rows(
+            "FROM rasteret_build_stac($name, stac_api := $path)",
+            {"name": name, "path": served_items()},
+        )
+    listed = Workspace.collections
+
+    def list_and_lose(workspace):
+        found = listed(workspace)
+        (workspace.root / "lost_stac").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Workspace, "collections", list_and_lose)
+    with rasteret_sql.connect(workspace=instance_of(con).workspace.root) as other:
+        assert other.execute("SELECT count(*) FROM kept").fetchall() == [(6,)]
+        with pytest.raises(duckdb.CatalogException):
+            other.execute("FROM lost")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 
 import rasteret_sql
 from rasteret_sql import errors
+from rasteret_sql.collections.workspace import Workspace
 
 BUILD = "FROM rasteret_build_stac($name, stac_api := $items)"
 
@@ -172,6 +173,34 @@ def test_a_name_that_is_a_table_or_view_is_refused(con, rows, served_items):
         with pytest.raises(duckdb.Error, match=r"name: expected a name that is free"):
             build(con, path, name=name)
     assert rows("FROM taken") == [(1,)]
+
+
+def test_force_replaces_a_collection_of_the_other_kind(con, rows, served_items, scenes):
+    build(con, served_items())
+    source = next(scenes.rglob("B04.tif"))
+    table = (
+        "SELECT kind, records FROM rasteret_build_table('s2', "
+        f"'SELECT ''one'' AS id, ''{source}'' AS href', href_column := 'href', force := {{}})"
+    )
+    with pytest.raises(duckdb.Error, match=r"pass force := true to replace it"):
+        rows(table.format("false"))
+    assert rows(table.format("true")) == [("records", 1)]
+    assert rows("SELECT id FROM s2") == [("one",)]
+    assert rows("SELECT name, kind FROM rasteret_collections()") == [("s2", "records")]
+    build(con, served_items(), options=", force := true")
+    assert rows("SELECT count(*) FROM s2") == [(6,)]
+
+
+@pytest.mark.any_duckdb
+def test_what_another_process_dropped_is_told_and_can_be_built_again(
+    con, rows, served_items, tmp_path
+):
+    build(con, served_items())
+    Workspace(tmp_path / "workspace").drop("s2")
+    with pytest.raises(duckdb.Error, match=r"no such folder: .* build the collection again"):
+        rows("FROM rasteret_pixels('s2')")
+    assert build(con, served_items())[3] == 6
+    assert rows("SELECT count(*) FROM s2") == [(6,)]
 
 
 def test_a_missing_source_is_one_line(cursor, tmp_path):

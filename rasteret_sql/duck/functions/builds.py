@@ -372,7 +372,7 @@ def _build_options(
     place = workspace_of(call, options["workspace"])
     check_name(name)
     with call.cursor() as cursor:
-        check_view_can_be_made(cursor, name, str(place.root / f"{name}_{kind}"))
+        check_view_can_be_made(cursor, name, place.folders(name))
     return BuildOptions(
         name=name,
         kind=cast("Any", kind),

@@ -263,7 +263,7 @@ def drop(call: Call, *, name: str, workspace: str | None) -> Stream:
 
     def run(_scan: Scan) -> Iterator[pa.RecordBatch]:
         with call.cursor() as cursor:
-            drop_view(cursor, info.name, str(info.path))
+            drop_view(cursor, info.name, place.folders(info.name))
         place.drop(info.name)
         row = {"name": info.name, "path": str(info.path), "records": info.records}
         yield pa.RecordBatch.from_pylist([row], schema=DROP_SCHEMA)
@@ -302,7 +302,7 @@ def load(call: Call, *, name: str, path: str, force: bool) -> Stream:
         raise InputError.expected("path", "an existing folder or Parquet file", path, "check it")
     plain = unsigned(full)  # the view's text outlives the session, and others read it
     with call.cursor() as cursor:
-        check_view_can_be_made(cursor, name, plain, force=force)
+        check_view_can_be_made(cursor, name, [plain], force=force)
     relation = resolve(call, full, "path")
     missing = {"id", "assets", "geometry", "datetime"} - set(relation.schema.names)
     if missing:
