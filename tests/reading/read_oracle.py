@@ -230,8 +230,7 @@ def rows_of(con: Any, query: str) -> list[dict[str, Any]]:
 
 def numpy_type(dtype: str) -> np.dtype[Any]:
     """Type of the values in a BLOB: little-endian."""
-    name = {"complex_int16": "complex64", "complex_int32": "complex128"}.get(dtype, dtype)
-    return np.dtype(name).newbyteorder("<")
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def read(con: Any, collection: str, bands: Sequence[str], **options: Any) -> list[Got]:

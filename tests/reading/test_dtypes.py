@@ -7,6 +7,7 @@ import itertools
 import duckdb
 import numpy as np
 import pytest
+import rasterio
 from reading.rasters import write
 from reading.read_oracle import build_files
 
@@ -59,6 +60,27 @@ def test_complex_numbers_beside_real_ones_are_pairs_of_double(dtype):
     assert common_type([dtype]) == sql_type(dtype)
     with pytest.raises(InputError, match="types of its files"):
         common_type([dtype, "int64"])
+
+
+@pytest.mark.parametrize(
+    ("call", "dtype", "band"),
+    [
+        ("rasteret_read($path)", "dtypes[1]", "b1"),
+        ("rasteret_chips($path, size := 16)", "dtypes[1]", "b1"),
+        ("rasteret_read_tiles($path)", "dtype", "pixels"),
+    ],
+)
+def test_complex_integers_are_told_in_the_type_that_the_blob_has(con, tmp_path, call, dtype, band):
+    path = tmp_path / "slc.tif"
+    values = (np.arange(256) + 1j * np.arange(256)[::-1]).reshape(1, 16, 16)
+    options = {"driver": "GTiff", "count": 1, "height": 16, "width": 16, "dtype": "complex_int16"}
+    options |= {"crs": 32643, "transform": rasterio.Affine(10, 0, 0, 0, -10, 0)}
+    with rasterio.open(path, "w", **options) as file:
+        file.write(values.astype("complex64"))
+    query = f"SELECT {dtype}, {band} FROM {call}"
+    ((name, blob),) = con.execute(query, {"path": str(path)}).fetchall()
+    assert name == "complex64"
+    assert np.array_equal(np.frombuffer(blob, name).reshape(1, 16, 16), values)
 
 
 @pytest.mark.parametrize(("values", "kind"), list(LIMITS.items()), ids=str)

@@ -186,8 +186,7 @@ def test_every_real_file_read_through_sql_equals_gdal(data, server, truth, tmp_p
         if pixels is None:
             failed[record] = error
             continue
-        name = {"complex_int16": "c8", "complex_int32": "c16"}.get(dtype, dtype)
-        tile = np.frombuffer(pixels, np.dtype(name).newbyteorder("<")).reshape(height, width)
+        tile = np.frombuffer(pixels, np.dtype(dtype).newbyteorder("<")).reshape(height, width)
         image = got.setdefault(record, np.zeros((entry["height"], entry["width"]), tile.dtype))
         image[row : row + height, col : col + width] = tile
     equal, different = [], []

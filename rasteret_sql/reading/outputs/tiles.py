@@ -16,7 +16,13 @@ from rasteret_sql.reading.blocks import item_bytes
 from rasteret_sql.reading.columns import Ints, blobs
 from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import ERROR, Read, Records, message_of, run, with_record
-from rasteret_sql.reading.patches import fill_value, has_only_nodata, pixels_of, valid_pixels
+from rasteret_sql.reading.patches import (
+    fill_value,
+    has_only_nodata,
+    pixels_of,
+    valid_pixels,
+    value_dtype,
+)
 from rasteret_sql.reading.plan import Failure, Granularity, Needs, TilePlan, Units
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import SceneTable
@@ -124,7 +130,7 @@ class TileRows:
             "col_off": window.col_start,
             "height": window.height,
             "width": window.width,
-            "dtype": kind.dtype,
+            "dtype": value_dtype(kind.dtype).name,
             "nodata": kind.nodata,
         }
         affine = plan.table.grids[int(units.grid[unit])].affine

@@ -16,7 +16,7 @@ from rasteret_sql.reading.columns import Ints, blobs, common_type, to_arrow
 from rasteret_sql.reading.footprints import Mask
 from rasteret_sql.reading.groups import Group
 from rasteret_sql.reading.outputs.common import CRS, ERROR, Read, Records, run
-from rasteret_sql.reading.patches import Patch, fill_value
+from rasteret_sql.reading.patches import Patch, fill_value, value_dtype
 from rasteret_sql.reading.plan import Failure, Granularity, TilePlan
 from rasteret_sql.reading.planner import Planner
 from rasteret_sql.reading.scenes import Grid
@@ -155,7 +155,11 @@ class WindowRows:
         scaled = read.request.scaled
         return {
             "dtypes": [
-                k and ("float64" if scaled and "complex" not in k.dtype else k.dtype) for k in kinds
+                k
+                and (
+                    "float64" if scaled and "complex" not in k.dtype else value_dtype(k.dtype).name
+                )
+                for k in kinds
             ],
             "nodata": [k and k.nodata for k in kinds],
         }
