@@ -127,7 +127,8 @@ def write_collection(
             span.add(batch)
             with disk_errors(folder):
                 spool.append(batch)
-        empty = [key for key in partition_by if is_whole and spool.is_null(key)]
+        with disk_errors(folder):
+            empty = [key for key in partition_by if is_whole and spool.is_null(key)]
         for key in empty:
             plain = plain.append(pa.field(key, arrow_type(types.pop(key))))
         now = datetime.now(UTC).isoformat()

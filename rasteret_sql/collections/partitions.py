@@ -36,6 +36,9 @@ _DUCKDB_TYPES = (
     (pa.types.is_large_string, "VARCHAR"),
     (pa.types.is_string_view, "VARCHAR"),
 )
+_GATHERED_ROWS = 8192
+_FIELD_BYTES = 450
+"""What pyarrow itself keeps of each field of a batch, nested ones too, however few its rows."""
 _SQL_TYPES = frozenset(name for _, name in _DUCKDB_TYPES)
 _ARROW_TYPES = {"BIGINT": pa.int64(), "BOOLEAN": pa.bool_(), "DATE": pa.date32()}
 
@@ -106,12 +109,15 @@ class _Partition:
 class Partitions:
     """Partitions of a stream of record batches.
 
+    Batches are gathered before they are split: a batch of 256 records of as many months
+    would leave 256 batches of one, whose 200 columns each take a hundred times their values.
+
     Args:
         schema: Schema of the stored rows, without partition keys.
         partition_by: Keys, outermost folder first; ``year`` and ``month`` are those of
             ``datetime`` (UTC) where it has a value.
         folder: Where rows that do not fit wait; made when needed.
-        limit_bytes: Arrow bytes kept in memory.
+        limit_bytes: Bytes kept in memory, about.
     """
 
     def __init__(
@@ -121,6 +127,10 @@ class Partitions:
         self._keys = tuple(partition_by)
         self._folder = folder
         self._limit = limit_bytes
+        self._batch_bytes = _FIELD_BYTES * sum(_n_fields(one.type) for one in schema)
+        self._gathered: list[pa.RecordBatch] = []
+        self._gathered_rows = 0
+        self._gathered_bytes = 0
         self._waiting_bytes = 0
         self._n_files = 0
         self._partitions: dict[str, _Partition] = {}
@@ -138,16 +148,31 @@ class Partitions:
             raise CollectionError.expected(
                 "id", "a value in every record", "NULL", "drop such records or give them an id"
             )
-        for path, values, rows in self._split(batch):
-            stored = rows.select(self.schema.names)
-            if not stored.schema.equals(self.schema):
-                stored = stored.cast(self.schema)
-            partition = self._partitions.setdefault(path, _Partition(values))
-            n_bytes = stored.nbytes
-            partition.waiting.append(stored)
-            partition.waiting_bytes += n_bytes
-            partition.n_bytes += n_bytes
-            self._waiting_bytes += n_bytes
+        if self._gathered and batch.schema != self._gathered[0].schema:
+            self._place()
+        self._gathered.append(batch)
+        self._gathered_rows += batch.num_rows
+        self._gathered_bytes += batch.nbytes + self._batch_bytes
+        if self._gathered_rows >= _GATHERED_ROWS or self._gathered_bytes > self._limit // 4:
+            self._place()
+
+    def _place(self) -> None:
+        """Put what was gathered into its partitions, and the largest of them on disk."""
+        batches, self._gathered = self._gathered, []
+        self._gathered_rows = self._gathered_bytes = 0
+        if len(batches) > 1 and self._keys:
+            batches = pa.Table.from_batches(batches).combine_chunks().to_batches()
+        for batch in batches:
+            for path, values, rows in self._split(batch):
+                stored = rows.select(self.schema.names)
+                if not stored.schema.equals(self.schema):
+                    stored = stored.cast(self.schema)
+                partition = self._partitions.setdefault(path, _Partition(values))
+                n_bytes = stored.nbytes
+                partition.waiting.append(stored)
+                partition.waiting_bytes += n_bytes + self._batch_bytes
+                partition.n_bytes += n_bytes
+                self._waiting_bytes += n_bytes + self._batch_bytes
         if self._waiting_bytes > self._limit:
             self._spill()
 
@@ -191,12 +216,17 @@ class Partitions:
             partition.waiting_bytes = 0
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, object]]]:
-        """Relative folder and values of each partition, in order of the folders."""
+        """Relative folder and values of each partition, in order of the folders.
+
+        May write to disk.
+        """
+        self._place()
         for path in sorted(self._partitions):
             yield path, self._partitions[path].values
 
     def is_null(self, key: str) -> bool:
-        """Whether a partition key is NULL in all rows."""
+        """Whether a partition key is NULL in all rows; may write to disk."""
+        self._place()
         return all(partition.values[key] is None for partition in self._partitions.values())
 
     def n_bytes(self, path: str) -> int:
@@ -217,6 +247,11 @@ class Partitions:
         self._waiting_bytes -= partition.waiting_bytes
         for file in partition.files:
             file.remove()
+
+
+def _n_fields(kind: pa.DataType) -> int:
+    """Fields of a type, itself too."""
+    return 1 + sum(_n_fields(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _key_column(batch: pa.RecordBatch, key: str) -> pa.Array:
