@@ -34,6 +34,7 @@ MODES = {
     "limit": "400 for a limit above 20",
     "filter": "as post, declares the filter extension",
     "query": "as post, declares the query extension and answers nothing for it",
+    "osdd": "as get, and lists an OpenSearch description and a page of HTML as searches too",
 }
 ITEMS: list[dict] = []
 LOG: list[dict] = []
@@ -95,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _landing(self, mode: str) -> None:
         base = f"http://127.0.0.1:{self.server.server_address[1]}/{mode}"
-        methods = ["GET"] if mode in {"get", "empty"} else ["GET", "POST"]
+        methods = ["GET"] if mode in {"get", "empty", "osdd"} else ["GET", "POST"]
         classes = ["https://api.stacspec.org/v1.0.0/item-search"]
         if mode == "query":
             classes.append("https://api.stacspec.org/v1.0.0/item-search#query")
@@ -104,6 +105,12 @@ class Handler(BaseHTTPRequestHandler):
         links = [
             {"rel": "search", "href": f"{base}/search", "method": method} for method in methods
         ]
+        if mode == "osdd":
+            links[0]["type"] = "application/geo+json"
+            links += [
+                {"rel": "search", "type": kind, "href": f"{base}/other"}
+                for kind in ("application/opensearchdescription+xml", "text/html")
+            ]
         self._send(
             200,
             {

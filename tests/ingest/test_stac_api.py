@@ -153,13 +153,15 @@ def test_a_real_server_and_a_file_of_the_same_items_answer_alike(
         assert from_api
 
 
-@pytest.mark.parametrize("mode", ["post", "merge", "get", "empty"])
+@pytest.mark.parametrize("mode", ["post", "merge", "get", "empty", "osdd"])
 def test_every_page_is_read_however_the_next_one_is_named(api, mode, small_pages):
     found, warnings = search(f"{api}/{mode}")
     assert found == [f"item-{n:03d}" for n in range(N_ITEMS)]
     assert warnings == []
     asked = searches(api, mode)
-    assert {entry["method"] for entry in asked} == {"GET" if mode in {"get", "empty"} else "POST"}
+    assert {entry["method"] for entry in asked} == {
+        "GET" if mode in {"get", "empty", "osdd"} else "POST"
+    }
     assert len(asked) == 6 + (mode == "empty")
 
 

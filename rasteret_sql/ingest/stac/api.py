@@ -144,10 +144,14 @@ class StacApi:
             )
 
     def _search_link(self, methods: tuple[str, str]) -> tuple[str, str]:
-        """Address and method of the search: the first of these methods that is offered."""
+        """Address and method of the search: the first of these methods that is offered.
+
+        An OpenSearch description and a page for people have the same relation, not the type.
+        """
         offered = {
             str(link.get("method", "GET")).upper(): urljoin(self._url, link["href"])
             for link in links(self.landing_page(), "search")
+            if "json" in str(link.get("type") or "json").lower()
         }
         for method in methods:
             if method in offered:
