@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 from rasteret_sql.collections.geoparquet import plain_schema
 from rasteret_sql.schema import PARTITION_KEYS
 
+_MAX_PRECISION = 38
+"""Digits of a decimal in DuckDB."""
+
 IsEmpty = Callable[[str], bool]
 
 
@@ -66,11 +69,52 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.struct([*fields, *names.values()])
     if pa.types.is_list(one) and pa.types.is_list(other):
         return pa.list_(_common(one.value_type, other.value_type))
+    if _is_number(one) and _is_number(other):
+        exact = _common_decimal(one, other)
+        if exact is not None:
+            return exact
     try:
         schemas = [pa.schema([("_", one)]), pa.schema([("_", other)])]
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
     except pa.ArrowTypeError:
         return pa.string()
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return any(test(kind) for test in tests)
+
+
+def _common_decimal(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """For numbers that Arrow gives a type too small for both; None where its rules do.
+
+    Its decimals have no room for integers beside them, and its int64 none for uint64.
+
+    Example:
+        >>> _common_decimal(pa.int64(), pa.decimal128(5, 1))
+        Decimal128Type(decimal128(20, 1))
+        >>> _common_decimal(pa.int8(), pa.uint64()), _common_decimal(pa.int8(), pa.int64())
+        (Decimal128Type(decimal128(20, 0)), None)
+    """
+    both = (one, other)
+    has_decimal = any(map(pa.types.is_decimal, both))
+    is_beyond_int64 = pa.uint64() in both and any(map(pa.types.is_signed_integer, both))
+    if not has_decimal and not is_beyond_int64:
+        return None
+    if any(map(pa.types.is_floating, both)):
+        return pa.float64()
+    sizes = [
+        (kind.precision - kind.scale, kind.scale) if pa.types.is_decimal(kind) else _digits(kind)
+        for kind in both
+    ]
+    whole, scale = (max(parts) for parts in zip(*sizes, strict=True))
+    fits = whole + scale <= _MAX_PRECISION
+    return pa.decimal128(whole + scale, scale) if fits else pa.float64()
+
+
+def _digits(kind: pa.DataType) -> tuple[int, int]:
+    """Digits of an integer type before the point, and behind it."""
+    return len(str(np.iinfo(kind.to_pandas_dtype()).max)), 0
 
 
 def conform_to_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -481,6 +481,31 @@ def test_tables_of_every_kind_are_refreshed(con, rows, scenes, refresh, tmp_path
         refresh(", stac_api := 'x'", name="t")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        ("18446744073709551615::UBIGINT", "-1::BIGINT", "DECIMAL(20,0)"),
+        ("9223372036854775807::BIGINT", "0.5::DECIMAL(5, 1)", "DECIMAL(20,1)"),
+        ("1.25::DECIMAL(5, 2)", "7::TINYINT", "DECIMAL(5,2)"),
+        ("0.25::DECIMAL(5, 2)", "0.5::FLOAT", "DOUBLE"),
+        ("1e37::DECIMAL(38, 0)", "0.5::DECIMAL(5, 1)", "DOUBLE"),
+    ],
+)
+def test_numbers_of_two_types_meet_in_one_that_holds_both(
+    rows, scenes, refresh, before, after, kind
+):
+    path = str(next(scenes.glob("*/B04.tif")))
+    for table, value in (("one", before), ("two", after)):
+        rows(f"CREATE TABLE {table} AS SELECT '{table}' AS id, '{path}' AS url, {value} AS n")
+    rows("CREATE VIEW source AS FROM one")
+    rows("FROM rasteret_build_table('t', 'source', href_column := 'url')")
+    rows("CREATE OR REPLACE VIEW source AS FROM two")
+    assert refresh(name="t")["records"] == 2
+    assert rows("SELECT DISTINCT typeof(n) FROM t") == [(kind,)]
+    expected = rows(f"SELECT n::{kind} FROM one UNION ALL SELECT n::{kind} FROM two")
+    assert rows("SELECT n FROM t ORDER BY id") == expected
+
+
 def test_explain_and_prepare_refresh_nothing(built, rows):
     built.add(4)
     rows("EXPLAIN FROM rasteret_refresh('s2')")
