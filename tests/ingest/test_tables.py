@@ -503,6 +503,14 @@ def test_partition_keys_of_the_source_go_if_they_say_the_same_and_are_renamed_if
     assert records.warnings == ["year: differs from datetime, so it is column year_column"]
 
 
+def test_columns_that_duckdb_would_take_for_partition_keys_give_way_too():
+    records, table = records_of(plain(Year=[1999], MONTH=[5], yearly=["a"]))
+    assert table["Year_column"].to_pylist() == [1999]
+    assert table["yearly"].to_pylist() == ["a"]
+    assert not {"Year", "MONTH"} & set(table.schema.names)
+    assert records.warnings == ["Year: differs from datetime, so it is column Year_column"]
+
+
 def test_columns_choose_what_passes_through():
     _, table = records_of(plain(a=[1], b=[2]), columns=["b"])
     assert "b" in table.schema.names

@@ -222,7 +222,7 @@ class _Reading:
         """
         assets_of = assets_of or partial(scatter, bands=bands)
         names = dict(zip(self._passed(), self._passed_names(), strict=True))
-        dropped = {key for key in PARTITION_KEYS if key in names and key not in self._disagree}
+        dropped = {name for name in names if _is_key(name) and name not in self._disagree}
         final = [(i, new) for i, (old, new) in enumerate(names.items()) if old not in dropped]
         canonical = _canonical(assets_type(bands))
         n_canonical = len(canonical)
@@ -253,7 +253,7 @@ class _Reading:
         names = []
         for name in self._passed():
             new = name
-            while name in self._disagree and (new in PARTITION_KEYS or new in taken):
+            while name in self._disagree and (_is_key(new) or new in taken):
                 new += "_column"
             names.append(new)
         return names
@@ -371,17 +371,21 @@ class _Reading:
         return epsg, pa.array([hint.crs for hint in hints], CRS.type)
 
     def _compare_keys(self, batch: pa.RecordBatch, datetime: pa.Array) -> None:
-        """Whether columns year and month of the source say what datetime does."""
-        for key, part in (("year", pc.year), ("month", pc.month)):
-            column = self.layout.column(batch, key)
-            if column is None or key in self._disagree:
+        """Whether columns year and month of the source say what datetime does.
+
+        Also Year and MONTH: a folder year=2024 replaces them when DuckDB reads the file.
+        """
+        for name in filter(_is_key, self._passed()):
+            if name in self._disagree:
                 continue
+            part = pc.year if name.casefold() == "year" else pc.month
             try:
-                agrees = column.cast(pa.int64()).equals(part(datetime))
+                column = plain(batch.column(name)).cast(pa.int64())
+                agrees = column.equals(part(datetime))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 agrees = False
             if not agrees:
-                self._disagree[key] = None
+                self._disagree[name] = None
 
     def _warnings(self, spool: Spool) -> list[str]:
         lines = [f"{text} ({n} rows)" if n > 1 else text for text, n in self._notes.items()]
@@ -422,6 +426,10 @@ def _canonical(assets: pa.DataType) -> list[pa.Field]:
 
 def _position(name: str) -> int:
     return [column.name for column in _canonical(ENTRIES)].index(name)
+
+
+def _is_key(name: str) -> bool:
+    return name.casefold() in PARTITION_KEYS
 
 
 def _text(column: pa.Array, name: str) -> pa.Array:
