@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import duckdb
 
 from rasteret_sql.collections.folders import is_parquet_name
+from rasteret_sql.collections.footers import CollectionInfo
 from rasteret_sql.collections.workspace import Workspace
 from rasteret_sql.datasets.registry import set_storage_defaults_of
 from rasteret_sql.duck.names import quote_identifier, quote_text
@@ -84,13 +85,24 @@ def create_workspace_views(con: duckdb.DuckDBPyConnection, workspace: Workspace)
     set_storage_defaults_of(info.data_source for info in collections)
     taken = _names(con) if collections else set()
     for info in collections:
-        if info.name.lower() in taken:
-            continue
+        if info.name.lower() not in taken:
+            _create_view_if_there(con, info, is_temporary=read_only)
+
+
+def _create_view_if_there(
+    con: duckdb.DuckDBPyConnection, info: CollectionInfo, *, is_temporary: bool
+) -> None:
+    """Make the view of a collection that another process may replace or drop meanwhile."""
+    for is_last in (False, True):
         try:
-            create_view(con, info.name, str(info.path), temporary=read_only)
+            create_view(con, info.name, str(info.path), temporary=is_temporary)
         except CollectionError:
-            if info.path.exists():  # else another process has dropped it meanwhile
+            if not info.path.exists():
+                return
+            if is_last:
                 raise
+        else:
+            return
 
 
 def _database(con: duckdb.DuckDBPyConnection) -> tuple[str, bool]:

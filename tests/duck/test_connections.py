@@ -10,6 +10,7 @@ import pytest
 import rasteret_sql
 from rasteret_sql import errors
 from rasteret_sql.collections.workspace import Workspace
+from rasteret_sql.duck import views
 from rasteret_sql.duck.connection import instance_of
 
 LOST = "/nowhere/a.tif"
@@ -63,6 +64,22 @@ def test_a_collection_that_is_dropped_meanwhile_is_left_out(con, rows, served_it
         assert other.execute("SELECT count(*) FROM kept").fetchall() == [(6,)]
         with pytest.raises(duckdb.CatalogException):
             other.execute("FROM lost")
+
+
+def test_a_collection_that_is_replaced_meanwhile_has_a_view(con, rows, served_items, monkeypatch):
+    rows("FROM rasteret_build_stac('kept', stac_api := $path)", {"path": served_items()})
+    tries = []
+
+    def fail_once(*arguments, **options):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise errors.CollectionError("view kept: IO Error: Cannot open file")
+        return create_view(*arguments, **options)
+
+    create_view = views.create_view
+    monkeypatch.setattr(views, "create_view", fail_once)
+    with rasteret_sql.connect(workspace=instance_of(con).workspace.root) as other:
+        assert other.execute("SELECT count(*) FROM kept").fetchall() == [(6,)]
 
 
 @pytest.mark.parametrize(
