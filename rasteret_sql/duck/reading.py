@@ -330,6 +330,13 @@ def bind_read(
             "leave one out",
         )
     aoi = parse_aoi(bbox=bbox, geometry=geometry, geometry_crs=crs)
+    if aoi is not None and not aoi.geometry.area:  # a box; parse_aoi refuses such a geometry
+        raise InputError.expected(
+            "bbox",
+            "a box with an area",
+            list(bbox),
+            "draw it larger; of points, use rasteret_sample_points",
+        )
     areas = None if aois is None else find_visible(call, aois, areas_argument)
     private = Staged() if aois is not None and areas is None else None
     reading_columns(relation, bands, [])

@@ -311,5 +311,10 @@ def _to_python(value: pa.Scalar) -> Any:  # noqa: ANN401 (SQL values of any type
         return {k.as_py(): _to_python(v) for k, v in zip(keys, items, strict=True)}
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return [_to_python(item) for item in value.values]
-    plain = value.as_py()
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python has microseconds
+        value = value.cast(pa.timestamp("us", kind.tz), safe=False)
+    try:
+        plain = value.as_py()
+    except OverflowError:  # 'infinity' and years that Python does not have
+        plain = datetime.max if value.value > 0 else datetime.min
     return float(plain) if isinstance(plain, Decimal) else plain

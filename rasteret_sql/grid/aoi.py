@@ -197,7 +197,9 @@ def _box(bbox: Sequence[float], crs: pyproj.CRS | None) -> BaseGeometry:
     _check_degrees("bbox", (west, south, east, north))
     if east - west >= 360:
         west, east = -180.0, 180.0
-    return fold_longitudes(shapely.box(west, south, east + 360 if west > east else east, north))
+    while west > east:  # twice where one of them is written a turn further
+        east += 360
+    return fold_longitudes(shapely.box(west, south, east, north))
 
 
 def _four_numbers(bbox: Sequence[float]) -> tuple[float, float, float, float]:

@@ -198,6 +198,7 @@ def test_boxes_hold_the_bbox_and_are_split_at_the_antimeridian(west, east, south
         ([0, -90, 360, 90], [BBox(-180, -90, 180, 90)]),
         ([-180, -90, 180, 90], [BBox(-180, -90, 180, 90)]),
         ([170, 0, 180, 1], [BBox(170, 0, 180, 1)]),
+        ([200, 0, -190, 1], [BBox(-160, 0, 170, 1)]),
     ],
 )
 def test_longitudes_may_be_written_in_any_turn(bbox, expected):

@@ -46,6 +46,33 @@ def test_a_flag_that_is_text_is_refused(s2, option):
         s2.execute(f"FROM rasteret_pixels('s2', {option} := 'false')")
 
 
+@pytest.mark.parametrize("area", [[77.985, 13.005, 77.985, 13.005], [77.985, 13.0, 77.985, 13.1]])
+def test_a_box_without_area_is_refused(s2, area):
+    with pytest.raises(duckdb.Error, match="bbox: expected a box with an area, got"):
+        s2.execute("FROM rasteret_plan('s2', bbox := $area)", {"area": area})
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP", "TIMESTAMPTZ", "DATE"])
+@pytest.mark.parametrize(
+    ("start", "end", "n_records"),
+    [("-infinity", "infinity", 6), ("infinity", None, 0), (None, "5000-01-01 (BC)", 0)],
+)
+def test_a_range_may_end_beyond_the_years_of_python(s2, kind, start, end, n_records):
+    s2.execute(f"SET VARIABLE dates = [$start::{kind}, $end::{kind}]", {"start": start, "end": end})
+    found = s2.execute(
+        "SELECT count(DISTINCT id) FROM rasteret_plan('s2', date_range := getvariable('dates'))"
+    )
+    assert found.fetchall() == [(n_records,)]
+
+
+def test_nanoseconds_of_a_range_are_cut(s2):
+    found = s2.execute(
+        """SELECT count(DISTINCT id) FROM rasteret_plan('s2',
+            date_range := [TIMESTAMP_NS '2024-02-09 05:22:11.123456789', NULL])"""
+    )
+    assert found.fetchall() == [(2,)]
+
+
 def test_ids_may_be_one_text(s2):
     found = s2.execute("SELECT DISTINCT id FROM rasteret_plan('s2', ids := $id)", {"id": ONE})
     assert found.fetchall() == [(ONE,)]
