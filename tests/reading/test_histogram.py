@@ -206,6 +206,20 @@ def test_bins_of_integers_beyond_2_to_the_53_hold_them_exactly(con, made, first,
     assert limited["count"] == sum(v <= 2**63 for v in values.tolist())
 
 
+@pytest.mark.parametrize("bins", [1, 5])
+def test_the_least_and_the_greatest_integer_are_counted_though_float64_rounds_them_inwards(
+    con, made, bins
+):
+    least, greatest = -(2**62) - 3, 2**62 + 100
+    values = np.array([least, 0, 5, greatest] * 64, "int64").reshape(1, 16, 16)
+    assert (float(least) > least, float(greatest) < greatest) == (True, True)
+    made(values)
+    rows = histograms(con, "made", bins=bins)
+    assert sum(row["count"] for row in rows) == 256
+    assert (rows[0]["low"] <= least, rows[-1]["high"] >= greatest) == (True, True)
+    assert [row["count"] for row in rows] == np.histogram(values, bins)[0].tolist()
+
+
 @pytest.mark.any_duckdb
 def test_a_range_without_bins_follows_on_error(con, tmp_path):
     huge = np.full((1, 20, 20), 1.5e308)

@@ -162,6 +162,8 @@ def _binned(
         return None
     if is_exact:
         return np.histogram(values, edges)
+    if limits is None:
+        _stretch(edges, int(values.min()), int(values.max()))
     return _counted_exactly(values, edges), edges
 
 
@@ -174,6 +176,14 @@ def _widened(low: float, high: float, n_bins: int) -> Pixels:
         if np.isfinite(edges).all() and (np.diff(edges) > 0).all():
             return edges
     return np.full(2, np.nan)
+
+
+def _stretch(edges: Pixels, least: int, greatest: int) -> None:
+    """Move the outer edges to the next float64 where rounding left a value outside."""
+    if float(edges[0]) > least:
+        edges[0] = np.nextafter(edges[0], -np.inf)
+    if float(edges[-1]) < greatest:
+        edges[-1] = np.nextafter(edges[-1], np.inf)
 
 
 def _counted_exactly(values: Pixels, edges: Pixels) -> Pixels:
