@@ -317,4 +317,6 @@ def _to_python(value: pa.Scalar) -> Any:  # noqa: ANN401 (SQL values of any type
         plain = value.as_py()
     except OverflowError:  # 'infinity' and years that Python does not have
         plain = datetime.max if value.value > 0 else datetime.min
-    return float(plain) if isinstance(plain, Decimal) else plain
+    if isinstance(plain, Decimal):  # HUGEINT, as of sum(), comes as DECIMAL(38, 0)
+        return float(plain) if kind.scale else int(plain)
+    return plain

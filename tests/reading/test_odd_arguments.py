@@ -73,6 +73,14 @@ def test_nanoseconds_of_a_range_are_cut(s2):
     assert found.fetchall() == [(2,)]
 
 
+def test_what_a_sum_returns_is_an_integer(s2):
+    s2.execute("SET VARIABLE most = (SELECT sum(byte_count) FROM rasteret_plan('s2'))")
+    call = "SELECT count(DISTINCT id) FROM rasteret_plan('s2', max_bytes := getvariable('most')"
+    assert s2.execute(f"{call})").fetchall() == [(6,)]
+    with pytest.raises(duckdb.Error, match="max_bytes: expected a read of at most"):
+        s2.execute(f"{call} - 1)").fetchall()
+
+
 def test_ids_may_be_one_text(s2):
     found = s2.execute("SELECT DISTINCT id FROM rasteret_plan('s2', ids := $id)", {"id": ONE})
     assert found.fetchall() == [(ONE,)]
