@@ -13,6 +13,8 @@ from rasteret_sql.reading.points import Floats, Points
 from rasteret_sql.reading.targets import find_geometry_column, one_batch, shapes_of
 
 _XY_NAMES = (("x", "y"), ("lon", "lat"), ("longitude", "latitude"), ("lng", "lat"))
+_FAR = 2**60
+"""Microseconds; twice the time between two such moments is an int64."""
 
 
 def parse_points(
@@ -113,6 +115,8 @@ def find_point_columns(
 def moments_of(table: pa.Table | pa.RecordBatch, name: str) -> Ints:
     """Microseconds since 1970, UTC, of a column; `Points.UNKNOWN` for NULL.
 
+    Those 36,000 years and further away, as 'infinity', are that far.
+
     Raises:
         InputError: there is no such column, or it holds no times.
     """
@@ -130,11 +134,12 @@ def moments_of(table: pa.Table | pa.RecordBatch, name: str) -> Ints:
         )
     micros = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
     whole = pc.fill_null(micros.cast(pa.int64()), Points.UNKNOWN)
-    return (
+    moments: Ints = (
         np.asarray(whole.to_numpy(), np.int64)
         if isinstance(whole, pa.ChunkedArray)
         else (whole.to_numpy(zero_copy_only=False))
     )
+    return np.where(moments == Points.UNKNOWN, moments, np.clip(moments, -_FAR, _FAR))
 
 
 def _extension(field: pa.Field) -> bytes:
@@ -145,6 +150,8 @@ def _extension(field: pa.Field) -> bytes:
 def _numbers(table: pa.Table, name: str) -> Floats:
     column = table.column(name)
     kind = column.type
+    if column.null_count == len(column):  # of no value, as in a CSV file without rows, any type
+        return np.full(len(column), np.nan)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise InputError.expected(
             f"points, column {name}", "numbers", kind, f"cast it: {name}::DOUBLE"

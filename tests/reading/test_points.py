@@ -483,6 +483,34 @@ def test_matching_equals_numpy(series, match, max_dt, masked):
 
 
 @pytest.mark.any_duckdb
+@pytest.mark.parametrize(
+    ("match", "at", "order"),
+    [
+        ("nearest", "infinity", "DESC"),
+        ("nearest", "-infinity", "ASC"),
+        ("latest", "infinity", "DESC"),
+        ("nearest", "200000-01-01", "DESC"),
+        ("nearest", "200000-01-01 (BC)", "ASC"),
+    ],
+)
+def test_a_time_however_far_matches_the_first_or_the_last_record(series, match, at, order):
+    con, _ = series
+    point = f"SELECT x, y, TIMESTAMP '{at}' AS t FROM pts WHERE n = 0"
+    wanted = con.execute(
+        "SELECT record_id FROM rasteret_sample_points('series', $point, geometry_crs := 32643) "
+        f"ORDER BY datetime {order} LIMIT 1",
+        {"point": point},
+    ).fetchall()
+    found = con.execute(
+        "SELECT record_id FROM rasteret_sample_points('series', $point, geometry_crs := 32643, "
+        f"match := '{match}', time_column := 't')",
+        {"point": point},
+    ).fetchall()
+    assert found == wanted
+    assert len(found) == 1
+
+
+@pytest.mark.any_duckdb
 def test_a_mask_drops_rows_of_all_records(series):
     con, arrays = series
     call = "rasteret_sample_points('series', 'pts', bands := ['red'], geometry_crs := 32643"
@@ -619,6 +647,12 @@ def test_no_points_no_rows(s2):
     for where in ("lon > 500", "lat < 0"):
         query = f"SELECT * FROM pts WHERE {where}"
         assert not s2.execute("FROM rasteret_sample_points('s2', $q)", {"q": query}).fetchall()
+
+
+@pytest.mark.parametrize("rows", ["WHERE false", ""])
+def test_columns_without_a_value_are_of_any_type(s2, rows):
+    query = f"SELECT NULL::VARCHAR AS lon, NULL::VARCHAR AS lat {rows}"
+    assert not s2.execute("FROM rasteret_sample_points('s2', $q)", {"q": query}).fetchall()
 
 
 @pytest.mark.any_duckdb
