@@ -98,7 +98,7 @@ def cube_of(table: pa.Table, bands: Sequence[str] | None) -> Cube:
             "relation", "each pixel of a record once", "one that comes twice",
             "select id, and read one area",
         )  # fmt: skip
-    columns = [table[name] for name in names]
+    columns = [_plain(table[name]) for name in names]
     is_whole = is_full and not any(column.null_count for column in columns)
     kinds = [np.dtype(column.type.to_pandas_dtype()) for column in columns]
     dtype = np.result_type(*kinds) if is_whole else _with_nan(kinds)
@@ -212,7 +212,7 @@ def _bands(table: pa.Table, bands: Sequence[str] | None) -> list[str]:
     if bands is None:
         found = [name for name in known if name not in _PLACES and ":" not in name]
     else:
-        found = list(bands)
+        found = [bands] if isinstance(bands, str) else list(bands)
         for name in found:
             if name not in known:
                 raise UnknownBandError.of(name, known)
@@ -224,7 +224,14 @@ def _bands(table: pa.Table, bands: Sequence[str] | None) -> list[str]:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of a type that NumPy has; HUGEINT, as of sum(), comes as DECIMAL."""
+    return column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
 
 
 def _with_nan(kinds: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
