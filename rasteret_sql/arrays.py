@@ -7,6 +7,7 @@ that Arrow keeps apart are stacked. xarray and GeoPandas are imported when they 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
@@ -81,10 +82,12 @@ def to_numpy(
         (0, 0, 0) of a result without rows; with ``stack=False`` a list of arrays of shape
         (height, width), None where the band is NULL. With ``valid := true`` also ``valid``,
         bool, of shape (rows, bands, height, width), and (bands, height, width) in the list.
+        With ``stack := 'time'`` and the column record_ids, the records of a row stand before
+        height, as (rows, records, height, width).
 
     Raises:
         InputError: the columns are not those of `rasteret_read`, or rows to be stacked have
-            windows of unlike size or dtype, or NULL.
+            windows of unlike size or dtype, or unlike numbers of records, or NULL.
 
     Example:
         >>> rows = pa.table({"B04": [bytes([1, 0, 2, 0, 3, 0, 4, 0])], "height": [2],
@@ -251,6 +254,20 @@ class _Windows:
             height, width = height[position], width[position]
         return (height, width), value_dtype(kind or "uint8").newbyteorder("<")
 
+    @cached_property
+    def _records(self) -> list[Any]:
+        """The records of each row of stacks; nothing of other rows."""
+        return self.table["record_ids"].to_pylist() if self.is_of_stacks else []
+
+    @property
+    def is_of_stacks(self) -> bool:
+        """Whether a row is a stack of chips."""
+        return "record_ids" in self.table.column_names
+
+    def _stack(self, row: int) -> tuple[int, ...]:
+        """How many records lie behind each other in a row of stacks."""
+        return (len(self._records[row] or ()),) if self.is_of_stacks else ()
+
     def listed(self, name: str) -> list[Array | None]:
         """An array for each row, (height, width), or (bands, height, width) of ``valid``."""
         cells = [cell for chunk in self.table[name].chunks for cell in _cells(chunk)]
@@ -263,16 +280,19 @@ class _Windows:
         shape: tuple[int, ...]
         if name == "valid":
             size, dtype = self._place(row, self.bands[0])[0], np.dtype(np.bool_)
-            shape = (data.size // max(1, size[0] * size[1]), *size)
+            n_layers = data.size // max(1, size[0] * size[1])
+            stack = self._stack(row)
+            shape = (n_layers // max(1, *stack), *stack, *size) if stack else (n_layers, *size)
         else:
-            shape, dtype = self._place(row, name)
+            size, dtype = self._place(row, name)
+            shape = (*self._stack(row), *size)
         wanted = int(np.prod(shape)) * dtype.itemsize
         if wanted != data.size:
             raise InputError.expected(
                 f"relation, column {name}",
                 f"{wanted} bytes ({' x '.join(map(str, shape))} values of {dtype.name})",
                 data.size,
-                "select height, width and dtypes as rasteret_read gives them",
+                "select height, width, dtypes (of stacks also record_ids) as the read gives them",
             )
         return np.frombuffer(data, dtype).reshape(shape)
 
@@ -280,7 +300,8 @@ class _Windows:
         """The arrays of all rows as one: where they lie, if they lie one behind the other."""
         arrays = self.listed(name)
         if not arrays:
-            return np.empty((0,) * (4 if name == "valid" else 3), bool if name == "valid" else "u1")
+            is_valid = name == "valid"
+            return np.empty((0,) * (3 + is_valid + self.is_of_stacks), bool if is_valid else "u1")
         first = arrays[0]
         for row, array in enumerate(arrays):
             if array is None or first is None:
@@ -303,6 +324,10 @@ class _Windows:
 
     def check_one_grid(self) -> None:
         """Refuse windows on unlike grids."""
+        if self.is_of_stacks:
+            raise InputError.expected(
+                "relation", "a record in a row", "stacks of records", "use to_numpy"
+            )
         if self.table.num_rows and isinstance(self._sizes[0][0], list):
             raise InputError.expected(
                 "relation", "bands on one grid", "align := 'band'", "read with align := 'grid'"
@@ -363,7 +388,9 @@ class _Windows:
                 coords[name] = ("time", np.array(self.table[name].to_pylist(), dtype=object))
         attributes: dict[str, Any] = {}
         nodata = self.table["nodata"].to_pylist() if "nodata" in names else []
-        values = {value for row in nodata for value in row or [None]}
+        values = {
+            math.nan if value != value else value for row in nodata for value in row or [None]
+        }
         if len(values) == 1 and None not in values:
             attributes["_FillValue"] = values.pop()
         six = next(iter(self._transforms), None)

@@ -241,6 +241,16 @@ def test_xarray_has_the_labels_of_rasterio(s2, scenes, expected):
 
 
 @pytest.mark.any_duckdb
+def test_what_is_scaled_has_nan_for_no_data(s2):
+    """Not the number of the file, which a scaled value may equal."""
+    pytest.importorskip("xarray")
+    found = rasteret_sql.to_xarray(reading(s2, scaled=True))
+    assert np.isnan(found.attrs["_FillValue"])
+    assert bool(found.isnull().any())
+    assert bool((found == found).any())
+
+
+@pytest.mark.any_duckdb
 def test_xarray_of_one_band_is_not_copied(s2):
     pytest.importorskip("xarray")
     table = reading(s2, bands=["B04"]).to_arrow_reader(8).read_all()
@@ -360,6 +370,17 @@ def test_pixels_that_fill_their_box_keep_their_type(s2):
     assert without.sizes["time"] == 1
     assert "time" not in without.coords
     assert "GeoTransform" in without.spatial_ref.attrs
+
+
+def test_decimals_are_numbers_and_one_band_needs_no_list(s2):
+    pytest.importorskip("xarray")
+    columns = "id, datetime, x, y, crs, B04, sum(B04) AS total, any_value(B04::DECIMAL(9, 2)) AS d"
+    rows = pixels(s2, columns, f"{PIXELS} GROUP BY ALL", masked=False)
+    found = rasteret_sql.to_xarray(rows)
+    assert found.band.values.tolist() == ["B04", "total", "d"]
+    for name in ("total", "d"):
+        np.testing.assert_array_equal(found.sel(band=name), found.sel(band="B04"))
+    assert rasteret_sql.to_xarray(rows, bands="B04").band.values.tolist() == ["B04"]
 
 
 def test_pixels_without_a_common_grid_are_refused(s2):

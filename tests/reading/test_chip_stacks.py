@@ -14,6 +14,8 @@ from affine import Affine
 from reading.rasters import noise, write
 from reading.read_oracle import build_files, call_of, make_areas, numpy_type, rows_of, warped
 
+import rasteret_sql
+from rasteret_sql.errors import InputError
 from rasteret_sql.reading.tile_store import STORE
 
 BOX = [77.984, 13.004, 77.99, 13.01]
@@ -56,6 +58,39 @@ def test_a_stack_holds_all_records_of_a_square_in_order_of_time(s2, scenes, opti
                 n_layers += 1
     assert n_layers > 50
     assert len({row["crs"] for row in rows}) == 1
+
+
+@pytest.mark.any_duckdb
+def test_stacks_are_arrays_with_their_records_before_rows_and_columns(s2):
+    pytest.importorskip("xarray")
+    bands = ["B04", "SCL"]
+    call = call_of("rasteret_chips", "s2", bands=bands, size=40, stack="time", valid=True, bbox=BOX)
+    rows = rows_of(s2, f"FROM {call} ORDER BY chip_id")
+    n_records = {len(row["record_ids"]) for row in rows}
+    assert n_records == {3}
+    relation = s2.sql(f"FROM {call} ORDER BY chip_id")
+    stacked = rasteret_sql.to_numpy(relation)
+    listed = rasteret_sql.to_numpy(relation, stack=False)
+    for number, row in enumerate(rows):
+        expected = arrays(row, bands)
+        for place, band in enumerate(bands):
+            for found in (stacked, listed):
+                np.testing.assert_array_equal(found[band][number], expected[band][0])
+                np.testing.assert_array_equal(found["valid"][number][place], expected[band][1])
+    with pytest.raises(InputError, match="expected a record in a row, got 'stacks of records'"):
+        rasteret_sql.to_xarray(relation)
+    none = rasteret_sql.to_numpy(s2.sql(f"FROM {call} WHERE false"))
+    assert {name: array.ndim for name, array in none.items()} == {"B04": 4, "SCL": 4, "valid": 5}
+
+
+@pytest.mark.any_duckdb
+def test_scaled_stacks_say_that_no_data_is_nan(s2):
+    for stack in ({"stack": "time"}, {}):
+        call = call_of(
+            "rasteret_chips", "s2", bands=["B04"], size=40, bbox=BOX, scaled=True, **stack
+        )
+        found = s2.execute(f"SELECT dtypes, nodata FROM {call} LIMIT 1").fetchall()
+        assert [(kinds, np.isnan(value)) for kinds, (value,) in found] == [(["float64"], True)]
 
 
 @pytest.mark.any_duckdb

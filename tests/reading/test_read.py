@@ -646,6 +646,7 @@ def test_scaled_values_are_double_and_nan_where_there_is_no_data(con, made, tmp_
     (got,) = read(con, "made", ["a", "b"], scaled=True, valid=True, **HERE)
     wanted = expected_read(path, geometry_px=AREA_PX)
     assert got.row["dtypes"] == ["float64", "float64"]
+    assert np.isnan(got.row["nodata"]).tolist() == [True, True]
     for number, (scale, offset) in enumerate(((0.25, -3.0), (2.0, 100.0))):
         raw = wanted.pixels[number].astype(float) * scale + offset
         expected = np.where(wanted.valid[number], raw, np.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -216,9 +217,11 @@ def _stack(read: Read, bands: Sequence[str], moments: Ints, layers: list[Layer])
         dtype = common_dtype((values.dtype for values, _ in there), name)
         kinds = (read.kind_of(plan, scene, name) for scene in scenes)
         nodata = next((kind.nodata for kind in kinds if kind and kind.nodata is not None), None)
+        if read.request.scaled and dtype.kind == "f":
+            nodata = math.nan
         shape = len(layers), window.height, window.width
-        fill = np.nan if read.request.scaled and dtype.kind == "f" else fill_value(nodata, dtype)
-        values, valid = np.full(shape, fill, dtype), np.zeros(shape, bool)
+        values = np.full(shape, fill_value(nodata, dtype), dtype)
+        valid = np.zeros(shape, bool)
         for number, one in enumerate(found):
             if one is not None:
                 np.copyto(values[number], one[0], where=one[1], casting="unsafe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -152,16 +153,15 @@ class WindowRows:
         """Types and nodata values of the bands of a scene."""
         read = self._read
         kinds = [read.kind_of(plan, scene, name) for name in read.request.bands]
-        scaled = read.request.scaled
+        scaled = [read.request.scaled and k and "complex" not in k.dtype for k in kinds]
         return {
             "dtypes": [
-                k
-                and (
-                    "float64" if scaled and "complex" not in k.dtype else value_dtype(k.dtype).name
-                )
-                for k in kinds
+                k and ("float64" if s else value_dtype(k.dtype).name)
+                for k, s in zip(kinds, scaled, strict=True)
             ],
-            "nodata": [k and k.nodata for k in kinds],
+            "nodata": [
+                k and (math.nan if s else k.nodata) for k, s in zip(kinds, scaled, strict=True)
+            ],
         }
 
     def _window(
