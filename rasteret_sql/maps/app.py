@@ -7,12 +7,13 @@ import json
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import shapely
 
 from rasteret_sql.errors import InputError, NotFoundError, redact
@@ -225,7 +226,7 @@ class App:
         table = self.run.table(
             f"SELECT {listed} FROM {source.relation} WHERE id = {statements.literal(record)}"
         )
-        rows = table.to_pylist()
+        rows = _python_rows(table)
         if not rows:
             raise NotFoundError.expected("id", f"a scene of {name}", record, "check it")
         return _json({key: _plain(value) for key, value in rows[0].items() if value is not None})
@@ -421,8 +422,22 @@ def _digest(key: object) -> str:
 
 
 def _rows(table: Any, text: str) -> Answer:  # noqa: ANN401 (pyarrow has no types)
-    rows = [{key: _plain(value) for key, value in row.items()} for row in table.to_pylist()]
+    rows = [{key: _plain(value) for key, value in row.items()} for row in _python_rows(table)]
     return _json({"rows": rows, "sql": redact_words(text)})
+
+
+def _python_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of Python's values; None for a time beyond its years, as 'infinity'."""
+    columns = map(_python_values, table.columns)
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _python_values(values: Iterable[pa.Scalar]) -> Iterator[Any]:
+    for value in values:
+        try:
+            yield value.as_py()
+        except OverflowError:
+            yield None
 
 
 def _plain(value: object) -> object:

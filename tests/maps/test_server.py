@@ -216,6 +216,21 @@ def test_a_scene_is_told_without_its_addresses(client, scenes):
 
 
 @pytest.mark.any_duckdb
+def test_times_beyond_those_of_python_leave_the_rest(workspace):
+    con = rasteret_sql.connect(workspace=workspace)
+    con.execute("CREATE TABLE until AS SELECT *, 'infinity'::TIMESTAMP AS valid_until FROM s2")
+    con.execute("CREATE TABLE far AS SELECT * REPLACE (DATE '20000-01-01' AS datetime) FROM s2")
+    with serving(con, ["until", "far"], tokens=[TOKEN]) as server:
+        client = Client(server, con)
+        facts = client("/api/collections/until/scenes/S2A_43PHQ_20240310_L2A").json
+        assert ("platform" in facts, "valid_until" in facts) == (True, False)
+        answer = client("/api/collections/far/point", lon=77.99, lat=13.01, bands="B04").json
+        assert [row["datetime"] for row in answer["rows"]] == [None] * 3
+        assert any(row["B04"] for row in answer["rows"])
+    con.close()
+
+
+@pytest.mark.any_duckdb
 def test_a_quick_look_comes_from_overviews(client):
     answer = client("/pictures/s2/S2A_43PHQ_20240310_L2A.png", bands="B08", rescale="0,5000")
     assert answer.headers["Content-Type"] == "image/png"
