@@ -30,6 +30,7 @@ from rasteret_sql.rows import (
     is_wkb,
     labels_of,
     storage,
+    times_of,
 )
 from rasteret_sql.units import Affine
 
@@ -380,8 +381,7 @@ class _Windows:
         coords: dict[str, Any] = {}
         names = self.table.column_names
         if "datetime" in names:
-            times = self.table["datetime"].cast(pa.timestamp("ns"))
-            coords["time"] = times.to_numpy()
+            coords["time"] = times_of(self.table["datetime"])
         coords["band"] = self.bands
         for name in ("id", "record_id"):
             if name in names:

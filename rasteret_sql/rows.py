@@ -182,6 +182,23 @@ def geometries_of(table: pa.Table) -> dict[str, tuple[NDArray[Any], Any]]:
     return found
 
 
+def times_of(column: pa.Array | pa.ChunkedArray) -> NDArray[np.datetime64]:
+    """Times in UTC: of nanoseconds, as xarray has them, or of microseconds beyond 1677 to 2262.
+
+    Raises:
+        InputError: they are numbers, as of years.
+    """
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        raise InputError.expected(
+            "relation, column datetime", "TIMESTAMP or DATE", column.type, "cast it"
+        )
+    try:
+        times = column.cast(pa.timestamp("ns"))
+    except pa.ArrowInvalid:
+        times = column.cast(pa.timestamp("us"))
+    return np.asarray(times.to_numpy())
+
+
 def storage(table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column without its extension type."""
     column = table[name]
@@ -275,9 +292,7 @@ def _records(table: pa.Table) -> tuple[Ints, dict[str, Any]]:
                 f"relation, column {name}", "a value in each row", None, "leave such rows out"
             )
         columns.append(
-            column.cast(pa.timestamp("ns")).to_numpy()
-            if moments
-            else np.array(column.to_pylist(), dtype=object).astype(str)
+            times_of(column) if moments else np.array(column.to_pylist(), dtype=object).astype(str)
         )
     codes = [np.unique(column, return_inverse=True)[1] for column in columns]
     whole = np.zeros(table.num_rows, np.int64)

@@ -372,6 +372,19 @@ def test_pixels_that_fill_their_box_keep_their_type(s2):
     assert "GeoTransform" in without.spatial_ref.attrs
 
 
+@pytest.mark.parametrize("day", ["1500-01-01", "2024-01-01", "2300-12-31"])
+def test_times_may_be_beyond_those_of_nanoseconds(s2, day):
+    pytest.importorskip("xarray")
+    records = f"SELECT * REPLACE (TIMESTAMP ''{day}'' AS datetime) FROM s2"
+    for function in ("rasteret_read", "rasteret_pixels"):
+        call = f"{function}('{records}', bands := ['B04'], bbox := {BBOX})"
+        times = rasteret_sql.to_xarray(s2.sql(f"FROM {call} WHERE {PIXELS}")).time.values
+        assert times.astype("M8[D]").astype(str).tolist() == [day] * 3
+        years = call.replace(f"TIMESTAMP ''{day}''", "2024")
+        with pytest.raises(InputError, match="column datetime: expected TIMESTAMP or DATE, got"):
+            rasteret_sql.to_xarray(s2.sql(f"FROM {years} WHERE {PIXELS}"))
+
+
 def test_decimals_are_numbers_and_one_band_needs_no_list(s2):
     pytest.importorskip("xarray")
     columns = "id, datetime, x, y, crs, B04, sum(B04) AS total, any_value(B04::DECIMAL(9, 2)) AS d"

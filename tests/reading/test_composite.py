@@ -287,6 +287,18 @@ def test_what_makes_no_composite_is_refused(s2, options, message):
         s2.execute(f"FROM rasteret_composite('s2', bands := ['B04'], {options})").fetchall()
 
 
+@pytest.mark.any_duckdb
+@pytest.mark.parametrize("kind", ["INTEGER", "BIGINT", "DOUBLE"])
+@pytest.mark.parametrize(
+    "call",
+    ["rasteret_composite($records)", "rasteret_chips($records, size := 64, stack := 'time')"],
+)
+def test_years_are_no_times(s2, kind, call):
+    records = f"SELECT * REPLACE (2024::{kind} AS datetime) FROM s2"
+    with pytest.raises(duckdb.Error, match="expected a column datetime of TIMESTAMP, TIMESTAMPTZ"):
+        s2.execute(f"FROM {call}", {"records": records}).fetchall()
+
+
 def test_only_wanted_bands_and_periods_are_read(n_requests):
     call = "rasteret_composite('s2', bands := ['B04', 'B08'], period := '1 month', geometry := $aoi"
     both, found = n_requests(f"SELECT B04, B08 FROM {call})", {"aoi": AOI})

@@ -321,11 +321,22 @@ def common_grid(read: Read, table: SceneTable) -> OutputGrid:
 
 
 def moments_of(table: SceneTable) -> Ints:
-    """Microseconds since 1970 of each record; the least integer where it has none."""
+    """Microseconds since 1970 of each record; the least integer where it has none.
+
+    Raises:
+        InputError: the column datetime holds no times.
+    """
     names = table.batch.schema.names
     if "datetime" not in names:
         return np.full(table.n_scenes, NO_MOMENT, np.int64)
     column = table.batch.column("datetime")
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        raise InputError.expected(
+            "collection",
+            "a column datetime of TIMESTAMP, TIMESTAMPTZ or DATE",
+            column.type,
+            "SELECT * REPLACE (make_timestamp(datetime, 1, 1, 0, 0, 0) AS datetime), or the like",
+        )
     times = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
     return np.asarray(times.cast(pa.int64()).fill_null(NO_MOMENT), np.int64)
 
