@@ -68,16 +68,17 @@ $doc$;
 
 CREATE OR REPLACE MACRO rasteret_bbox_intersects(bbox, west, south, east, north) AS
     bbox.ymin <= north::DOUBLE AND bbox.ymax >= south::DOUBLE
-    AND CASE
-        WHEN west::DOUBLE <= east::DOUBLE
-        THEN bbox.xmin <= east::DOUBLE AND bbox.xmax >= west::DOUBLE
-        ELSE bbox.xmin <= east::DOUBLE OR bbox.xmax >= west::DOUBLE
+    AND CASE (bbox.xmin > bbox.xmax)::INTEGER + (west::DOUBLE > east::DOUBLE)::INTEGER
+        WHEN 0 THEN bbox.xmin <= east::DOUBLE AND bbox.xmax >= west::DOUBLE
+        WHEN 1 THEN bbox.xmin <= east::DOUBLE OR bbox.xmax >= west::DOUBLE
+        WHEN 2 THEN true
     END;
 
 COMMENT ON MACRO rasteret_bbox_intersects IS $doc$
 Whether a record's bounds touch a box; west > east crosses the antimeridian.
 
-bbox      STRUCT   xmin, ymin, xmax, ymax in degrees, as the column bbox of a collection
+bbox      STRUCT   xmin, ymin, xmax, ymax in degrees, as the column bbox of a collection; xmin > xmax
+          crosses the antimeridian
 west      DOUBLE   longitude of the west edge
 south     DOUBLE   latitude of the south edge
 east      DOUBLE   longitude of the east edge

@@ -67,3 +67,31 @@ def test_solar_days_are_those_of_the_definition(rows):
         assert rows("SELECT rasteret_solar_day(?, ?)", [naive, lon]) == [(wanted,)]
         assert rows("SELECT rasteret_solar_day(?::TIMESTAMPTZ, ?)", [moment, lon]) == [(wanted,)]
     assert rows("SELECT rasteret_solar_day(NULL::TIMESTAMP, 1)") == [(None,)]
+
+
+def test_boxes_on_both_sides_of_the_antimeridian_intersect(rows):
+    """A record's box and the one asked for, as the degrees that each of them holds."""
+    edges = range(-180, 181, 5)
+    held = {
+        (west, east): {
+            lon
+            for lon in range(-180, 181)
+            if (west <= lon <= east if west <= east else lon >= west or lon <= east)
+        }
+        for west in edges
+        for east in edges
+    }
+    found = rows(
+        "SELECT a, b, c, d, rasteret_bbox_intersects({xmin: a, ymin: 0.0, xmax: b, ymax: 1.0}, "
+        "c, 0, d, 1) FROM (SELECT unnest($all) AS a), (SELECT unnest($all) AS b), "
+        "(SELECT unnest($some) AS c), (SELECT unnest($some) AS d)",
+        {"all": [float(edge) for edge in edges], "some": [-180.0, -170.0, -5.0, 0.0, 175.0, 180.0]},
+    )
+    assert len(found) == 73 * 73 * 36
+    wrong = [row for row in found if row[4] != bool(held[row[:2]] & held[row[2:4]])]
+    assert wrong == []
+
+
+def test_a_box_without_a_value_intersects_nothing_that_is_known(rows):
+    box = "{xmin: NULL::DOUBLE, ymin: 0.0, xmax: 1.0, ymax: 1.0}"
+    assert rows(f"SELECT rasteret_bbox_intersects({box}, 0, 0, 1, 1)") == [(None,)]
