@@ -116,7 +116,8 @@ class Runtime:
     def remember(self, error: RasteretError, function: str, connection: str) -> RasteretError:
         """The error with the function's name in front, kept for `duck.results`."""
         named = _named(error, function)
-        named.__cause__ = error
+        if named is not error:  # one that were its own cause would be followed without end
+            named.__cause__ = error
         self.last_errors[connection] = named
         return named
 

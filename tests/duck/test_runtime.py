@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pyarrow as pa
@@ -18,8 +19,9 @@ from rasteret_sql.duck.checks import at_least, texts
 from rasteret_sql.duck.connection import Instance
 from rasteret_sql.duck.declarations import FUNCTIONS, Parameter, table_function
 from rasteret_sql.duck.relations import stream
+from rasteret_sql.duck.runtime import Runtime
 from rasteret_sql.duck.udfs import UDFS, create_udf
-from rasteret_sql.errors import ReadError
+from rasteret_sql.errors import InputError, ReadError
 
 
 class Toy:
@@ -293,3 +295,13 @@ def test_sql_functions_see_what_only_the_connection_sees(con):
     rows(con, "CREATE TEMP TABLE mine AS SELECT 1 AS a FROM range(3)")
     assert rows(con, "FROM toy_rows('mine')") == [(3,)]
     assert rows(con, "WITH q AS (SELECT 1 UNION ALL SELECT 2) FROM toy_rows('q')") == [(2,)]
+
+
+def test_an_error_that_names_its_function_is_not_its_own_cause():
+    """Who follows the causes would never end."""
+    kept = SimpleNamespace(last_errors={})
+    error = InputError("rasteret_value: no")
+    assert Runtime.remember(kept, error, "rasteret_value", "1") is error
+    assert error.__cause__ is None
+    other = Runtime.remember(kept, InputError("no"), "rasteret_value", "1")
+    assert str(other.__cause__) == "no"

@@ -106,6 +106,7 @@ def test_errors_are_told(s2, con, tmp_path):
         ("'B04'", "'here'", "point: expected POINT .* got 'no geometry'"),
         ("'B04'", "1", "point: expected POINT .* got 'int32'"),
         ("'B05'", "[1, 2]", "(?i)B05"),
+        ("NULL", "[1, 2]", "rasteret_value: band: expected a name, got NULL"),
     ):
         with pytest.raises(duckdb.Error, match=told):
             s2.execute(f"SELECT rasteret_value(s2, {band}, {point}) FROM s2").fetchall()

@@ -32,6 +32,8 @@ def make_value(runtime: Runtime) -> Callable[..., pa.Array]:
         caller = callers[0].as_py()
         try:
             band = bands[0].as_py()
+            if band is None:
+                raise InputError.expected("band", "a name", None, "write 'B04'")
             rows, record = _distinct(records, band)
             lon, lat = _places(points)
             record[np.isnan(lon) | np.isnan(lat)] = -1
