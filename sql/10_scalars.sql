@@ -77,6 +77,9 @@ CREATE OR REPLACE MACRO rasteret_bbox_intersects(bbox, west, south, east, north)
 COMMENT ON MACRO rasteret_bbox_intersects IS $doc$
 Whether a record's bounds touch a box; west > east crosses the antimeridian.
 
+In a large collection DuckDB skips row groups by latitude alone. Where no record crosses the
+antimeridian, bbox.xmin <= east AND bbox.xmax >= west skips by longitude too.
+
 bbox      STRUCT   xmin, ymin, xmax, ymax in degrees, as the column bbox of a collection; xmin > xmax
           crosses the antimeridian
 west      DOUBLE   longitude of the west edge

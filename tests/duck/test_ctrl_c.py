@@ -44,6 +44,8 @@ def test_what_starts_after_the_keyboard_interrupt_is_stopped_until_the_next_stat
     monkeypatch.setattr(ctrl_c, "_LATE_SECONDS", 60)  # a busy machine takes more than one
     stopped = []
     handler = CtrlC(lambda: stopped.append(1), lambda: True)
+    # in the background it is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     handler.enter()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -55,5 +57,5 @@ def test_what_starts_after_the_keyboard_interrupt_is_stopped_until_the_next_stat
         handler.enter()  # another statement is bound
         assert not handler._wakeup.persists()
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
         handler.finish()
