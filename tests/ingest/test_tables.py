@@ -335,8 +335,16 @@ def test_neither_geometry_nor_box_is_null_and_reported():
     assert table["geometry"].null_count == table["bbox"].null_count == 2
     assert records.warnings == [
         "geometry: a geometry that is empty or can't be read; it is NULL",
-        "geometry: neither geometry nor bbox; both are NULL (2 rows)",
+        "geometry: neither geometry nor bbox; NULL, but for a bbox that headers give (2 rows)",
     ]
+
+
+def test_rows_without_an_href_are_reported():
+    table = plain(3, assets=None, url=["a.tif", None, ""])
+    records, _ = records_of(table, href_column="url")
+    assert records.warnings == ["href_column: NULL or empty; the record has no band (2 rows)"]
+    records, _ = records_of(plain(assets=None, url=["a.tif"]), href_column="url")
+    assert records.warnings == []
 
 
 @pytest.mark.parametrize("name", ["geom", "wkb_geometry", "shape"])

@@ -277,6 +277,8 @@ class _Reading:
         if collection is None:
             collection = pa.nulls(n_rows, COLLECTION.type)
         entries = self.assets.entries(column)
+        if self.assets.href_column is not None:
+            self._note_missing(_text(column, source))
         if self.is_foreign:
             entries, refused = refuse_local(entries, ids, self.assets.url_rewrite)
             self.failures += refused
@@ -324,6 +326,11 @@ class _Reading:
                 found = pc.coalesce(found, to_timestamps(column, name))
         return found
 
+    def _note_missing(self, hrefs: pa.Array) -> None:
+        n_missing = pc.sum(pc.fill_null(pc.equal(hrefs, ""), fill_value=True)).as_py()
+        if n_missing:
+            self._notes["href_column: NULL or empty; the record has no band"] += n_missing
+
     def _note(self, text: str, n: int) -> None:
         self._notes[text] += n
 
@@ -345,7 +352,8 @@ class _Reading:
             shapes[bare] = shapes_of(boxes[bare])
         n_missing = int(np.isnan(boxes).any(axis=1).sum())
         if n_missing:
-            self._notes["geometry: neither geometry nor bbox; both are NULL"] += n_missing
+            text = "geometry: neither geometry nor bbox; NULL, but for a bbox that headers give"
+            self._notes[text] += n_missing
         return to_wkb(shapes), to_bbox(boxes)
 
     def _boxes(self, batch: pa.RecordBatch) -> NDArray[np.float64] | None:
