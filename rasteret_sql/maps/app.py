@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 import shapely
 
 from rasteret_sql.errors import InputError, NotFoundError, redact
@@ -426,13 +425,13 @@ def _rows(table: Any, text: str) -> Answer:  # noqa: ANN401 (pyarrow has no type
     return _json({"rows": rows, "sql": redact_words(text)})
 
 
-def _python_rows(table: pa.Table) -> list[dict[str, Any]]:
+def _python_rows(table: Any) -> list[dict[str, Any]]:  # noqa: ANN401 (pyarrow has no types)
     """Rows of Python's values; None for a time beyond its years, as 'infinity'."""
     columns = map(_python_values, table.columns)
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _python_values(values: Iterable[pa.Scalar]) -> Iterator[Any]:
+def _python_values(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
         try:
             yield value.as_py()
