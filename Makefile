@@ -23,7 +23,8 @@ export PATH := $(CURDIR)/$(TOOLS)/node_modules/.bin:$(PATH)
 # Both DuckDB versions run at the same time; 1.5 has a third as much to do, and half of the cores.
 # 2.0 has a worker more than there are cores: each waits for disks and servers now and then.
 # Some tests measure time: one that fails is run again, up to twice. A worker that crashes ends
-# the run: xdist waits for ever for the one that replaces it.
+# the run: xdist waits for ever for the one that replaces it. What the workers import is compiled
+# once before, where tests are collected for nothing else.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); n=$$((n / 2)); \
   echo $$((n < 1 ? 1 : n > 4 ? 4 : n)))
 PYTEST := -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --reruns 2 --durations 25
@@ -55,6 +56,7 @@ test-duckdb15: $(VENV15)/.dev
 
 test-duckdb2: $(VENV)/.dev $(TOOLS)/.azurite $(TOOLS)/.chromium
 	$(BIN)/python -m pytest --doctest-modules rasteret_sql
+	$(BIN)/python -m pytest --collect-only -qq tests >/dev/null 2>&1 || true
 	$(BIN)/python $(PYTEST) -n $$((2 * $(WORKERS) + 1)) tests | tee .test-summary.all; \
 	  status=$${PIPESTATUS[0]}; tail -n 1 .test-summary.all > .test-summary; exit $$status
 
