@@ -199,7 +199,7 @@ def record_faults(batch: pa.RecordBatch, bands: Sequence[str]) -> Iterator[Fault
 
 def _near(columns: dict[str, pa.Array], row: int) -> str:
     """Which record it is that has no id."""
-    at = columns["datetime"][row].as_py() if "datetime" in columns else None
+    at = _shown_moment(columns["datetime"][row]) if "datetime" in columns else None
     return f" (datetime {at})" if at is not None else ""
 
 
@@ -209,6 +209,9 @@ def _date_faults(ids: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[F
         moments = moments.cast(pa.timestamp(moments.type.unit, "UTC"))
     for row in _rows(moments.is_null()):
         yield Fault(ids[row], "datetime", None, "is NULL")
+    years = pc.year(moments)
+    for row in _rows(pc.fill_null(pc.or_(pc.less(years, 1), pc.greater(years, 9999)), False)):  # noqa: FBT003
+        yield Fault(ids[row], "datetime", None, f"is {_shown_moment(moments[row])}")
     for key, part in (("year", pc.year), ("month", pc.month)):
         if key not in columns:
             continue
@@ -218,8 +221,17 @@ def _date_faults(ids: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[F
             pc.fill_null(pc.not_equal(found, expected), False),  # noqa: FBT003
         )
         for row in _rows(differs):
-            text = f"partition {key}={found[row].as_py()}, but datetime is {moments[row].as_py()}"
+            at = _shown_moment(moments[row])
+            text = f"partition {key}={found[row].as_py()}, but datetime is {at}"
             yield Fault(ids[row], key, None, text)
+
+
+def _shown_moment(value: pa.Scalar) -> object:
+    """A moment, or that Python has none such, as of DuckDB's infinity."""
+    try:
+        return value.as_py()
+    except OverflowError:
+        return "beyond the years 1 to 9999"
 
 
 def bounds_of(column: pa.Array) -> NDArray[np.float64]:

@@ -83,6 +83,7 @@ FIRST = "id = (SELECT min(id) FROM s2)"
     ("column", "value", "at", "fault"),
     [
         ("datetime", "NULL", "datetime", "is NULL"),
+        ("datetime", "'infinity'", "datetime", "is beyond the years 1 to 9999"),
         ("year", "1999", "year", "partition year=1999, but datetime is 2024-"),
         ("month", "NULL", "month", "partition month=None, but datetime is 2024-"),
         ("bbox", "NULL", "bbox", "is NULL"),
