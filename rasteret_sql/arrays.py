@@ -114,7 +114,8 @@ def to_xarray(relation: ArrowStream, *, bands: Sequence[str] | None = None) -> x
             of place and time and those with a colon in the name.
 
     Returns:
-        Shape (time, band, y, x), a row of the result for each time, in the order of rows.
+        Shape (time, band, y, x), a row of the result for each time, in the order of rows. Of
+        `rasteret_composite` a time is a period.
         Of bands of several types, the smallest dtype that holds all values exactly. Of one
         band, not copied where `to_numpy` copies nothing. Coordinates: ``time`` (UTC),
         ``band``, ``y`` and ``x`` (pixel centres, CRS units; of a rotated raster ``yc`` and
@@ -380,8 +381,9 @@ class _Windows:
         """Coordinates and attributes of a stack, as the CF conventions have them."""
         coords: dict[str, Any] = {}
         names = self.table.column_names
-        if "datetime" in names:
-            coords["time"] = times_of(self.table["datetime"])
+        moment = next((name for name in ("datetime", "period") if name in names), None)
+        if moment is not None and self.table[moment].null_count < max(1, self.table.num_rows):
+            coords["time"] = times_of(self.table[moment])
         coords["band"] = self.bands
         for name in ("id", "record_id"):
             if name in names:

@@ -385,6 +385,21 @@ def test_times_may_be_beyond_those_of_nanoseconds(s2, day):
             rasteret_sql.to_xarray(s2.sql(f"FROM {years} WHERE {PIXELS}"))
 
 
+@pytest.mark.any_duckdb
+def test_the_times_of_a_composite_are_its_periods(s2):
+    pytest.importorskip("xarray")
+    query = (
+        "FROM rasteret_composite('s2', bands := ['B04'], resolution := 20, "
+        "bbox := [77.984, 13.004, 77.99, 13.01], period := {}) ORDER BY period"
+    )
+    months = query.format("'1 month'")
+    found = rasteret_sql.to_xarray(s2.sql(months))
+    periods = [row[0] for row in s2.execute(f"SELECT period {months}").fetchall()]
+    assert found.time.values.tolist() == np.array(periods, "M8[ns]").tolist()
+    assert len(periods) == 3
+    assert "time" not in rasteret_sql.to_xarray(s2.sql(query.format("NULL"))).coords
+
+
 def test_decimals_are_numbers_and_one_band_needs_no_list(s2):
     pytest.importorskip("xarray")
     columns = "id, datetime, x, y, crs, B04, sum(B04) AS total, any_value(B04::DECIMAL(9, 2)) AS d"
