@@ -117,11 +117,12 @@ def to_xarray(relation: ArrowStream, *, bands: Sequence[str] | None = None) -> x
         Shape (time, band, y, x), a row of the result for each time, in the order of rows. Of
         `rasteret_composite` a time is a period.
         Of bands of several types, the smallest dtype that holds all values exactly. Of one
-        band, not copied where `to_numpy` copies nothing. Coordinates: ``time`` (UTC),
-        ``band``, ``y`` and ``x`` (pixel centres, CRS units; of a rotated raster ``yc`` and
-        ``xc`` of shape (y, x)), ``id`` by time, ``valid`` of shape (time, band, y, x) with
-        ``valid := true``, and ``spatial_ref``, the grid mapping of the CF conventions.
-        The nodata value that all bands share is the attribute ``_FillValue``.
+        band, not copied where `to_numpy` copies nothing. Coordinates: ``time`` (UTC; none
+        where all are NULL), ``band``, ``y`` and ``x`` (pixel centres, CRS units; of a
+        rotated raster ``yc`` and ``xc`` of shape (y, x)), ``id`` by time, ``valid`` of
+        shape (time, band, y, x) with ``valid := true``, and ``spatial_ref``, the grid mapping
+        of the CF conventions. The nodata value that all bands share is the attribute
+        ``_FillValue``.
 
         Of pixels a time is a record, in the order of time and id; their values are floats with
         NaN where a pixel is not there or holds no data, and in their own type where each does.

@@ -54,7 +54,7 @@ resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [wi
 crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
 resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
 overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
-returns          the record's columns, the area's columns, chip_id (record_row_col), record_id, row_off, col_off, height, width, transform, crs, geometry (outline, GEOMETRY in longitude and latitude), dtypes VARCHAR[], nodata DOUBLE[] (of values that are scaled NaN), one BLOB per band (row-major, little-endian). A column of the record of such a name is called record_…. A stack has the area's columns, chip_id (row_col), record_ids VARCHAR[] and datetimes TIMESTAMP[] in place of those of the record, and BLOBs of records x height x width values
+returns          the record's columns, the area's columns, chip_id (record_row_col), record_id, row_off, col_off, height, width, transform, crs, geometry (outline, GEOMETRY in longitude and latitude), dtypes VARCHAR[], nodata DOUBLE[] (of scaled values NaN), one BLOB per band (row-major, little-endian). A column of the record of such a name is called record_…. A stack has the area's columns, chip_id (row_col), record_ids VARCHAR[] and datetimes TIMESTAMP[] in place of those of the record, and BLOBs of records x height x width values
 raises           collection, bands, level: unknown; stride: more than 1048576 chips of a record; bands of unlike grid; a tile that can't be read, unless on_error; a stack of more than 1 GiB
 example          SELECT chip_id, row_off, col_off, octet_length(B04) FROM rasteret_chips('s2', bands := ['B04'], size := 128, bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;
@@ -413,7 +413,7 @@ resolution       DOUBLE[]   size of a pixel in units of the CRS, a number or [wi
 crs              any        CRS of the pixels: 'EPSG:n', n, WKT2 or PROJJSON; default: that of each raster
 resampling       VARCHAR    'nearest', 'bilinear', 'cubic' or 'average'; all but the first mix values, which classes and flags do not bear
 overview         any        'auto' (the overview that gdalwarp takes), 'none' or a level: what pixels are computed from
-returns          the record's columns, the area's columns, height, width, transform (a, b, c, d, e, f of the window), dtypes VARCHAR[], nodata DOUBLE[] (of values that are scaled NaN), one BLOB per band (row-major, little-endian, height x width values of its dtype). An area that touches no pixel of a record gives no row
+returns          the record's columns, the area's columns, height, width, transform (a, b, c, d, e, f of the window), dtypes VARCHAR[], nodata DOUBLE[] (of scaled values NaN, scaled itself with masked := false), one BLOB per band (row-major, little-endian, height x width values of its dtype). An area that touches no pixel of a record gives no row
 raises           collection, bands, level: unknown; bands of unlike grid; a tile that can't be read, unless on_error; a window of more than 1 GiB
 example          SELECT id, height, width, octet_length(B04) FROM rasteret_read('s2', bands := ['B04'], bbox := [77.984, 13.004, 77.99, 13.01])
 $doc$;

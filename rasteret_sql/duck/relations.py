@@ -35,6 +35,7 @@ from rasteret_sql.errors import (
     UnknownCollectionError,
 )
 from rasteret_sql.reading.index import INDEX, Version
+from rasteret_sql.remote.stores import is_remote
 from rasteret_sql.schema import bands_of, metadata_column
 from rasteret_sql.units import BBox
 
@@ -366,12 +367,13 @@ def unreadable(label: str, error: duckdb.Error) -> CollectionError:
     """DuckDB's error about a relation, without the line of the statement that it marks."""
     text = " ".join(str(error).partition("\n\nLINE ")[0].split())
     folder = _NO_PARQUET.search(text)
-    todo = ""
-    if folder and Path(folder[1]).exists():
-        todo = f"; rasters in it are named by a pattern: '{folder[1]}/**/*.tif'"
-    elif folder:
-        todo = "; no such folder: check the path; if a view names it, build the collection again"
-    return CollectionError(f"{label}: {text}{todo}")
+    if folder is None:
+        return CollectionError(f"{label}: {text}")
+    if is_remote(folder[1]) or Path(folder[1]).exists():
+        advice = f"rasters in it are named by a pattern: '{folder[1]}/**/*.tif'"
+    else:
+        advice = "no such folder: check the path; if a view names it, build the collection again"
+    return CollectionError(f"{label}: {text}; {advice}")
 
 
 def check_bands(relation: Relation, bands: object) -> tuple[str, ...]:

@@ -210,7 +210,8 @@ def _date_faults(ids: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[F
     for row in _rows(moments.is_null()):
         yield Fault(ids[row], "datetime", None, "is NULL")
     years = pc.year(moments)
-    for row in _rows(pc.fill_null(pc.or_(pc.less(years, 1), pc.greater(years, 9999)), False)):  # noqa: FBT003
+    is_beyond = pc.or_(pc.less(years, 1), pc.greater(years, 9999))
+    for row in _rows(pc.fill_null(is_beyond, fill_value=False)):
         yield Fault(ids[row], "datetime", None, f"is {_shown_moment(moments[row])}")
     for key, part in (("year", pc.year), ("month", pc.month)):
         if key not in columns:
@@ -218,7 +219,7 @@ def _date_faults(ids: Sequence[Any], columns: dict[str, pa.Array]) -> Iterator[F
         found, expected = columns[key].cast(pa.int64()), part(moments)
         differs = pc.or_(
             pc.xor(found.is_null(), expected.is_null()),
-            pc.fill_null(pc.not_equal(found, expected), False),  # noqa: FBT003
+            pc.fill_null(pc.not_equal(found, expected), fill_value=False),
         )
         for row in _rows(differs):
             at = _shown_moment(moments[row])

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rasteret_sql.reading.columns import Ints
 from rasteret_sql.tiff.layout import CHUNKY, BlockFormat, ByteOrder, alpha_sample
@@ -50,6 +51,11 @@ class BandKind:
     scale: float | None
     offset: float | None
     alpha: int | None
+
+    def scaled(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Stored values as what they stand for: by the scale and offset of the file, if any."""
+        scale = 1.0 if self.scale is None else self.scale
+        return values.astype(np.float64) * scale + (self.offset or 0.0)
 
 
 def band_kinds(

@@ -652,6 +652,10 @@ def test_scaled_values_are_double_and_nan_where_there_is_no_data(con, made, tmp_
         expected = np.where(wanted.valid[number], raw, np.nan)
         np.testing.assert_array_equal(got.bands["ab"[number]], expected)
     np.testing.assert_array_equal(got.valid, wanted.valid)
+    (bare,) = read(con, "made", ["a", "b"], scaled=True, masked=False, **HERE)
+    assert bare.row["nodata"] == [7 * 0.25 - 3.0, 7 * 2.0 + 100.0]
+    assert (bare.bands["a"] == 7 * 0.25 - 3.0).any()
+    assert not np.isnan(bare.bands["a"]).any()
     call = call_of("rasteret_read", "made", bands=["a"], scaled=True, format="list", **HERE)
     values = con.execute(f"SELECT a FROM {call}").fetchall()[0][0]
     raw = wanted.pixels[0].astype(float) * 0.25 - 3.0

@@ -80,7 +80,7 @@ from rasteret_sql.reading.request import OutputGrid
     ),
     returns="the record's columns, the area's columns, chip_id (record_row_col), record_id, "
     "row_off, col_off, height, width, transform, crs, geometry (outline, GEOMETRY in longitude "
-    "and latitude), dtypes VARCHAR[], nodata DOUBLE[] (of values that are scaled NaN), one BLOB "
+    "and latitude), dtypes VARCHAR[], nodata DOUBLE[] (of scaled values NaN), one BLOB "
     "per band (row-major, little-endian). A column of the record of such a name is called "
     "record_…. A stack has the area's columns, chip_id (row_col), record_ids VARCHAR[] and "
     "datetimes TIMESTAMP[] in place of those of the record, and BLOBs of records x height x width "

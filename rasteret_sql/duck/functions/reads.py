@@ -233,9 +233,9 @@ def read_tiles(call: Call, **arguments: Any) -> Stream | Sql:  # noqa: ANN401
         *OUTPUT_GRID,
     ),
     returns="the record's columns, the area's columns, height, width, transform (a, b, c, d, e, f "
-    "of the window), dtypes VARCHAR[], nodata DOUBLE[] (of values that are scaled NaN), one BLOB "
-    "per band (row-major, little-endian, height x width values of its dtype). An area that "
-    "touches no pixel of a record gives no row",
+    "of the window), dtypes VARCHAR[], nodata DOUBLE[] (of scaled values NaN, scaled itself with "
+    "masked := false), one BLOB per band (row-major, little-endian, height x width values of its "
+    "dtype). An area that touches no pixel of a record gives no row",
     raises="collection, bands, level: unknown; bands of unlike grid; a tile that can't be read, "
     "unless on_error; a window of more than 1 GiB",
     example="SELECT id, height, width, octet_length(B04) FROM rasteret_read('s2', "

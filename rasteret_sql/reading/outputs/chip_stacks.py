@@ -95,8 +95,7 @@ class _StackLayers(LayerOutput):
                 continue
             pixels, valid = values
             if read.request.scaled and pixels.dtype.kind != "c":
-                scale = 1.0 if kind.scale is None else kind.scale
-                pixels = pixels.astype(np.float64) * scale + (kind.offset or 0.0)
+                pixels = kind.scaled(pixels)
             found[name] = pixels, np.ones(pixels.shape, bool) if valid is None else valid
         return found
 

@@ -193,8 +193,7 @@ class PixelRows:
         values = _flat(pixels, inside)
         null = None if valid is None else ~_flat(valid, inside)
         if read.request.scaled and values.dtype.kind != "c":
-            scale = 1.0 if band.scale is None else band.scale
-            values = values.astype(np.float64) * scale + (band.offset or 0.0)
+            values = band.scaled(values)
         return to_arrow(values, kind, null)
 
 

@@ -160,9 +160,16 @@ class WindowRows:
                 for k, s in zip(kinds, scaled, strict=True)
             ],
             "nodata": [
-                k and (math.nan if s else k.nodata) for k, s in zip(kinds, scaled, strict=True)
+                k and (self._scaled_nodata(k) if s else k.nodata)
+                for k, s in zip(kinds, scaled, strict=True)
             ],
         }
+
+    def _scaled_nodata(self, kind: BandKind) -> float | None:
+        """What stands for no data among scaled values: NaN, or with ``masked := false`` its own."""
+        if self._read.request.masked:
+            return math.nan
+        return None if kind.nodata is None else float(kind.scaled(np.array(kind.nodata)))
 
     def _window(
         self, plan: TilePlan, scene: int, target: int, name: str
@@ -203,8 +210,7 @@ class WindowRows:
         return values, valid
 
     def _scaled(self, values: Pixels, valid: Mask | None, kind: BandKind) -> Pixels:
-        scale = 1.0 if kind.scale is None else kind.scale
-        values = values.astype(np.float64) * scale + (kind.offset or 0.0)
+        values = kind.scaled(values)
         if valid is None:
             return values
         if self._options.is_list:

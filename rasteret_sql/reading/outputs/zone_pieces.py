@@ -315,8 +315,7 @@ class Gatherer:
             band.errors.append((np.ones(band.n_units, bool), error))
             return None
         if self._read.request.scaled:
-            scale = 1.0 if patch.kind.scale is None else patch.kind.scale
-            pixels = pixels.astype(np.float64) * scale + (patch.kind.offset or 0.0)
+            pixels = patch.kind.scaled(pixels)
         return pixels, valid
 
     def _refused(
